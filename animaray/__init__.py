@@ -1,0 +1,3 @@
+"""animaray: a Ray-distributed platform for identity-preserving human image animation."""
+
+__version__ = "0.1.0"
