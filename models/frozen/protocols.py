@@ -1,0 +1,139 @@
+"""What curation, training and serving ask of frozen networks, whoever made them.
+
+A profile (animaray.models.frozen.profiles) decides which implementation answers.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaceDetection:
+    """One face in one picture."""
+
+    box: Float32[np.ndarray, " 4"]
+    """Left, top, right, bottom in pixels."""
+    score: float
+    """Detector confidence in [0, 1]."""
+    landmarks: Float32[np.ndarray, "5 2"]
+    """Eye on the picture's left, eye on its right, nose, mouth corner left, right; pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PersonPose:
+    """One person's 18 body keypoints in OpenPose order."""
+
+    keypoints: Float32[np.ndarray, "18 2"]
+    """Pixels, x right, y down; a point outside the picture keeps its estimated place."""
+    keypoint_confidence: Float32[np.ndarray, " 18"]
+    """In [0, 1]; 0 where the point was not found."""
+
+
+class FaceDetector(Protocol):
+    """Find faces with five landmarks."""
+
+    name: str
+
+    def detect(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[FaceDetection]:
+        """Return the faces of one RGB picture, largest box first."""
+        ...
+
+
+@runtime_checkable
+class IdentityEmbedder(Protocol):
+    """Map an aligned face to a unit vector; also differentiable, for face optimization."""
+
+    name: str
+    embedding_dim: int
+    crop_height_px: int
+    crop_width_px: int
+
+    def template(self) -> Float32[np.ndarray, "5 2"]:
+        """Return where the five landmarks belong in the aligned crop, pixels."""
+        ...
+
+    def embed(
+        self,
+        frame: UInt8[np.ndarray, "height width 3"],
+        landmarks: Float32[np.ndarray, "5 2"],
+    ) -> Float32[np.ndarray, " embedding"]:
+        """Return the unit embedding of one face of an RGB picture."""
+        ...
+
+    def embed_crops(
+        self, crops: Float[Tensor, "crops 3 crop_height crop_width"]
+    ) -> Float[Tensor, "crops embedding"]:
+        """Return unit embeddings of aligned RGB crops in [-1, 1]; gradients flow to the crops."""
+        ...
+
+
+class PoseEstimator(Protocol):
+    """Find people and their body keypoints."""
+
+    name: str
+
+    def estimate(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[PersonPose]:
+        """Return the people of one RGB picture, largest first; empty when there is nobody."""
+        ...
+
+
+class PointTracker(Protocol):
+    """Follow points through a clip."""
+
+    name: str
+
+    def track(
+        self,
+        frames_uint8: UInt8[np.ndarray, "frames height width 3"],
+        points: Float32[np.ndarray, "points 2"],
+    ) -> tuple[Float32[np.ndarray, "frames points 2"], Bool[np.ndarray, "frames points"]]:
+        """Follow points given in the first frame; return places (pixels) and visibility."""
+        ...
+
+
+class ImageEncoder(Protocol):
+    """Summarise a picture in one vector (the place of CLIP)."""
+
+    name: str
+    embedding_dim: int
+
+    def encode(
+        self, frames: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch embedding"]:
+        """Return one embedding per RGB picture in [-1, 1], any size."""
+        ...
+
+
+class LatentCodec(Protocol):
+    """Turn frames into latents and back (the place of the VAE)."""
+
+    name: str
+    latent_channels: int
+    downscale: int
+
+    def encode(
+        self, frames: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch channels latent_height latent_width"]:
+        """Return latents of about unit variance of RGB frames in [-1, 1]."""
+        ...
+
+    def decode(
+        self, latents: Float[Tensor, "batch channels latent_height latent_width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return RGB frames in about [-1, 1]; gradients flow to the latents."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Perception:
+    """The three things curation and serving need to see people."""
+
+    profile: str
+    face_detector: FaceDetector
+    identity_embedder: IdentityEmbedder
+    pose_estimator: PoseEstimator
+    point_tracker: PointTracker

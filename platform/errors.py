@@ -1,0 +1,130 @@
+"""The tree of all errors that animaray raises on purpose.
+
+    AnimarayError
+    +-- UsageError            a call, option or path is wrong                     exit 2
+    |   +-- ConfigError       a setting is unknown or out of range                exit 2
+    +-- MachineError          this machine lacks something                        exit 4
+    |   +-- WeightsError      a weights file is missing, damaged or of another kind
+    |   +-- PortError         a network port is taken
+    +-- RefusedError          a check refused the input                           exit 5
+    |   +-- MediaError        a video or picture cannot be used
+    |   +-- FaceError         no usable face
+    |   +-- PoseError         no usable pose, or it does not fit
+    |   +-- DatasetError      a dataset folder is damaged or of another version
+    |   +-- RunError          a run folder belongs to another configuration
+    +-- ServiceError          a remote service failed or refused                  exit 6
+
+Every message says what was expected, what came and what to do; `fix` holds the command or the
+change that helps. Exit codes follow docs/cli.md.
+"""
+
+from typing import ClassVar
+
+
+class AnimarayError(Exception):
+    """Report a foreseen failure: what happened, and what to do about it."""
+
+    error_id: ClassVar[str] = "AR-BUG-01"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, fix: str | None = None, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+        self.reason = reason
+        """Closed-list reason code of the failure (for tables and metrics), or None."""
+
+    def __str__(self) -> str:
+        """Return message, remedy and id on one line."""
+        remedy = f" {self.fix}" if self.fix else ""
+        return f"{self.message}{remedy} [{self.error_id}]"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep message, remedy and reason when an error crosses a process border."""
+        return _rebuild, (type(self), self.message, self.fix, self.reason)
+
+
+def _rebuild(
+    kind: type[AnimarayError], message: str, fix: str | None, reason: str | None
+) -> AnimarayError:
+    return kind(message, fix=fix, reason=reason)
+
+
+class UsageError(AnimarayError):
+    """A command, option, path or request is wrong."""
+
+    error_id = "AR-USE-01"
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+    error_id = "AR-CFG-01"
+
+
+class MachineError(AnimarayError):
+    """This machine or cluster lacks something that the work needs."""
+
+    error_id = "AR-MCH-01"
+    exit_code = 4
+
+
+class WeightsError(MachineError):
+    """A weights file is missing, damaged or of another architecture."""
+
+    error_id = "AR-WGT-01"
+
+
+class PortError(MachineError):
+    """A network port is taken or not allowed."""
+
+    error_id = "AR-NET-01"
+
+
+class RefusedError(AnimarayError):
+    """A check refused the input; nothing was changed."""
+
+    error_id = "AR-REF-01"
+    exit_code = 5
+
+
+class MediaError(RefusedError):
+    """A video or picture is missing, unreadable or outside the limits."""
+
+    error_id = "AR-MED-01"
+
+
+class FaceError(RefusedError):
+    """A picture shows no usable face."""
+
+    error_id = "AR-FAC-01"
+
+
+class PoseError(RefusedError):
+    """A picture or video shows no usable pose, or too few keypoints to fit."""
+
+    error_id = "AR-POS-01"
+
+
+class DatasetError(RefusedError):
+    """A dataset folder is missing, damaged or of another schema version."""
+
+    error_id = "AR-DAT-01"
+
+
+class RunError(RefusedError):
+    """A run folder belongs to another configuration or is damaged."""
+
+    error_id = "AR-RUN-01"
+
+
+class ServiceError(AnimarayError):
+    """A remote service failed, refused or answered something unexpected."""
+
+    error_id = "AR-SRV-01"
+    exit_code = 6
+
+
+class AnimarayWarning(UserWarning):
+    """Warn about something that works but is probably not what the user wants."""
