@@ -22,7 +22,11 @@ Config = TypeVar("Config")
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any frozen dataclass
-    """Return a configuration as plain nested data that JSON and YAML can hold."""
+    """Return a configuration as plain nested data that JSON and YAML can hold.
+
+    Raises:
+        ConfigError: The value is not a dataclass.
+    """
     if not dataclasses.is_dataclass(config):
         raise ConfigError(f"Expected a configuration dataclass, got {type(config).__name__}.")
     return TypeAdapter(type(config)).dump_python(config, mode="json")
@@ -124,9 +128,7 @@ def _refuse_unknown_keys(
                 fix="See every setting with --print-config.",
             )
         if isinstance(value, Mapping):
-            _refuse_unknown_keys(
-                _dataclass_in(hints[key]), value, origin, prefix=f"{prefix}{key}."
-            )
+            _refuse_unknown_keys(_dataclass_in(hints[key]), value, origin, prefix=f"{prefix}{key}.")
 
 
 def _dataclass_in(hint: object) -> object:

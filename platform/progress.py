@@ -1,0 +1,105 @@
+"""Show that work is alive: live rows on a terminal, one plain line each 30 s off it.
+
+Everything goes to stderr; stdout is for results. Off a terminal each row also prints a line when
+it starts and when it ends, so that a log file tells the story.
+"""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+PLAIN_INTERVAL_S = 30.0
+
+
+class StageProgress:
+    """One row of progress: a name, how many of how many, and a short note."""
+
+    def __init__(
+        self, name: str, total: int | None, *, stream: TextIO | None = None, quiet: bool = False
+    ) -> None:
+        self.name = name
+        self.total = total
+        self.done = 0
+        self.note = ""
+        self._quiet = quiet
+        self._console = Console(file=stream or sys.stderr, highlight=False)
+        self._started = self._last_line = time.monotonic()
+        self._live: RichProgress | None = None
+        self._task = 0
+
+    def __enter__(self) -> Self:
+        """Show the row."""
+        self._started = self._last_line = time.monotonic()
+        if self._quiet:
+            return self
+        if self._console.is_terminal:
+            self._live = RichProgress(
+                TextColumn("{task.description:<18}"),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self._console,
+                transient=False,
+            )
+            self._live.start()
+            self._task = self._live.add_task(self.name, total=self.total, note="")
+        else:
+            self._line("started")
+        return self
+
+    def advance(self, count: int = 1, note: str | None = None) -> None:
+        """Count finished items; the note replaces the one before."""
+        self.done += count
+        self.update(note=note)
+
+    def update(
+        self, *, done: int | None = None, total: int | None = None, note: str | None = None
+    ) -> None:
+        """Set the count, the total or the note."""
+        self.done = self.done if done is None else done
+        self.total = self.total if total is None else total
+        self.note = self.note if note is None else note
+        if self._live is not None:
+            task = TaskID(self._task)
+            self._live.update(task, completed=self.done, total=self.total, note=self.note)
+        elif not self._quiet and time.monotonic() - self._last_line >= PLAIN_INTERVAL_S:
+            self._line("running")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the row; a failure is told, not hidden."""
+        if self._live is not None:
+            self._live.update(TaskID(self._task), completed=self.done, note=self.note)
+            self._live.stop()
+        elif not self._quiet:
+            self._line("stopped" if kind else "done")
+
+    def _line(self, state: str) -> None:
+        self._last_line = time.monotonic()
+        seconds = self._last_line - self._started
+        of = f"/{self.total}" if self.total is not None else ""
+        note = f" {self.note}" if self.note else ""
+        self._console.print(f"{self.name}: {state} {self.done}{of} after {seconds:.0f} s{note}")
+
+
+def stage_progress(name: str, total: int | None = None, *, quiet: bool = False) -> StageProgress:
+    """Return a progress row to use in a `with` statement."""
+    return StageProgress(name, total, quiet=quiet)

@@ -1,0 +1,103 @@
+"""Start or join the Ray session that a command needs.
+
+With RAY_ADDRESS set the command joins that cluster; otherwise it starts a private session on the
+loopback address, small enough for a laptop, and ends it when the command ends.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from animaray.platform.errors import MachineError
+
+OBJECT_STORE_BYTES = 256 * 1024 * 1024
+"""Enough for rows that carry paths and small structs; a clip's bytes pass through once."""
+
+_QUIET_LOGGERS = ("ray.serve", "ray.train", "ray.data", "ray.tune")
+
+
+def worker_environment() -> dict[str, str]:
+    """Return environment variables for our Ray workers: one thread each, tools on PATH."""
+    binaries = str(Path(sys.executable).parent)
+    return {
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")]),
+        "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", _deepspeed_accelerator()),
+        "TOKENIZERS_PARALLELISM": "false",
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith("ANIMARAY_") or name == "TORCH_EXTENSIONS_DIR"
+        },
+    }
+
+
+@contextmanager
+def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]:
+    """Yield with Ray initialised; end the session only if this call started it.
+
+    Args:
+        num_cpus: Logical CPUs of a private session. More than the cores, because driver-side
+            actors (Ray Train's controller, Serve's proxy) hold a share while they wait.
+        dashboard: Whether a private session starts Ray's dashboard (300 MB, 11 processes).
+
+    Raises:
+        MachineError: The session or the cluster named by RAY_ADDRESS cannot be reached.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        # A private loopback session needs no token file; a cluster keeps Ray's default.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    runtime_env = {"env_vars": worker_environment()}
+    try:
+        if address:
+            ray.init(address=address, runtime_env=runtime_env, log_to_driver=False)
+        else:
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=dashboard,
+                object_store_memory=OBJECT_STORE_BYTES,
+                runtime_env=runtime_env,
+                log_to_driver=bool(os.environ.get("ANIMARAY_RAY_LOGS")),
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+            )
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        where = f"the Ray cluster at {address}" if address else "a local Ray session"
+        raise MachineError(
+            f"Cannot start or join {where}: {error}",
+            fix="Check RAY_ADDRESS, free memory and /tmp; `animaray doctor` shows more.",
+        ) from error
+    try:
+        _quiet_ray_data()
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quiet_ray_data() -> None:
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.verbose_progress = False
+    context.default_hash_shuffle_parallelism = 4
+    context.min_parallelism = 2
+
+
+def _deepspeed_accelerator() -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    has_gpu = Path("/dev/nvidia0").exists() and visible not in {"", "-1"}
+    return "cuda" if has_gpu else "cpu"
