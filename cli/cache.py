@@ -1,0 +1,63 @@
+"""`animaray cache`: the folders that animaray fills outside your project."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import humanize
+import typer
+
+from animaray.cli.output import JsonOption, print_hint, print_json, print_table
+from animaray.platform.errors import UsageError
+from animaray.platform.weights import weights_cache_dir
+
+app = typer.Typer(help="List and prune caches.", no_args_is_help=True)
+
+
+def cache_folders() -> dict[str, tuple[Path, str]]:
+    """Return each cache's folder and the command that fills it again."""
+    extensions = Path.home() / ".cache" / "torch_extensions"
+    return {
+        "weights": (weights_cache_dir(), "animaray weights pull ID"),
+        "compiled": (extensions, "animaray doctor --build"),
+    }
+
+
+@app.command("list")
+def list_(as_json: JsonOption = False) -> None:
+    """List caches, their size and what fills them again."""
+    rows = [
+        (name, str(folder), _size(folder), command)
+        for name, (folder, command) in cache_folders().items()
+    ]
+    if as_json:
+        keys = ("name", "folder", "size_bytes", "filled_by")
+        print_json({"caches": [dict(zip(keys, row, strict=True)) for row in rows]})
+        return
+    shown = [(name, folder, humanize.naturalsize(size), cmd) for name, folder, size, cmd in rows]
+    print_table("Caches", ("name", "folder", "size", "filled again by"), shown)
+
+
+@app.command()
+def prune(
+    name: Annotated[str, typer.Argument(help="weights or compiled")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove one cache. Datasets and runs are never touched.
+
+    Raises:
+        UsageError: The cache is unknown.
+    """
+    folders = cache_folders()
+    if name not in folders:
+        raise UsageError(f"Unknown cache `{name}`.", fix=f"Known: {', '.join(folders)}.")
+    folder, command = folders[name]
+    size = humanize.naturalsize(_size(folder))
+    if not yes:
+        typer.confirm(f"Remove {folder} ({size})?", abort=True, err=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    print_hint(f"Removed {folder} ({size}). `{command}` fills it again.")
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,129 @@
+"""The `animaray` command: one door per kind of work.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 unexpected, 2 usage,
+3 done but some items failed, 4 machine not ready, 5 a check refused, 6 a service failed,
+130 Ctrl-C, 143 SIGTERM.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated
+
+import click
+import typer
+
+from animaray import __version__
+from animaray.cli import (
+    animate,
+    cache,
+    cluster,
+    curate,
+    dataset,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    jobs,
+    runs,
+    serve,
+    train,
+    weights,
+)
+from animaray.platform.errors import AnimarayError
+
+app = typer.Typer(
+    name="animaray",
+    help="Videos of people in, a trained animation model and a service out.",
+    epilog="Start with `animaray doctor`, then `animaray demo`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
+app.add_typer(curate.app, name="curate")
+app.add_typer(train.app, name="train")
+app.command("evaluate")(evaluate.evaluate)
+app.command("animate")(animate.animate)
+app.command("serve")(serve.serve)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(dataset.app, name="dataset")
+app.add_typer(runs.app, name="runs")
+app.add_typer(weights.app, name="weights")
+app.add_typer(cache.app, name="cache")
+app.add_typer(cluster.app, name="cluster")
+app.command("explain")(explain.explain)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"animaray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the trace of an error.", envvar="ANIMARAY_DEBUG")
+    ] = False,
+) -> None:
+    """Videos of people in, a trained animation model and a service out."""
+    del version
+    if debug:
+        os.environ["ANIMARAY_DEBUG"] = "1"
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM arrived: unwind like Ctrl-C, so that every `with` block cleans up."""
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise _TerminatedError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with the documented exit code."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; errors become one clear line on stderr."""
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(args=arguments, prog_name="animaray", standalone_mode=False)
+    except AnimarayError as error:
+        return _fail(str(error), error.exit_code, error)
+    except click.exceptions.Abort:
+        return _fail("Stopped. The same command goes on from here.", 130, None)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _fail("Stopped. The same command goes on from here.", 130, None)
+    except _TerminatedError:
+        return _fail("Terminated. The same command goes on from here.", 143, None)
+    except Exception as error:  # noqa: BLE001 - the last border before the user
+        kind = type(error).__name__
+        text = f"{str(error).strip().splitlines()[0]}" if str(error).strip() else "no message"
+        hint = "Repeat with --debug before the command for the trace, and report it."
+        return _fail(f"Unexpected {kind}: {text} {hint} [AR-BUG-01]", 1, error)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, exit_code: int, error: BaseException | None) -> int:
+    sys.stderr.write(f"animaray: {message}\n")
+    if error is not None and os.environ.get("ANIMARAY_DEBUG"):
+        traceback.print_exception(error)
+    return exit_code
+
+
+if __name__ == "__main__":
+    main()

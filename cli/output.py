@@ -1,0 +1,58 @@
+"""How commands print results: a table for people, one JSON document for machines."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+JSON_SCHEMA_VERSION = 1
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one setting, dotted: `--set optimizer.lr=1e-5`."),
+]
+
+
+class DefaultCommandGroup(TyperGroup):
+    """A group whose first command runs when no command is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Insert the default command's name where the user left it out."""
+        first = next(iter(self.commands))
+        wants_help = args[:1] in (["-h"], ["--help"])
+        if args and args[0] not in self.commands and not wants_help:
+            args = [first, *args]
+        return super().parse_args(ctx, args)
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print one JSON document, schema version first."""
+    document = {"schema_version": JSON_SCHEMA_VERSION, **data}
+    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table on stdout."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*[("" if cell is None else str(cell)) for cell in row])
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def print_lines(*lines: str) -> None:
+    """Print plain lines on stdout."""
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def print_hint(text: str) -> None:
+    """Print a hint on stderr: what happened or what to do next."""
+    sys.stderr.write(f"{text}\n")
