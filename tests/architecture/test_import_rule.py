@@ -1,0 +1,102 @@
+"""Hold the import rule: who may import whom, and which third-party names are banned where."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = ("platform", "models", "datasets", "pipelines", "training", "serving", "evaluation", "cli")
+
+MAY_IMPORT = {
+    "platform": {"platform"},
+    "models": {"models", "platform"},
+    "datasets": {"datasets", "platform"},
+    "pipelines": {"pipelines", "platform", "datasets", "models"},
+    "training": {"training", "platform", "datasets", "models"},
+    "serving": {"serving", "platform", "models"},
+    "evaluation": {"evaluation", "platform", "datasets", "models"},
+    "cli": set(OURS),
+}
+MODELS_MAY_NAME_OF_PLATFORM = {"errors", "weights", "storage", "config"}
+BANNED = {
+    "platform": {"torch", "deepspeed"},
+    "models": {"ray", "pyarrow", "deepspeed", "fastapi"},
+    "datasets": {"deepspeed", "fastapi"},
+    "pipelines": {"deepspeed", "fastapi"},
+    "training": {"fastapi"},
+    "serving": {"deepspeed"},
+    "evaluation": {"deepspeed", "fastapi"},
+    "cli": set(),
+}
+ONE_OWNER = {
+    "yt_dlp": 1,
+    "insightface": 1,
+    "cotracker": 1,
+    "scenedetect": 1,
+    "deepspeed": 3,
+    "sqlalchemy": 1,
+}
+
+
+def _files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def _imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("folder", OURS)
+def test_folder_imports_only_what_the_table_allows(folder: str) -> None:
+    files = _files(folder)
+    assert files, f"{folder}/ has no code"
+    for path in files:
+        for name in _imported_modules(path):
+            parts = name.split(".")
+            if parts[0] == "animaray" and len(parts) > 1 and parts[1] in OURS:
+                assert parts[1] in MAY_IMPORT[folder], f"{path} imports {name}"
+                if folder == "models" and parts[1] == "platform" and len(parts) > 2:
+                    assert parts[2] in MODELS_MAY_NAME_OF_PLATFORM, f"{path} imports {name}"
+            assert parts[0] not in BANNED[folder], f"{path} names {parts[0]}"
+
+
+def test_no_pair_of_folders_imports_each_other() -> None:
+    edges = {
+        (folder, name.split(".")[1])
+        for folder in OURS
+        for path in _files(folder)
+        for name in _imported_modules(path)
+        if name.startswith("animaray.") and name.split(".")[1] in OURS
+    }
+    two_way = {(a, b) for a, b in edges if a != b and (b, a) in edges}
+    assert not two_way
+
+
+@pytest.mark.parametrize(("package", "limit"), ONE_OWNER.items())
+def test_third_party_package_has_few_owners(package: str, limit: int) -> None:
+    owners = [
+        path
+        for folder in OURS
+        for path in _files(folder)
+        if any(name.split(".")[0] == package for name in _imported_modules(path))
+    ]
+    assert len(owners) <= limit, owners
+
+
+def test_no_code_folder_is_a_regular_package() -> None:
+    found = [path for folder in OURS for path in (ROOT / folder).rglob("__init__.py")]
+    assert not found, "an __init__.py here would shadow the standard library's platform"
+
+
+def test_standard_library_platform_stays_intact() -> None:
+    import platform
+
+    assert platform.system()
+    assert Path(platform.__file__).parent != ROOT / "platform"
