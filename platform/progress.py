@@ -7,7 +7,7 @@ it starts and when it ends, so that a log file tells the story.
 import sys
 import time
 from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -39,7 +39,7 @@ class StageProgress:
         self._live: RichProgress | None = None
         self._task = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StageProgress":
         """Show the row."""
         self._started = self._last_line = time.monotonic()
         if self._quiet:

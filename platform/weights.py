@@ -1,0 +1,357 @@
+"""The registry of all weights files: what each is for, whence it comes, who may use it, where it lies.
+
+Look-up order: shipped inside the package, then the folder `ANIMARAY_WEIGHTS`, then the cache
+(`ANIMARAY_CACHE_DIR`/weights or the user's cache folder). Only `pull_weights` uses the network.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import struct
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import platformdirs
+
+from animaray.platform.errors import WeightsError
+from animaray.platform.storage import sha256_file
+from animaray.platform.weights_table import BUNDLED, CONVERTED, HUGGINGFACE, WEIGHTS, WeightsEntry
+
+__all__ = [
+    "WEIGHTS",
+    "WeightsEntry",
+    "WeightsState",
+    "bundled_folder",
+    "cache_folder",
+    "list_weights",
+    "pull_weights",
+    "resolve_weights",
+    "verify_weights",
+    "weights_entry",
+]
+
+_POINTER_PREFIXES = (b"version https://git-lfs.github.com/spec", b"/annex/objects/")
+_LONGEST_POINTER_BYTES = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsState:
+    """One registry row together with what this machine has of it."""
+
+    entry: WeightsEntry
+    """The registry row."""
+    path: Path | None
+    """Where the file or folder lies; None when it is missing."""
+    problem: str | None
+    """What is wrong with it; None when it is usable."""
+
+
+def bundled_folder() -> Path:
+    """Return the folder of the weights that are shipped inside the package."""
+    return Path(__file__).parent.parent / "models" / "frozen" / "generated"
+
+
+def cache_folder() -> Path:
+    """Return the folder where `pull_weights` puts files."""
+    base = os.environ.get("ANIMARAY_CACHE_DIR") or platformdirs.user_cache_dir("animaray")
+    return Path(base) / "weights"
+
+
+def weights_entry(weights_id: str) -> WeightsEntry:
+    """Return the registry row of an id.
+
+    Raises:
+        WeightsError: The id is not in the registry.
+    """
+    entry = WEIGHTS.get(weights_id)
+    if entry is None:
+        raise WeightsError(
+            f"Unknown weights id `{weights_id}`; known are {', '.join(sorted(WEIGHTS))}.",
+            fix="See `animaray weights list`.",
+            reason="unknown",
+        )
+    return entry
+
+
+def resolve_weights(weights_id: str) -> Path:
+    """Return the local path of a registered weights file or folder, looked at but not hashed.
+
+    Args:
+        weights_id: A key of `WEIGHTS`.
+
+    Raises:
+        WeightsError: The id is unknown, the file is missing, empty, a Git-LFS pointer, cut off
+            or of the wrong size.
+    """
+    entry = weights_entry(weights_id)
+    path = _find(entry)
+    if path is None:
+        raise _missing(entry)
+    problem = _quick_problem(entry, path)
+    if problem is not None:
+        raise _unusable(entry, problem)
+    return path
+
+
+def verify_weights(weights_id: str) -> Path:
+    """Check a weights file completely, its SHA-256 included, and return its path.
+
+    Raises:
+        WeightsError: As `resolve_weights`, or the SHA-256 differs from the registry's.
+    """
+    entry = weights_entry(weights_id)
+    path = resolve_weights(weights_id)
+    problem = _hash_problem(entry, path)
+    if problem is not None:
+        raise _unusable(entry, problem)
+    return path
+
+
+def list_weights() -> list[WeightsState]:
+    """Return every registry row with its place and problem on this machine; nothing is hashed."""
+    states = []
+    for entry in WEIGHTS.values():
+        path = _find(entry)
+        found = None if path is None else _quick_problem(entry, path)
+        problem = f"missing: {_how_to_get(entry)}" if path is None else found and found[1]
+        states.append(WeightsState(entry=entry, path=path, problem=problem))
+    return states
+
+
+def pull_weights(weights_id: str) -> Path:
+    """Download a weights file into the cache, check it, and return its path.
+
+    A file that is already there and in order is not fetched again. Broken or wrong downloads are
+    never left under the final name.
+
+    Args:
+        weights_id: A key of `WEIGHTS` with a public source.
+
+    Raises:
+        WeightsError: The id is unknown, has no public download, `ANIMARAY_OFFLINE` is set, the
+            download failed, or what came is not the registered file.
+    """
+    entry = weights_entry(weights_id)
+    path = _find(entry)
+    if path is not None and _quick_problem(entry, path) is None:
+        if _hash_problem(entry, path) is None:
+            return path
+    if entry.source == BUNDLED or entry.source.startswith(CONVERTED):
+        raise _missing(entry)
+    if os.environ.get("ANIMARAY_OFFLINE", "").lower() in {"1", "true", "yes"}:
+        raise WeightsError(
+            f"`{entry.id}` would have to be downloaded, but ANIMARAY_OFFLINE is set.",
+            fix="Unset ANIMARAY_OFFLINE, or put the file into the folder ANIMARAY_WEIGHTS.",
+            reason="offline",
+        )
+    target = cache_folder() / entry.file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        if entry.source.startswith(HUGGINGFACE):
+            _fetch_from_hub(entry, part)
+        else:
+            _fetch_url(entry, part)
+        _accept_download(entry, part, target)
+    finally:
+        _remove(part)
+    return target
+
+
+def _find(entry: WeightsEntry) -> Path | None:
+    """Return the first place where the entry's file or folder exists."""
+    places = [bundled_folder() / entry.file] if entry.source == BUNDLED else []
+    own = os.environ.get("ANIMARAY_WEIGHTS")
+    if own:
+        places.append(Path(own).expanduser() / entry.file)
+    places.append(cache_folder() / entry.file)
+    return next((place for place in places if place.exists()), None)
+
+
+def _quick_problem(entry: WeightsEntry, path: Path) -> tuple[str, str] | None:
+    """Return (reason, sentence) for what a look without hashing finds wrong, or None."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        if not files:
+            return "empty", f"{path} is an empty folder."
+        problems = (_file_problem(file, expected_bytes=None) for file in files)
+        return next((problem for problem in problems if problem is not None), None)
+    return _file_problem(path, expected_bytes=entry.size_bytes)
+
+
+def _file_problem(path: Path, *, expected_bytes: int | None) -> tuple[str, str] | None:
+    size = path.stat().st_size
+    if size == 0:
+        return "empty", f"{path} is empty (0 bytes)."
+    if size <= _LONGEST_POINTER_BYTES:
+        head = path.read_bytes()
+        if any(head.startswith(prefix) for prefix in _POINTER_PREFIXES):
+            return "pointer", f"{path} is a {size}-byte Git-LFS pointer, not the weights."
+    if expected_bytes is not None and size != expected_bytes:
+        return "size", f"{path} has {size:,} bytes, expected {expected_bytes:,}."
+    if path.suffix == ".safetensors":
+        return _safetensors_problem(path, size)
+    return None
+
+
+def _safetensors_problem(path: Path, size: int) -> tuple[str, str] | None:
+    """Return why a safetensors file is not whole, from its header alone, or None."""
+    broken = "damaged", f"{path} is not a readable safetensors file."
+    if size < 8:
+        return broken
+    with path.open("rb") as file:
+        (header_bytes,) = struct.unpack("<Q", file.read(8))
+        if header_bytes > size - 8:
+            return broken
+        try:
+            header = json.loads(file.read(header_bytes))
+        except ValueError:
+            return broken
+    ends = [row["data_offsets"][1] for name, row in header.items() if name != "__metadata__"]
+    expected = 8 + header_bytes + max(ends, default=0)
+    if size != expected:
+        return "truncated", f"{path} has {size:,} bytes, its header says {expected:,}: cut off."
+    return None
+
+
+def _hash_problem(entry: WeightsEntry, path: Path) -> tuple[str, str] | None:
+    if entry.sha256 is None or path.is_dir():
+        return None
+    found = sha256_file(path)
+    if found == entry.sha256:
+        return None
+    return "hash", f"{path} has SHA-256 {found[:12]}…, expected {entry.sha256[:12]}…."
+
+
+def _how_to_get(entry: WeightsEntry) -> str:
+    if entry.source == BUNDLED:
+        return (
+            "it belongs to the package: reinstall animaray (a source checkout with Git LFS: "
+            "`git lfs pull`), or put it into a folder and set ANIMARAY_WEIGHTS=folder."
+        )
+    if entry.source.startswith(CONVERTED):
+        return (
+            f"put `{entry.file}` (made from {entry.source.removeprefix(CONVERTED)}) into a folder "
+            "and set ANIMARAY_WEIGHTS=folder."
+        )
+    return f"run `animaray weights pull {entry.id}`, or set ANIMARAY_WEIGHTS=folder with it."
+
+
+def _missing(entry: WeightsEntry) -> WeightsError:
+    own = os.environ.get("ANIMARAY_WEIGHTS")
+    looked = f"ANIMARAY_WEIGHTS={own}" if own else "ANIMARAY_WEIGHTS (not set)"
+    return WeightsError(
+        f"Weights `{entry.id}` ({entry.purpose}) are missing: no `{entry.file}` in {looked} "
+        f"nor in {cache_folder()}.",
+        fix="To get it: " + _how_to_get(entry),
+        reason="missing",
+    )
+
+
+def _unusable(entry: WeightsEntry, problem: tuple[str, str]) -> WeightsError:
+    reason, sentence = problem
+    return WeightsError(
+        f"Weights `{entry.id}` cannot be used: {sentence}",
+        fix="To get it: " + _how_to_get(entry),
+        reason=reason,
+    )
+
+
+def _fetch_from_hub(entry: WeightsEntry, part: Path) -> None:
+    """Download one file of a Hugging Face repository to `part`, through the user's hub cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    owner, name, *inside = entry.source.removeprefix(HUGGINGFACE).split("/")
+    try:
+        fetched = hf_hub_download(f"{owner}/{name}", "/".join(inside))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise _download_failed(entry, error) from error
+    shutil.copyfile(fetched, part)
+
+
+def _fetch_url(entry: WeightsEntry, part: Path) -> None:
+    scheme = urllib.parse.urlsplit(entry.source).scheme
+    if scheme not in {"https", "http"}:
+        raise WeightsError(
+            f"The source of `{entry.id}` has scheme `{scheme}`, expected https.", reason="source"
+        )
+    try:
+        with (
+            urllib.request.urlopen(entry.source, timeout=60) as answer,  # noqa: S310 - scheme checked
+            part.open("wb") as file,
+        ):
+            shutil.copyfileobj(answer, file, length=1 << 20)
+    except (urllib.error.URLError, OSError) as error:
+        raise _download_failed(entry, error) from error
+
+
+def _download_failed(entry: WeightsEntry, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"Downloading `{entry.id}` from {entry.source} failed: {error}.",
+        fix="Check the network, or put the file into a folder and set ANIMARAY_WEIGHTS=folder.",
+        reason="download",
+    )
+
+
+def _accept_download(entry: WeightsEntry, part: Path, target: Path) -> None:
+    """Check a finished download and give it its final name (archives are unpacked)."""
+    problem = _file_problem(part, expected_bytes=entry.download_bytes)
+    expected = entry.download_sha256
+    if problem is None and expected is not None:
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            problem = "hash", f"it has SHA-256 {found[:12]}…, expected {expected[:12]}…."
+    if problem is not None:
+        reason, sentence = problem
+        raise WeightsError(
+            f"What came from {entry.source} is not `{entry.id}`: {sentence}",
+            fix="Try again; if it stays, the source has changed: please report it.",
+            reason=reason,
+        )
+    if entry.is_archive:
+        _unpack(entry, part, target)
+    else:
+        part.replace(target)
+
+
+def _unpack(entry: WeightsEntry, archive: Path, target: Path) -> None:
+    """Unpack a zip into the folder `target`; one single top folder of the archive is left out."""
+    folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}.folder")
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = [info for info in content.infolist() if not info.is_dir()]
+            parts = [PurePosixPath(info.filename).parts for info in members]
+            is_nested = len({part[0] for part in parts}) == 1 and all(len(p) > 1 for p in parts)
+            for info, part in zip(members, parts, strict=True):
+                if part[0] == "/" or ".." in part:
+                    raise WeightsError(
+                        f"The archive of `{entry.id}` holds the unsafe path {info.filename!r}.",
+                        reason="archive",
+                    )
+                place = folder.joinpath(*part[1 if is_nested else 0 :])
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with content.open(info) as source, place.open("wb") as file:
+                    shutil.copyfileobj(source, file)
+        _remove(target)
+        folder.replace(target)
+    except zipfile.BadZipFile as error:
+        raise WeightsError(
+            f"What came from {entry.source} is not a zip archive.", reason="archive"
+        ) from error
+    finally:
+        _remove(folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
