@@ -6,8 +6,9 @@ it starts and when it ends, so that a log file tells the story.
 
 import sys
 import time
+from io import TextIOBase
 from types import TracebackType
-from typing import TextIO
+from typing import IO, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -27,14 +28,16 @@ class StageProgress:
     """One row of progress: a name, how many of how many, and a short note."""
 
     def __init__(
-        self, name: str, total: int | None, *, stream: TextIO | None = None, quiet: bool = False
+        self, name: str, total: int | None, *, stream: TextIOBase | None = None, quiet: bool = False
     ) -> None:
         self.name = name
         self.total = total
         self.done = 0
         self.note = ""
         self._quiet = quiet
-        self._console = Console(file=stream or sys.stderr, highlight=False)
+        self._console = Console(
+            file=cast("IO[str] | None", stream) or sys.stderr, highlight=False, soft_wrap=True
+        )
         self._started = self._last_line = time.monotonic()
         self._live: RichProgress | None = None
         self._task = 0
