@@ -19,9 +19,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List every weights file: purpose, licence, whether it is here, how to get it."""
-    entries = [
-        entry for entry in WEIGHTS.values() if profile is None or profile in entry.needed_by
-    ]
+    entries = [entry for entry in WEIGHTS.values() if profile is None or profile in entry.needed_by]
     if profile is not None and not entries:
         known = sorted({name for entry in WEIGHTS.values() for name in entry.needed_by})
         raise UsageError(f"Unknown profile `{profile}`.", fix=f"Known: {', '.join(known)}.")
@@ -61,7 +59,9 @@ def list_(
 
 
 @app.command()
-def pull(weights_id: Annotated[str, typer.Argument(help="An id of `animaray weights list`")]) -> None:
+def pull(
+    weights_id: Annotated[str, typer.Argument(help="An id of `animaray weights list`")],
+) -> None:
     """Fetch one weights file from its source into the cache and check it."""
     path = pull_weights(_known(weights_id))
     print_hint(f"{weights_id} is at {path}")

@@ -1,0 +1,55 @@
+"""`animaray explain ID`: what a clip, a run, a job or an error id means."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from animaray.cli.output import JsonOption, print_json, print_lines
+from animaray.platform import errors
+from animaray.platform.errors import AnimarayError, UsageError
+from animaray.platform.storage import read_json
+
+
+def explain(
+    what: Annotated[str, typer.Argument(help="A clip, source or error id, or a run folder")],
+    data: Annotated[Path, typer.Option("--data", help="Curated dataset folder")] = Path("dataset"),
+    as_json: JsonOption = False,
+) -> None:
+    """Explain an error id, a clip or source of a dataset, or a run folder."""
+    if what.startswith("AR-"):
+        _explain_error(what, as_json=as_json)
+    elif (Path(what) / "status.json").is_file():
+        status = read_json(Path(what) / "status.json")
+        if as_json:
+            print_json({"run_dir": what, "status": status})
+        else:
+            print_lines(*(f"{key}: {value}" for key, value in status.items()))
+    else:
+        _explain_clip(what, data, as_json=as_json)
+
+
+def _explain_error(error_id: str, *, as_json: bool) -> None:
+    kinds = {
+        kind.error_id: kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, AnimarayError)
+    }
+    if error_id not in kinds:
+        raise UsageError(f"Unknown error id {error_id}.", fix=f"Known: {', '.join(sorted(kinds))}.")
+    kind = kinds[error_id]
+    meaning = (kind.__doc__ or "").strip()
+    if as_json:
+        print_json({"id": error_id, "meaning": meaning, "exit_code": kind.exit_code})
+    else:
+        print_lines(f"{error_id} ({kind.__name__}), exit code {kind.exit_code}: {meaning}")
+
+
+def _explain_clip(what: str, data: Path, *, as_json: bool) -> None:
+    from animaray.pipelines.explain import explain as explain_in_dataset
+
+    story = explain_in_dataset(data, what)
+    if as_json:
+        print_json(story.to_dict())
+    else:
+        print_lines(*story.lines())

@@ -1,0 +1,96 @@
+"""`animaray jobs`: submit, list, watch, cancel and download jobs of a server."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from animaray.cli.output import JsonOption, print_hint, print_json, print_table
+from animaray.platform.errors import UsageError
+from animaray.serving.client import AnimarayClient
+
+app = typer.Typer(help="Use an animaray server.", no_args_is_help=True)
+
+ServerOption = Annotated[
+    str, typer.Option("--server", envvar="ANIMARAY_SERVER", help="Address of the server")
+]
+KeyOption = Annotated[str | None, typer.Option("--api-key", envvar="ANIMARAY_API_KEY")]
+JobArgument = Annotated[str, typer.Argument(help="Job id")]
+DEFAULT_SERVER = "http://127.0.0.1:8500"
+
+
+@app.command()
+def submit(
+    image: Annotated[Path, typer.Argument(help="Picture of the person")],
+    video: Annotated[Path, typer.Argument(help="Driving video")],
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same video")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Wait and save here")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a job; with --out wait for it and save the video.
+
+    Raises:
+        UsageError: An input file does not exist.
+    """
+    for path in (image, video):
+        if not path.is_file():
+            raise UsageError(f"There is no file {path}.")
+    with AnimarayClient(server, api_key=api_key) as client:
+        job = client.submit(image, video, seed=seed)
+        print_hint(f"Submitted {job.id}. Watch: animaray jobs watch {job.id} --server {server}")
+        if out is not None:
+            job.wait()
+            job.save(out)
+            print_hint(f"Saved {out}")
+        if as_json:
+            print_json({"job": job.status()})
+
+
+@app.command("list")
+def list_(
+    server: ServerOption = DEFAULT_SERVER, api_key: KeyOption = None, as_json: JsonOption = False
+) -> None:
+    """List your jobs, newest first."""
+    with AnimarayClient(server, api_key=api_key) as client:
+        jobs = client.list()
+    if as_json:
+        print_json({"jobs": jobs})
+        return
+    print_table(
+        "Jobs", ("id", "state", "step"), [(j["id"], j["state"], j.get("step")) for j in jobs]
+    )
+
+
+@app.command()
+def watch(
+    job_id: JobArgument, server: ServerOption = DEFAULT_SERVER, api_key: KeyOption = None
+) -> None:
+    """Print a job's events until it ends."""
+    with AnimarayClient(server, api_key=api_key) as client:
+        for event in client.job(job_id).events():
+            typer.echo(f"{event}")
+
+
+@app.command()
+def cancel(
+    job_id: JobArgument, server: ServerOption = DEFAULT_SERVER, api_key: KeyOption = None
+) -> None:
+    """Cancel a job; a running one stops within a step."""
+    with AnimarayClient(server, api_key=api_key) as client:
+        client.job(job_id).cancel()
+    print_hint(f"Cancelled {job_id}.")
+
+
+@app.command()
+def download(
+    job_id: JobArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The mp4 to write")],
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+) -> None:
+    """Save a finished job's video."""
+    with AnimarayClient(server, api_key=api_key) as client:
+        client.job(job_id).save(out)
+    print_hint(f"Saved {out}")

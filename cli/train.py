@@ -1,0 +1,88 @@
+"""`animaray train`: the pose aligner, then the animator, on Ray Train."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from animaray.cli.output import JsonOption, SetOption, print_hint, print_json, print_table
+from animaray.platform.config import config_to_dict, resolve_config
+from animaray.platform.errors import ConfigError
+from animaray.platform.ray_session import ray_session
+
+app = typer.Typer(help="Train the pose aligner or the animator.", no_args_is_help=True)
+
+DataOption = Annotated[Path, typer.Option("--data", help="Curated dataset folder")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Run folder to write or resume")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file")]
+PrintOption = Annotated[bool, typer.Option("--print-config", help="Show every setting and stop")]
+
+
+@app.command()
+def aligner(
+    data: DataOption = Path("dataset"),
+    out: OutOption = Path("runs/aligner"),
+    recipe: Annotated[str, typer.Option(help="A recipe of `train recipes`")] = "aligner_demo_cpu",
+    changes: SetOption = None,
+    config_file: ConfigOption = None,
+    print_config: PrintOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the pose aligner on a dataset's keypoints; the same command again resumes."""
+    from animaray.training.aligner import train_aligner
+
+    overrides = [f"data_dir={data}", f"run_dir={out}", *(changes or ())]
+    config = resolve_config(_recipe(recipe, "aligner"), file=config_file, overrides=overrides)
+    if print_config:
+        print_json(config_to_dict(config))
+        return
+    with ray_session():
+        result = train_aligner(config)
+    _print_result(result, as_json=as_json)
+
+
+@app.command()
+def animator(
+    data: DataOption = Path("dataset"),
+    out: OutOption = Path("runs/animator"),
+    recipe: Annotated[str, typer.Option(help="A recipe of `train recipes`")] = "animator_demo_cpu",
+    changes: SetOption = None,
+    config_file: ConfigOption = None,
+    print_config: PrintOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train U-Net, PoseNet and Face Encoder with DeepSpeed; the same command again resumes."""
+    from animaray.training.animator import train_animator
+
+    overrides = [f"data_dir={data}", f"run_dir={out}", *(changes or ())]
+    config = resolve_config(_recipe(recipe, "animator"), file=config_file, overrides=overrides)
+    if print_config:
+        print_json(config_to_dict(config))
+        return
+    with ray_session():
+        result = train_animator(config)
+    _print_result(result, as_json=as_json)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes: what each is for and on which machine."""
+    from animaray.training.recipes import RECIPES
+
+    rows = [(name, (build.__doc__ or "").splitlines()[0]) for name, build in RECIPES.items()]
+    print_table("Recipes", ("name", "for"), rows)
+
+
+def _recipe(name: str, kind: str) -> object:
+    from animaray.training.recipes import RECIPES
+
+    known = [recipe for recipe in RECIPES if recipe.startswith(kind)]
+    if name not in known:
+        raise ConfigError(f"Unknown {kind} recipe `{name}`.", fix=f"Known: {', '.join(known)}.")
+    return RECIPES[name]()
+
+
+def _print_result(result: object, *, as_json: bool) -> None:
+    if as_json:
+        print_json(result.to_dict())  # type: ignore[attr-defined]
+    print_hint(f"Run folder: {result.run_dir}; weights: {result.weights_dir}")  # type: ignore[attr-defined]
