@@ -24,11 +24,7 @@ def doctor(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what this machine can do, what is missing and how to get it.
-
-    Raises:
-        MachineError: Something that every task needs is missing.
-    """
+    """Tell what this machine can do, what is missing and how to get it."""
     if build:
         _build_extensions()
     findings = inspect_machine()

@@ -18,7 +18,11 @@ def list_(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List every weights file: purpose, licence, whether it is here, how to get it."""
+    """List every weights file: purpose, licence, whether it is here, how to get it.
+
+    Raises:
+        UsageError: The profile is unknown.
+    """
     entries = [entry for entry in WEIGHTS.values() if profile is None or profile in entry.needed_by]
     if profile is not None and not entries:
         known = sorted({name for entry in WEIGHTS.values() for name in entry.needed_by})
