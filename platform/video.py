@@ -1,0 +1,36 @@
+"""The one door to video and picture files.
+
+Decoding in this process (own files) and in a bounded child (untrusted files), encoding, pictures.
+"""
+
+from animaray.platform.picture import encode_jpeg, read_picture
+from animaray.platform.video_child import ChildFrameStream, decode_in_child, probe_in_child
+from animaray.platform.video_decode import (
+    DecodedVideo,
+    DecodeLimits,
+    FrameStream,
+    TimedFrame,
+    VideoInfo,
+    decode_video,
+    iterate_frames,
+    probe_video,
+)
+from animaray.platform.video_encode import encode_mp4, write_mp4
+
+__all__ = [
+    "ChildFrameStream",
+    "DecodeLimits",
+    "DecodedVideo",
+    "FrameStream",
+    "TimedFrame",
+    "VideoInfo",
+    "decode_in_child",
+    "decode_video",
+    "encode_jpeg",
+    "encode_mp4",
+    "iterate_frames",
+    "probe_in_child",
+    "probe_video",
+    "read_picture",
+    "write_mp4",
+]
