@@ -39,16 +39,15 @@ def read_picture(source: Path | str | bytes) -> UInt8[np.ndarray, "height width 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if picture.width * picture.height > _MAX_PIXELS:
+            opened = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if opened.width * opened.height > _MAX_PIXELS:
             raise MediaError(
-                f"{name} has {picture.width}x{picture.height} pixels, over the limit of "
+                f"{name} has {opened.width}x{opened.height} pixels, over the limit of "
                 f"{_MAX_PIXELS // 1_000_000} million.",
                 fix="Give a smaller picture.",
                 reason="too_large",
             )
-        picture = ImageOps.exif_transpose(picture)
-        return _flatten(picture)
+        return _flatten(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError as error:
         raise MediaError(
             f"{name} is not a picture of an accepted format (png, jpeg, webp, gif, bmp, tiff).",

@@ -7,20 +7,21 @@ from animaray.platform.picture import encode_jpeg, read_picture
 from animaray.platform.video_child import ChildFrameStream, decode_in_child, probe_in_child
 from animaray.platform.video_decode import (
     DecodedVideo,
-    DecodeLimits,
+    FrameSelection,
     FrameStream,
     TimedFrame,
-    VideoInfo,
     decode_video,
     iterate_frames,
     probe_video,
 )
 from animaray.platform.video_encode import encode_mp4, write_mp4
+from animaray.platform.video_file import DecodeLimits, VideoInfo
 
 __all__ = [
     "ChildFrameStream",
     "DecodeLimits",
     "DecodedVideo",
+    "FrameSelection",
     "FrameStream",
     "TimedFrame",
     "VideoInfo",

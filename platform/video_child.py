@@ -24,13 +24,13 @@ import numpy as np
 from animaray.platform.errors import AnimarayError, MediaError
 from animaray.platform.video_decode import (
     DecodedVideo,
-    DecodeLimits,
+    FrameSelection,
     FrameSource,
     FrameStream,
     TimedFrame,
-    VideoInfo,
     collect_frames,
 )
+from animaray.platform.video_file import DecodeLimits, VideoInfo
 
 _HEADER = struct.Struct(">cI")
 _MAX_MESSAGE_BYTES = 1 << 20
@@ -38,7 +38,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
 
 
-def decode_in_child(
+def decode_in_child(  # noqa: PLR0913 - the arguments of decode_video
     path: Path | str,
     limits: DecodeLimits | None = None,
     *,
@@ -50,51 +50,43 @@ def decode_in_child(
 ) -> DecodedVideo:
     """Decode an untrusted file in a bounded child process; arguments as in `decode_video`.
 
-    Raises:
-        MediaError: The file cannot be used, passed a limit (too_large) or broke the decoder
-            (broken).
+    A file that cannot be used raises MediaError: with the reasons of `probe_video`, too_large
+    when it passes a limit, or broken when it breaks the decoder.
     """
-    with ChildFrameStream(
-        path,
-        limits,
-        start_s=start_s,
-        end_s=end_s,
-        fps=fps,
-        short_side_px=short_side_px,
-        max_frames=max_frames,
-    ) as frames:
+    selection = FrameSelection(
+        start_s=start_s, end_s=end_s, fps=fps, short_side_px=short_side_px, max_frames=max_frames
+    )
+    with ChildFrameStream(path, limits, selection) as frames:
         return collect_frames(frames, frames.info)
 
 
 def probe_in_child(path: Path | str, limits: DecodeLimits | None = None) -> VideoInfo:
-    """Probe an untrusted file in a bounded child process.
-
-    Raises:
-        MediaError: As in `probe_video`.
-    """
-    with ChildFrameStream(path, limits, max_frames=0) as frames:
+    """Probe an untrusted file in a bounded child process; errors as in `probe_video`."""
+    with ChildFrameStream(path, limits, FrameSelection(max_frames=0)) as frames:
         return frames.info
 
 
 class ChildFrameStream(FrameSource):
     """Yield frames that a bounded child process decodes.
 
-    `info` is valid at once, `warning` and `num_corrupt` after the last frame.
-
-    Raises:
-        MediaError: As in `decode_in_child`.
+    `info` is valid at once, `warning` and `num_corrupt` after the last frame. Errors are those of
+    `decode_in_child`.
     """
 
     def __init__(
         self,
         path: Path | str,
         limits: DecodeLimits | None = None,
-        **selection: float | None,
+        selection: FrameSelection | None = None,
     ) -> None:
         self._name = Path(path).name
         self._limits = limits or DecodeLimits()
         self.num_corrupt = 0
-        request = {"path": str(path), "limits": asdict(self._limits), "selection": selection}
+        request = {
+            "path": str(path),
+            "limits": asdict(self._limits),
+            "selection": asdict(selection or FrameSelection()),
+        }
         # The child needs our modules, wherever the parent found them, and nothing else.
         environment = {
             "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
@@ -141,28 +133,20 @@ class ChildFrameStream(FrameSource):
         self.close()
 
     def __iter__(self) -> Iterator[TimedFrame]:
-        """Yield the frames; may be called once.
-
-        Raises:
-            MediaError: The child refused the file, died or ran too long.
-        """
-        returned_bytes = 0
+        """Yield the frames; may be called once."""
+        budget = self._limits.max_returned_bytes + _MAX_MESSAGE_BYTES
         while True:
             kind, length = self._read_header()
             if kind == b"D":
                 end = json.loads(self._read(length))
                 self.warning, self.num_corrupt = end["warning"], end["num_corrupt"]
                 return
-            if kind != b"F":
+            if kind != b"F" or length > budget:
                 raise self._failure(kind, length)
+            budget -= length
             pts_s, height, width = struct.unpack(">dII", self._read(16))
-            returned_bytes += length
-            if length != 16 + height * width * 3 or returned_bytes > (
-                self._limits.max_returned_bytes + _MAX_MESSAGE_BYTES
-            ):
-                raise MediaError(
-                    f"The decoder of {self._name} broke the protocol.", reason="broken"
-                )
+            if length != 16 + height * width * 3:
+                raise self._failure(b"?", 0)
             frame = np.frombuffer(self._read(length - 16), dtype=np.uint8)
             yield TimedFrame(pts_s, frame.reshape(height, width, 3))
 
@@ -244,7 +228,8 @@ def _main() -> int:
     output = sys.stdout.buffer
     _confine(limits)
     try:
-        with FrameStream(request["path"], limits=limits, **request["selection"]) as frames:
+        selection = FrameSelection(**request["selection"])
+        with FrameStream(request["path"], selection, limits) as frames:
             _send(output, b"I", json.dumps(asdict(frames.info)).encode())
             for pts_s, frame in frames:
                 height, width = frame.shape[:2]

@@ -1,0 +1,200 @@
+"""Open local video files and say what they declare, or why they cannot be used.
+
+Only common containers and codecs of local files are opened; declared sizes are checked here, and
+animaray.platform.video_decode checks what is really decoded.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import av
+from av.error import FFmpegError
+
+from animaray.platform.errors import MediaError
+
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,flv"
+_CODECS = frozenset({
+    "h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "mpeg2video", "mpeg1video",
+    "mjpeg", "gif", "prores",
+})  # fmt: skip
+_OPEN_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+_CONTAINER_BOXES = frozenset({
+    b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"sidx", b"styp", b"uuid",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoInfo:
+    """What a video file declares, after the first picture was really decoded."""
+
+    width: int
+    """Width of the upright picture, pixels."""
+    height: int
+    """Height of the upright picture, pixels."""
+    fps: float
+    """Average frame rate that the container declares, frames per second."""
+    num_frames_declared: int | None
+    """Frame count of the container's index; None where it has none."""
+    duration_s: float
+    """Length of the picture stream (not of the sound), seconds."""
+    codec: str
+    """Codec name, as in "h264"."""
+    rotation_deg: int
+    """Clockwise turn that makes the stored picture upright: 0, 90, 180 or 270; already applied."""
+    start_s: float
+    """Time stamp of the first picture, seconds."""
+    pixel_aspect: float
+    """Width of one stored pixel divided by its height; 1.0 is square. Never applied."""
+    has_audio: bool
+    """True when there is a sound stream."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeLimits:
+    """What one file may cost; the defaults fit people's videos and stop decompression bombs."""
+
+    max_file_bytes: int = 4 * 1024**3
+    """Largest file that is opened at all, bytes."""
+    max_frame_pixels: int = 4096 * 2304
+    """Largest picture, pixels, as declared and as decoded."""
+    max_frames: int = 200_000
+    """Most frames that are decoded, counting frames that are not returned."""
+    max_decoded_pixels: int = 250_000_000_000
+    """Most pixels over all decoded frames."""
+    max_returned_bytes: int = 6 * 1024**3
+    """Most bytes of RGB frames handed back, over the whole call."""
+    timeout_s: float = 300.0
+    """Wall-clock limit of the child process, seconds."""
+    memory_bytes: int = 3 * 1024**3
+    """Address space of the child process, bytes."""
+
+
+def open_video(path: Path, limits: DecodeLimits) -> tuple[Any, Any]:
+    """Open a file and pick its picture stream.
+
+    Raises:
+        MediaError: The file cannot be used; the message and `reason` say why.
+    """
+    try:
+        size_bytes = path.stat().st_size
+    except OSError as error:
+        raise MediaError(
+            f"Expected a video at {path}, got nothing there ({error.strerror}).", reason="missing"
+        ) from error
+    if not path.is_file():
+        raise MediaError(f"Expected a video file at {path}, got a folder.", reason="missing")
+    if size_bytes == 0:
+        raise MediaError(f"{path.name} is an empty file.", fix="Fetch it again.", reason="empty")
+    if size_bytes > limits.max_file_bytes:
+        refuse_too_large(path, f"{size_bytes} bytes", "a smaller file")
+    try:
+        container = av.open(
+            f"file:{path.resolve()}", mode="r", options=_OPEN_OPTIONS, metadata_errors="replace"
+        )
+    except (FFmpegError, ValueError):
+        _refuse_unopened(path)
+    try:
+        stream = _pick_stream(path, container, limits)
+    except MediaError:
+        container.close()
+        raise
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = 2
+    return container, stream
+
+
+def _pick_stream(path: Path, container: Any, limits: DecodeLimits) -> Any:  # noqa: ANN401
+    # Cover art is a picture stream too; of several videos the container's default is taken.
+    streams = [s for s in container.streams.video if "attached_pic" not in str(s.disposition)]
+    streams.sort(key=lambda stream: "default" not in str(stream.disposition))
+    if not streams or streams[0].codec_context is None:
+        raise MediaError(f"{path.name} has no picture stream.", reason="no_picture")
+    stream = streams[0]
+    if stream.codec_context.name not in _CODECS:
+        raise MediaError(
+            f"{path.name} uses the codec {stream.codec_context.name}, which is not accepted.",
+            fix="Convert it to H.264.",
+            reason="not_a_video",
+        )
+    if (stream.width or 0) * (stream.height or 0) > limits.max_frame_pixels:
+        refuse_too_large(path, f"{stream.width}x{stream.height} pixels", "a smaller picture")
+    return stream
+
+
+def _refuse_unopened(path: Path) -> NoReturn:
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[4:8] in _CONTAINER_BOXES and not _has_index(path):
+        raise MediaError(
+            f"{path.name} is cut off: an MP4 file whose index (moov) is missing.",
+            fix="Fetch or export it again.",
+            reason="truncated",
+        )
+    if head[4:8] in _CONTAINER_BOXES or head[:4] in {b"\x1aE\xdf\xa3", b"RIFF", b"GIF8"}:
+        raise MediaError(f"{path.name} is a damaged video file.", reason="broken")
+    raise MediaError(
+        f"{path.name} is not a video of an accepted format (mp4, mov, mkv, webm, avi, gif, ts).",
+        fix="Give a video file.",
+        reason="not_a_video",
+    )
+
+
+def _has_index(path: Path) -> bool:
+    """Walk the boxes of an MP4 file in search of its index."""
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        offset = 0
+        while offset + 8 <= size_bytes:
+            file.seek(offset)
+            header = file.read(16)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if kind in {b"moov", b"moof"}:
+                return offset + length <= size_bytes
+            if length == 1 and len(header) == 16:
+                length = int.from_bytes(header[8:16], "big")
+            if length < 8:
+                return False
+            offset += length
+    return False
+
+
+def make_info(container: Any, stream: Any, frame: Any) -> VideoInfo:  # noqa: ANN401
+    """Describe an open video from its container and its first decoded frame."""
+    # FFmpeg counts the display matrix counter-clockwise.
+    rotation_deg = round(-frame.rotation / 90) * 90 % 360
+    width, height = frame.width, frame.height
+    if rotation_deg % 180:
+        width, height = height, width
+    start_s = float(frame.time) if frame.time is not None else 0.0
+    if stream.duration:
+        duration_s = float(stream.duration * stream.time_base)
+    elif container.duration:
+        duration_s = max(0.0, container.duration / av.time_base - start_s)
+    else:
+        duration_s = 0.0
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    aspect = stream.sample_aspect_ratio
+    return VideoInfo(
+        width=width,
+        height=height,
+        fps=float(rate) if rate else 0.0,
+        num_frames_declared=int(stream.frames) or None,
+        duration_s=duration_s,
+        codec={"libdav1d": "av1"}.get(stream.codec_context.name, stream.codec_context.name),
+        rotation_deg=rotation_deg,
+        start_s=start_s,
+        pixel_aspect=float(aspect) if aspect else 1.0,
+        has_audio=bool(container.streams.audio),
+    )
+
+
+def refuse_too_large(path: Path, got: str, remedy: str) -> NoReturn:
+    """Refuse a file that passes a limit.
+
+    Raises:
+        MediaError: Always; `reason` is too_large.
+    """
+    raise MediaError(
+        f"{path.name} is over the limit: {got}.", fix=f"Give {remedy}.", reason="too_large"
+    )
