@@ -1,0 +1,122 @@
+"""Choose, from curated clips, whom to animate and whose motion to take.
+
+The choice looks only at what curation measured: identity embeddings, face size and motion.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from animaray.datasets.reader import ClipTracks, CurationDataset
+from animaray.platform.errors import DatasetError
+
+SAME_PERSON_COSINE = 0.45
+"""Embeddings at least this close are one person (both profiles separate pairs around it)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipFacts:
+    """What the choice looks at."""
+
+    clip_id: str
+    identity: Float32[np.ndarray, " embedding"]
+    """Unit mean of the embeddings of valid faces."""
+    face_share: float
+    """Median face height over frame height."""
+    coverage: float
+    """Mean number of visible keypoints."""
+    motion: float
+    """Mean keypoint speed, frame heights per second."""
+    best_frame: int
+    """Frame with the best face, as an index into the clip."""
+    frontality: float
+    """How frontal that face is, 1 = the nose is midway between the eyes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """Whom to animate and whose motion to take."""
+
+    reference: ClipFacts
+    driving: ClipFacts
+
+
+def clip_facts(dataset: CurationDataset, clip_id: str) -> ClipFacts | None:
+    """Return what the choice needs to know of a clip; None when it shows no valid face."""
+    tracks = dataset.tracks(clip_id)
+    valid = np.flatnonzero(tracks.face_valid)
+    if valid.size == 0:
+        return None
+    height = float(dataset.clip(clip_id)["height"])
+    mean = tracks.identity_embeddings[valid].mean(axis=0)
+    boxes = tracks.face_boxes[valid]
+    frontality = np.array([_frontality(tracks.face_landmarks[i]) for i in valid])
+    best = int(np.argmax(frontality * tracks.face_scores[valid]))
+    return ClipFacts(
+        clip_id=clip_id,
+        identity=(mean / np.linalg.norm(mean)).astype(np.float32),
+        face_share=float(np.median(boxes[:, 3] - boxes[:, 1])) / height,
+        coverage=float((tracks.keypoint_confidence >= 0.3).sum(axis=1).mean()),
+        motion=_motion(tracks) / height,
+        best_frame=int(tracks.face_frames[valid[best]]),
+        frontality=float(frontality[best]),
+    )
+
+
+def choose_pair(facts: Sequence[ClipFacts]) -> Pair:
+    """Return a frontal reference and a lively driving clip of another person, framed alike.
+
+    Raises:
+        DatasetError: There are not two clips of different people.
+    """
+    best: tuple[float, Pair] | None = None
+    for reference in facts:
+        for driving in facts:
+            if float(reference.identity @ driving.identity) >= SAME_PERSON_COSINE:
+                continue
+            framing = abs(np.log(reference.face_share / driving.face_share))
+            score = (
+                2.0 * reference.frontality
+                + min(driving.motion, 0.6) * 2.0
+                + 0.05 * (reference.coverage + driving.coverage)
+                + min(reference.face_share, 0.3) * 4.0
+                - 2.5 * float(framing)
+            )
+            if best is None or score > best[0]:
+                best = (score, Pair(reference=reference, driving=driving))
+    if best is None:
+        raise DatasetError(
+            f"The demo needs kept clips of two different people, got {len(facts)} clips.",
+            fix="Add videos, or look at the verdicts: animaray curate report demo/dataset",
+        )
+    return best[1]
+
+
+def group_identities(facts: Sequence[ClipFacts]) -> dict[str, list[ClipFacts]]:
+    """Group clips by person, greedily by embedding; names are person 1, person 2, ..."""
+    groups: dict[str, list[ClipFacts]] = {}
+    for fact in facts:
+        for members in groups.values():
+            if float(members[0].identity @ fact.identity) >= SAME_PERSON_COSINE:
+                members.append(fact)
+                break
+        else:
+            groups[f"person {len(groups) + 1}"] = [fact]
+    return groups
+
+
+def _frontality(landmarks: Float32[np.ndarray, "5 2"]) -> float:
+    eyes = np.linalg.norm(landmarks[1] - landmarks[0])
+    offset = abs(float(landmarks[2, 0] - (landmarks[0, 0] + landmarks[1, 0]) / 2))
+    return float(max(0.0, 1.0 - 2.0 * offset / max(float(eyes), 1e-6)))
+
+
+def _motion(tracks: ClipTracks) -> float:
+    seen = (tracks.keypoint_confidence[1:] >= 0.3) & (tracks.keypoint_confidence[:-1] >= 0.3)
+    if not seen.any():
+        return 0.0
+    steps = np.linalg.norm(np.diff(tracks.keypoints, axis=0), axis=2)
+    seconds = np.diff(tracks.pts_s)[:, None].clip(min=1e-3)
+    return float((steps / seconds)[seen].mean())
