@@ -1,10 +1,9 @@
-"""The registry of all weights files: what each is for, whence it comes, who may use it, where it lies.
+"""The registry of all weights files: purpose, source, licence, and where each one lies.
 
 Look-up order: shipped inside the package, then the folder `ANIMARAY_WEIGHTS`, then the cache
 (`ANIMARAY_CACHE_DIR`/weights or the user's cache folder). Only `pull_weights` uses the network.
 """
 
-import hashlib
 import json
 import os
 import secrets
@@ -16,6 +15,7 @@ import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 import platformdirs
 
@@ -28,12 +28,13 @@ __all__ = [
     "WeightsEntry",
     "WeightsState",
     "bundled_folder",
-    "cache_folder",
     "list_weights",
     "pull_weights",
     "resolve_weights",
     "verify_weights",
+    "weights_cache_dir",
     "weights_entry",
+    "weights_state",
 ]
 
 _POINTER_PREFIXES = (b"version https://git-lfs.github.com/spec", b"/annex/objects/")
@@ -42,14 +43,16 @@ _LONGEST_POINTER_BYTES = 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightsState:
-    """One registry row together with what this machine has of it."""
+    """What this machine has of one registered weights file."""
 
     entry: WeightsEntry
     """The registry row."""
-    path: Path | None
+    state: str
+    """"ok", or why not: missing, empty, pointer, size, damaged, truncated."""
+    path: str | None
     """Where the file or folder lies; None when it is missing."""
     problem: str | None
-    """What is wrong with it; None when it is usable."""
+    """A sentence on what is wrong and how to get it; None when it is usable."""
 
 
 def bundled_folder() -> Path:
@@ -57,7 +60,7 @@ def bundled_folder() -> Path:
     return Path(__file__).parent.parent / "models" / "frozen" / "generated"
 
 
-def cache_folder() -> Path:
+def weights_cache_dir() -> Path:
     """Return the folder where `pull_weights` puts files."""
     base = os.environ.get("ANIMARAY_CACHE_DIR") or platformdirs.user_cache_dir("animaray")
     return Path(base) / "weights"
@@ -82,75 +85,81 @@ def weights_entry(weights_id: str) -> WeightsEntry:
 def resolve_weights(weights_id: str) -> Path:
     """Return the local path of a registered weights file or folder, looked at but not hashed.
 
+    An unknown id and a file that is missing, empty, a Git-LFS pointer, cut off or of the wrong
+    size raise WeightsError, whose `reason` says which.
+
     Args:
         weights_id: A key of `WEIGHTS`.
-
-    Raises:
-        WeightsError: The id is unknown, the file is missing, empty, a Git-LFS pointer, cut off
-            or of the wrong size.
     """
     entry = weights_entry(weights_id)
     path = _find(entry)
     if path is None:
-        raise _missing(entry)
+        _refuse_missing(entry)
     problem = _quick_problem(entry, path)
     if problem is not None:
-        raise _unusable(entry, problem)
+        _refuse_unusable(entry, problem)
     return path
 
 
 def verify_weights(weights_id: str) -> Path:
     """Check a weights file completely, its SHA-256 included, and return its path.
 
-    Raises:
-        WeightsError: As `resolve_weights`, or the SHA-256 differs from the registry's.
+    Raises WeightsError as `resolve_weights` does, and where the SHA-256 is not the registry's.
     """
     entry = weights_entry(weights_id)
     path = resolve_weights(weights_id)
     problem = _hash_problem(entry, path)
     if problem is not None:
-        raise _unusable(entry, problem)
+        _refuse_unusable(entry, problem)
     return path
 
 
+def weights_state(weights_id: str) -> WeightsState:
+    """Return the place and condition of one weights file on this machine; nothing is hashed."""
+    entry = weights_entry(weights_id)
+    path = _find(entry)
+    if path is None:
+        problem = f"Missing; to get it: {_how_to_get(entry)}"
+        return WeightsState(entry=entry, state="missing", path=None, problem=problem)
+    found = _quick_problem(entry, path)
+    if found is None:
+        return WeightsState(entry=entry, state="ok", path=str(path), problem=None)
+    reason, sentence = found
+    problem = f"{sentence} To get it: {_how_to_get(entry)}"
+    return WeightsState(entry=entry, state=reason, path=str(path), problem=problem)
+
+
 def list_weights() -> list[WeightsState]:
-    """Return every registry row with its place and problem on this machine; nothing is hashed."""
-    states = []
-    for entry in WEIGHTS.values():
-        path = _find(entry)
-        found = None if path is None else _quick_problem(entry, path)
-        problem = f"missing: {_how_to_get(entry)}" if path is None else found and found[1]
-        states.append(WeightsState(entry=entry, path=path, problem=problem))
-    return states
+    """Return the place and condition of every registered weights file; nothing is hashed."""
+    return [weights_state(weights_id) for weights_id in WEIGHTS]
 
 
 def pull_weights(weights_id: str) -> Path:
     """Download a weights file into the cache, check it, and return its path.
 
     A file that is already there and in order is not fetched again. Broken or wrong downloads are
-    never left under the final name.
+    never left under the final name. An unknown id, one without public download, a failed download
+    and one that is not the registered file raise WeightsError.
 
     Args:
         weights_id: A key of `WEIGHTS` with a public source.
 
     Raises:
-        WeightsError: The id is unknown, has no public download, `ANIMARAY_OFFLINE` is set, the
-            download failed, or what came is not the registered file.
+        WeightsError: A download would be needed, but `ANIMARAY_OFFLINE` is set.
     """
     entry = weights_entry(weights_id)
     path = _find(entry)
-    if path is not None and _quick_problem(entry, path) is None:
-        if _hash_problem(entry, path) is None:
-            return path
+    if path is not None and (_quick_problem(entry, path) or _hash_problem(entry, path)) is None:
+        return path
     if entry.source == BUNDLED or entry.source.startswith(CONVERTED):
-        raise _missing(entry)
+        _refuse_missing(entry)
     if os.environ.get("ANIMARAY_OFFLINE", "").lower() in {"1", "true", "yes"}:
         raise WeightsError(
             f"`{entry.id}` would have to be downloaded, but ANIMARAY_OFFLINE is set.",
             fix="Unset ANIMARAY_OFFLINE, or put the file into the folder ANIMARAY_WEIGHTS.",
             reason="offline",
         )
-    target = cache_folder() / entry.file
+    target = weights_cache_dir() / entry.file
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
@@ -170,7 +179,7 @@ def _find(entry: WeightsEntry) -> Path | None:
     own = os.environ.get("ANIMARAY_WEIGHTS")
     if own:
         places.append(Path(own).expanduser() / entry.file)
-    places.append(cache_folder() / entry.file)
+    places.append(weights_cache_dir() / entry.file)
     return next((place for place in places if place.exists()), None)
 
 
@@ -243,20 +252,30 @@ def _how_to_get(entry: WeightsEntry) -> str:
     return f"run `animaray weights pull {entry.id}`, or set ANIMARAY_WEIGHTS=folder with it."
 
 
-def _missing(entry: WeightsEntry) -> WeightsError:
+def _refuse_missing(entry: WeightsEntry) -> NoReturn:
+    """Raise what tells where the file was sought and how to get it.
+
+    Raises:
+        WeightsError: Always.
+    """
     own = os.environ.get("ANIMARAY_WEIGHTS")
     looked = f"ANIMARAY_WEIGHTS={own}" if own else "ANIMARAY_WEIGHTS (not set)"
-    return WeightsError(
+    raise WeightsError(
         f"Weights `{entry.id}` ({entry.purpose}) are missing: no `{entry.file}` in {looked} "
-        f"nor in {cache_folder()}.",
+        f"nor in {weights_cache_dir()}.",
         fix="To get it: " + _how_to_get(entry),
         reason="missing",
     )
 
 
-def _unusable(entry: WeightsEntry, problem: tuple[str, str]) -> WeightsError:
+def _refuse_unusable(entry: WeightsEntry, problem: tuple[str, str]) -> NoReturn:
+    """Raise what is wrong with a file that was found, and how to get a good one.
+
+    Raises:
+        WeightsError: Always.
+    """
     reason, sentence = problem
-    return WeightsError(
+    raise WeightsError(
         f"Weights `{entry.id}` cannot be used: {sentence}",
         fix="To get it: " + _how_to_get(entry),
         reason=reason,
@@ -272,11 +291,16 @@ def _fetch_from_hub(entry: WeightsEntry, part: Path) -> None:
     try:
         fetched = hf_hub_download(f"{owner}/{name}", "/".join(inside))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise _download_failed(entry, error) from error
+        _refuse_download(entry, error)
     shutil.copyfile(fetched, part)
 
 
 def _fetch_url(entry: WeightsEntry, part: Path) -> None:
+    """Download an address to `part`.
+
+    Raises:
+        WeightsError: The address is not https or http.
+    """
     scheme = urllib.parse.urlsplit(entry.source).scheme
     if scheme not in {"https", "http"}:
         raise WeightsError(
@@ -289,24 +313,32 @@ def _fetch_url(entry: WeightsEntry, part: Path) -> None:
         ):
             shutil.copyfileobj(answer, file, length=1 << 20)
     except (urllib.error.URLError, OSError) as error:
-        raise _download_failed(entry, error) from error
+        _refuse_download(entry, error)
 
 
-def _download_failed(entry: WeightsEntry, error: Exception) -> WeightsError:
-    return WeightsError(
+def _refuse_download(entry: WeightsEntry, error: Exception) -> NoReturn:
+    """Raise that the network or the source failed.
+
+    Raises:
+        WeightsError: Always.
+    """
+    raise WeightsError(
         f"Downloading `{entry.id}` from {entry.source} failed: {error}.",
         fix="Check the network, or put the file into a folder and set ANIMARAY_WEIGHTS=folder.",
         reason="download",
-    )
+    ) from error
 
 
 def _accept_download(entry: WeightsEntry, part: Path, target: Path) -> None:
-    """Check a finished download and give it its final name (archives are unpacked)."""
+    """Check a finished download and give it its final name (archives are unpacked).
+
+    Raises:
+        WeightsError: It is not the registered file.
+    """
     problem = _file_problem(part, expected_bytes=entry.download_bytes)
     expected = entry.download_sha256
     if problem is None and expected is not None:
-        with part.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_file(part)
         if found != expected:
             problem = "hash", f"it has SHA-256 {found[:12]}…, expected {expected[:12]}…."
     if problem is not None:
@@ -323,7 +355,11 @@ def _accept_download(entry: WeightsEntry, part: Path, target: Path) -> None:
 
 
 def _unpack(entry: WeightsEntry, archive: Path, target: Path) -> None:
-    """Unpack a zip into the folder `target`; one single top folder of the archive is left out."""
+    """Unpack a zip into the folder `target`; one single top folder of the archive is left out.
+
+    Raises:
+        WeightsError: It is no zip, or holds a path that leads outside the folder.
+    """
     folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}.folder")
     try:
         with zipfile.ZipFile(archive) as content:

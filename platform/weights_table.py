@@ -35,7 +35,7 @@ class WeightsEntry:
     commercial_use: bool
     """Whether the licence allows commercial use."""
     needed_by: tuple[str, ...]
-    """Profiles or commands that load it."""
+    """Profiles whose work loads it: generated, permissive, paper."""
     archive_bytes: int | None = None
     """Size of the downloaded zip, for sources that are archives; None elsewhere."""
     archive_sha256: str | None = None
@@ -67,7 +67,7 @@ def _generated(part: str, purpose: str, file: str, *needed_by: str) -> WeightsEn
         sha256=None,
         licence="Apache-2.0 (trained by this project on generated figures)",
         commercial_use=True,
-        needed_by=needed_by or ("profile generated",),
+        needed_by=needed_by or ("generated",),
     )
 
 
@@ -79,20 +79,18 @@ _GENERATED = (
         "image_encoder",
         "image embedding in CLIP's place",
         "image_encoder.safetensors",
-        "profile generated",
-        "profile permissive",
+        "generated",
+        "permissive",
     ),
     _generated("codec", "frames to 4-channel latents and back", "codec.safetensors"),
-    _generated("animator", "small animator for 192 px figures", "animator", "demo", "animate"),
-    _generated("aligner", "small pose aligner", "aligner", "demo", "animate"),
+    _generated("animator", "small animator for 192 px figures", "animator"),
+    _generated("aligner", "small pose aligner", "aligner"),
 )
 
-_PERMISSIVE_PROFILE = ("profile permissive",)
+_PERMISSIVE_PROFILE = ("permissive",)
 _YUNET = "https://github.com/ShiqiYu/libfacedetection.train/raw"
 _MEDIAPIPE = "https://github.com/google-ai-edge/mediapipe/blob/63e679d99ca4/mediapipe/modules"
-_TAESD = (
-    "https://github.com/madebyollin/taesd/raw/5cccb12dc72074a4be35680c3b108548a7c69978"
-)
+_TAESD = "https://github.com/madebyollin/taesd/raw/5cccb12dc72074a4be35680c3b108548a7c69978"
 
 _PERMISSIVE = (
     WeightsEntry(
@@ -178,7 +176,7 @@ def _paper(part: str, purpose: str, file: str, source: str, licence: str) -> Wei
         sha256=None,
         licence=f"{licence} (unverified size and hash)",
         commercial_use=False,
-        needed_by=("profile paper",),
+        needed_by=("paper",),
     )
 
 
@@ -199,7 +197,7 @@ _PAPER = (
         sha256=None,
         licence="InsightFace models: non-commercial research only",
         commercial_use=False,
-        needed_by=("profile paper",),
+        needed_by=("paper",),
         archive_bytes=360_662_982,
         archive_sha256="8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5",
     ),
@@ -219,7 +217,7 @@ _PAPER = (
         sha256="7860ae79de6c89a3c1eb72ae9a2756c0ccfbe04b7791bb5880afabd97855a411",
         licence="Apache-2.0",
         commercial_use=True,
-        needed_by=("profile paper",),
+        needed_by=("paper",),
     ),
     WeightsEntry(
         id="paper/pose",
@@ -230,7 +228,7 @@ _PAPER = (
         sha256="724f4ff2439ed61afb86fb8a1951ec39c6220682803b4a8bd4f598cd913b1843",
         licence="Apache-2.0",
         commercial_use=True,
-        needed_by=("profile paper",),
+        needed_by=("paper",),
     ),
     *(
         _paper(

@@ -1,0 +1,54 @@
+"""Open ONNX files with a stated number of threads and a provider that is checked, not hoped for."""
+
+from pathlib import Path
+
+import onnxruntime
+
+from animaray.platform.errors import ConfigError, MachineError, WeightsError
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def open_onnx_session(
+    path: Path, *, num_threads: int = 1, device: str = "cpu"
+) -> onnxruntime.InferenceSession:
+    """Open an ONNX file for inference.
+
+    Args:
+        path: The ONNX file.
+        num_threads: CPU threads of this session; 1 lets many workers share a machine well.
+        device: "cpu" or "cuda"; onnxruntime falls back to the CPU without a word, we do not.
+
+    Raises:
+        ConfigError: The device is unknown or num_threads is below 1.
+        WeightsError: The file is no ONNX graph that onnxruntime can run.
+        MachineError: CUDA was asked for and this machine's onnxruntime cannot use it.
+    """
+    provider = _PROVIDERS.get(device)
+    if provider is None or num_threads < 1:
+        raise ConfigError(
+            f"Expected device cpu or cuda and at least 1 thread; got {device!r} and {num_threads}."
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Idle spinning takes a core from the other workers of a machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), sess_options=options, providers=[provider]
+        )
+    except Exception as error:
+        raise WeightsError(
+            f"Expected an ONNX graph at {path}; onnxruntime says: {error}.",
+            fix="Get the file again: `animaray weights verify` names the ones that are damaged.",
+            reason="damaged",
+        ) from error
+    got = session.get_providers()[0]
+    if got != provider:
+        raise MachineError(
+            f"CUDA was asked for, but onnxruntime runs {path.name} on {got}.",
+            fix="Install animaray[gpu] with CUDA 13 and cuDNN 9, or choose device cpu.",
+        )
+    return session

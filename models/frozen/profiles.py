@@ -1,0 +1,121 @@
+"""Choose the frozen networks by profile: what sees people, makes latents, sums up a picture.
+
+generated   small networks that ship with animaray, for the generated world only
+permissive  real footage: YuNet, MediaPipe pose, optical flow, TAEF2 (licences allow commercial
+            use) and MobileFaceNet (no stated licence: development checks; see docs/weights.md)
+
+Nothing is loaded before a function here is called, and nothing is ever downloaded. A file that is
+missing or damaged raises WeightsError, which names the file and the way to it; an unknown profile
+raises ConfigError.
+"""
+
+import os
+from typing import Literal
+
+import cv2
+import torch
+
+from animaray.models.frozen.optical_flow import OpticalFlowTracker
+from animaray.models.frozen.protocols import ImageEncoder, LatentCodec, Perception
+from animaray.platform.errors import ConfigError
+
+PROFILES = ("generated", "permissive")
+"""The profiles that `load_perception`, `load_codec` and `load_image_encoder` know."""
+
+Profile = Literal["generated", "permissive"]
+
+
+def load_perception(profile: str, *, num_threads: int | None = None) -> Perception:
+    """Load face detector, identity embedder, pose estimator and point tracker of a profile.
+
+    Args:
+        profile: One of `PROFILES`.
+        num_threads: CPU threads of onnxruntime, and of PyTorch and OpenCV in this whole process;
+            None takes OMP_NUM_THREADS or 1 for onnxruntime and leaves the other two alone.
+
+    """
+    name = _known(profile)
+    threads = _use_threads(num_threads)
+    tracker = OpticalFlowTracker()
+    if name == "generated":
+        from animaray.models.frozen.generated_faces import GeneratedFaceDetector
+        from animaray.models.frozen.generated_identity import GeneratedIdentityEmbedder
+        from animaray.models.frozen.generated_pose import GeneratedPoseEstimator
+
+        return Perception(
+            profile=name,
+            face_detector=GeneratedFaceDetector(),
+            identity_embedder=GeneratedIdentityEmbedder.load(),
+            pose_estimator=GeneratedPoseEstimator(),
+            point_tracker=tracker,
+        )
+    from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
+    from animaray.models.frozen.mobile_face_net import MobileFaceNetEmbedder
+    from animaray.models.frozen.yunet import YuNetFaceDetector
+
+    return Perception(
+        profile=name,
+        face_detector=YuNetFaceDetector.load(),
+        identity_embedder=MobileFaceNetEmbedder.load(),
+        pose_estimator=MediaPipePoseEstimator.load(num_threads=threads),
+        point_tracker=tracker,
+    )
+
+
+def load_codec(profile: str) -> LatentCodec:
+    """Load the latent codec of a profile, frozen; it is a torch module, on the CPU."""
+    if _known(profile) == "generated":
+        from animaray.models.frozen.generated_codec import GeneratedCodec
+
+        return GeneratedCodec.load()
+    from animaray.models.frozen.tiny_autoencoder import TinyAutoencoderCodec
+
+    return TinyAutoencoderCodec.load()
+
+
+def load_image_encoder(profile: str) -> ImageEncoder:
+    """Load the image encoder of a profile, frozen; it is a torch module, on the CPU.
+
+    The permissive profile has none of its own and uses the generated one: its embedding sums up
+    colours and layout of a real picture, but it was never trained on photographs.
+
+    """
+    _known(profile)
+    from animaray.models.frozen.generated_image_encoder import GeneratedImageEncoder
+
+    return GeneratedImageEncoder.load()
+
+
+def _known(profile: str) -> Profile:
+    """Return the profile's name, checked.
+
+    Raises:
+        ConfigError: It is unknown.
+    """
+    if profile == "generated":
+        return "generated"
+    if profile == "permissive":
+        return "permissive"
+    raise ConfigError(
+        f"Unknown perception profile `{profile}`; known are {', '.join(PROFILES)}.",
+        fix="Weights of the paper's profile are registered (`animaray weights list`), but no "
+        "adapter loads them yet."
+        if profile == "paper"
+        else None,
+    )
+
+
+def _use_threads(num_threads: int | None) -> int:
+    """Return the threads of onnxruntime sessions, setting PyTorch's and OpenCV's when asked.
+
+    Raises:
+        ConfigError: num_threads is below 1.
+    """
+    if num_threads is None:
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        return max(1, int(given)) if given.isdecimal() else 1
+    if num_threads < 1:
+        raise ConfigError(f"Expected num_threads >= 1, got {num_threads}.")
+    torch.set_num_threads(num_threads)
+    cv2.setNumThreads(num_threads)
+    return num_threads
