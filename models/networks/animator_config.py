@@ -1,0 +1,183 @@
+"""Sizes of the whole animator, and its three recipes: generated, published, tiny."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from animaray.models.networks.face_encoder import FaceEncoderConfig
+from animaray.models.networks.pose_net import PoseNetConfig
+from animaray.models.networks.reference_attention import ReferenceAttentionConfig
+from animaray.models.networks.unet import UNetConfig
+from animaray.platform.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimatorConfig:
+    """What is needed to build an animator and to prepare its inputs."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    """The denoising network."""
+    pose_net: PoseNetConfig = field(default_factory=PoseNetConfig)
+    """The encoder of pose pictures."""
+    face_encoder: FaceEncoderConfig = field(default_factory=FaceEncoderConfig)
+    """The encoder of the identity embedding."""
+    reference_attention: ReferenceAttentionConfig | None = None
+    """Pose-guided attention to the reference; None as published."""
+    profile: str = "paper"
+    """Perception profile whose codec and encoders the model was trained with."""
+    width_px: int = 576
+    """Width of frames and pose pictures."""
+    height_px: int = 1024
+    """Height of frames and pose pictures."""
+    num_frames: int = 16
+    """Frames per training window, and the default tile of the sampler."""
+    fps: float = 6.0
+    """Frame rate of training clips."""
+    sigma_data: float = 1.0
+    """Standard deviation of the latents."""
+    fps_id: float = 6.0
+    """Frame rate as told to the network (the backbone wants fps - 1)."""
+    motion_bucket_id: float = 127.0
+    """Motion strength as told to the network."""
+    noise_aug_strength: float = 0.02
+    """Noise added to the reference frame before encoding, also told to the network."""
+    reference_latent_scale: float = 1.0
+    """Factor on the (scaled) reference latents before they enter the U-Net. Stable Video
+    Diffusion wants unscaled reference latents: 1 / 0.18215."""
+    unconditional: Literal["published", "as_trained"] = "published"
+    """What guidance's second branch drops: `published` drops image, reference, face and pose;
+    `as_trained` drops only what conditioning dropout drops (image and reference)."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit together.
+
+        Raises:
+            ConfigError: Widths of neighbouring parts differ, or a size is not divisible.
+        """
+        pairs = {
+            "unet.in_channels": (self.unet.in_channels, 2 * self.unet.out_channels),
+            "pose_net.out_channels": (self.pose_net.out_channels, self.unet.block_out_channels[0]),
+            "face_encoder.num_tokens": (self.face_encoder.num_tokens, self.unet.num_face_tokens),
+            "face_encoder.cross_attention_dim": (
+                self.face_encoder.cross_attention_dim,
+                self.unet.cross_attention_dim,
+            ),
+            "face_encoder.image_embedding_dim": (
+                self.face_encoder.image_embedding_dim,
+                self.unet.cross_attention_dim,
+            ),
+        }
+        for name, (value, expected) in pairs.items():
+            if value != expected:
+                raise ConfigError(f"Setting `{name}` must be {expected} here, got {value}.")
+        for name in ("width_px", "height_px"):
+            if getattr(self, name) % self.downscale:
+                raise ConfigError(
+                    f"Setting `{name}` must be a multiple of {self.downscale}, "
+                    f"got {getattr(self, name)}."
+                )
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        return self.unet.out_channels
+
+    @property
+    def identity_dim(self) -> int:
+        """Length of the identity embedding."""
+        return self.face_encoder.identity_dim
+
+    @property
+    def image_embedding_dim(self) -> int:
+        """Length of the image embedding."""
+        return self.face_encoder.image_embedding_dim
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent along one axis."""
+        return int(2 ** len(self.pose_net.stage_widths))
+
+    @classmethod
+    def published(cls) -> "AnimatorConfig":
+        """Return the published model on Stable Video Diffusion, 576 x 1024."""
+        return cls(reference_latent_scale=1 / 0.18215)
+
+    @classmethod
+    def generated(
+        cls,
+        *,
+        profile: str = "generated",
+        latent_channels: int = 4,
+        identity_dim: int = 128,
+        image_embedding_dim: int = 256,
+    ) -> "AnimatorConfig":
+        """Return the small model that two CPU cores train within minutes, 192 x 192.
+
+        Args:
+            profile: Perception profile of codec and encoders.
+            latent_channels: Channels of that profile's codec.
+            identity_dim: Length of its identity embeddings.
+            image_embedding_dim: Length of its image embeddings, a multiple of 64.
+        """
+        return cls(
+            unet=UNetConfig(
+                in_channels=2 * latent_channels,
+                out_channels=latent_channels,
+                block_out_channels=(64, 64, 96),
+                num_attention_heads=(2, 2, 3),
+                has_attention=(True, True, False),
+                layers_per_block=1,
+                cross_attention_dim=image_embedding_dim,
+                addition_time_embed_dim=32,
+                num_frames=8,
+                sample_size=24,
+            ),
+            pose_net=PoseNetConfig(stage_widths=(16, 32, 64), trunk_dim=96, out_channels=64),
+            face_encoder=FaceEncoderConfig(
+                identity_dim=identity_dim,
+                image_embedding_dim=image_embedding_dim,
+                cross_attention_dim=image_embedding_dim,
+                depth=1,
+                identity_scale=identity_dim**0.5,
+            ),
+            reference_attention=ReferenceAttentionConfig(),
+            profile=profile,
+            width_px=192,
+            height_px=192,
+            num_frames=8,
+            fps=8.0,
+            fps_id=8.0,
+            unconditional="as_trained",
+        )
+
+    @classmethod
+    def tiny(cls) -> "AnimatorConfig":
+        """Return a model of a few ten thousand parameters for tests, 32 x 32."""
+        return cls(
+            unet=UNetConfig(
+                block_out_channels=(32, 32),
+                num_attention_heads=(1, 2),
+                has_attention=(True, False),
+                layers_per_block=1,
+                cross_attention_dim=32,
+                addition_time_embed_dim=8,
+                num_frames=4,
+                sample_size=4,
+            ),
+            pose_net=PoseNetConfig(stage_widths=(4, 8, 8), trunk_dim=8, out_channels=32),
+            face_encoder=FaceEncoderConfig(
+                identity_dim=16,
+                image_embedding_dim=32,
+                cross_attention_dim=32,
+                depth=1,
+                head_dim=16,
+                identity_scale=4.0,
+            ),
+            reference_attention=ReferenceAttentionConfig(width=8, num_heads=1, num_frequencies=2),
+            profile="generated",
+            width_px=32,
+            height_px=32,
+            num_frames=4,
+            fps=8.0,
+            fps_id=8.0,
+            unconditional="as_trained",
+        )

@@ -1,0 +1,184 @@
+"""The animator's U-Net: diffusers' Stable Video Diffusion U-Net with three changes.
+
+Pose features are added after `conv_in`; each spatial cross-attention carries an identity adapter;
+temporal cross-attention does not see the face tokens. State-dict keys equal the published ones.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as nnf
+from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.models.resnet import TemporalResnetBlock
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from animaray.models.networks.attention import SelfAttention
+from animaray.models.networks.identity_adapter import (
+    AdapterMode,
+    IdentityAdapter,
+    TemporalContextAttention,
+)
+from animaray.platform.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UNetConfig:
+    """Sizes of the U-Net; the defaults are Stable Video Diffusion's (img2vid-xt)."""
+
+    in_channels: int = 8
+    """Noisy latents and reference latents, concatenated on channels."""
+    out_channels: int = 4
+    """Channels of the latents."""
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    """Width of each resolution level, multiples of 32; each level halves the resolution."""
+    num_attention_heads: tuple[int, ...] = (5, 10, 20, 20)
+    """Attention heads of each level."""
+    has_attention: tuple[bool, ...] = (True, True, True, False)
+    """Which levels attend (spatially and over time); the middle block always does."""
+    layers_per_block: int = 2
+    """Residual blocks per level on the way down; one more on the way up."""
+    cross_attention_dim: int = 1024
+    """Width of the context tokens."""
+    addition_time_embed_dim: int = 256
+    """Width of the embedding of each of the three numbers (frame rate, motion, noise)."""
+    num_frames: int = 25
+    """Frames the network was made for; it accepts other numbers."""
+    sample_size: int = 96
+    """Latent width it was made for; informative only."""
+    num_face_tokens: int = 4
+    """Tokens at the end of the context that belong to the face."""
+    adapter_mode: AdapterMode = "distribution"
+    """How face and image attention are merged; the other modes are ablations."""
+    adapter_scale: float = 1.0
+    """Weight of the face branch; 0 gives plain Stable Video Diffusion."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not fit together.
+
+        Raises:
+            ConfigError: A tuple has another number of levels, or a width is no multiple of 32.
+        """
+        levels = len(self.block_out_channels)
+        for name in ("num_attention_heads", "has_attention"):
+            if len(getattr(self, name)) != levels:
+                raise ConfigError(
+                    f"`{name}` must have one entry per level ({levels}), got {getattr(self, name)}."
+                )
+        if any(width % 32 for width in self.block_out_channels):
+            raise ConfigError(
+                "`block_out_channels` must be multiples of 32 (group norm has 32 groups), "
+                f"got {self.block_out_channels}."
+            )
+
+    def stock_settings(self) -> dict[str, Any]:
+        """Return the constructor arguments of diffusers' class (also its config.json)."""
+        own = {"has_attention", "num_face_tokens", "adapter_mode", "adapter_scale"}
+        settings = {key: value for key, value in asdict(self).items() if key not in own}
+        kinds = ["CrossAttn" if attends else "" for attends in self.has_attention]
+        return settings | {
+            "down_block_types": tuple(f"{kind}DownBlockSpatioTemporal" for kind in kinds),
+            "up_block_types": tuple(f"{kind}UpBlockSpatioTemporal" for kind in reversed(kinds)),
+            "projection_class_embeddings_input_dim": 3 * self.addition_time_embed_dim,
+            "transformer_layers_per_block": 1,
+        }
+
+
+class InjectionConv(nn.Conv2d):
+    """First convolution; input channels beyond its own are features to add to its output."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - name fixed by nn.Conv2d
+        """Convolve the leading channels and add the rest, if any."""
+        if input.shape[1] == self.in_channels:
+            return super().forward(input)
+        sample, features = input.split([self.in_channels, input.shape[1] - self.in_channels], dim=1)
+        return super().forward(sample) + features
+
+
+class TemporalConv(nn.Conv3d):
+    """Convolution over time alone; on the CPU a flat 2-D one, the same result in half the time."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - name fixed by nn.Conv3d
+        """Convolve along the third axis with a (3, 1, 1) kernel."""
+        if input.device.type != "cpu":
+            return super().forward(input)
+        flat = nnf.conv2d(input.flatten(3), self.weight.flatten(3), self.bias, padding=(1, 0))
+        return flat.unflatten(3, input.shape[3:])
+
+
+class AnimatorUNet(UNetSpatioTemporalConditionModel):  # type: ignore[misc] # diffusers is untyped
+    """Predict the raw output from scaled noisy latents, reference latents and conditioning."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(**config.stock_settings())
+        self.animator_config = config
+        width = config.block_out_channels[0]
+        self.conv_in = InjectionConv(config.in_channels, width, kernel_size=3, padding=1)
+        for name, layer in self.named_modules():
+            if name.endswith(".attn1"):
+                layer.set_processor(SelfAttention())
+            elif name.endswith(".attn2"):
+                layer.set_processor(_cross_attention(config, name, layer))
+            elif isinstance(layer, TemporalResnetBlock):
+                layer.conv1, layer.conv2 = _flat_conv(layer.conv1), _flat_conv(layer.conv2)
+        self.initialize_adapter()
+        self._freeze_unused()
+
+    @torch.no_grad()
+    def initialize_adapter(self) -> None:
+        """Start the face attention from the image attention's weights, as published."""
+        for layer in self.modules():
+            if isinstance(getattr(layer, "processor", None), IdentityAdapter):
+                layer.processor.id_to_k.weight.copy_(layer.to_k.weight)
+                layer.processor.id_to_v.weight.copy_(layer.to_v.weight)
+
+    def _freeze_unused(self) -> None:
+        """Freeze what cannot learn: queries and keys of attention to the one image token."""
+        for name, module in self.named_modules():
+            if name.endswith(("attn2.to_k", "temporal_transformer_blocks.0.attn2.to_q")) or (
+                name.endswith("temporal_transformer_blocks.0.norm2")
+            ):
+                module.requires_grad_(requires_grad=False)
+
+    def forward(
+        self,
+        sample: Float[Tensor, "batch frames channels h w"],
+        timestep: Float[Tensor, " batch"] | Float[Tensor, ""],
+        encoder_hidden_states: Float[Tensor, "batch context cross"],
+        added_time_ids: Float[Tensor, "batch 3"],
+        injected_features: Float[Tensor, "batch frames width h w"] | None = None,
+    ) -> Float[Tensor, "batch frames out_channels h w"]:
+        """Run the stock network on injected features, context and noise level.
+
+        Args:
+            sample: Scaled noisy latents and reference latents, concatenated on channels.
+            timestep: c_noise, one per clip.
+            encoder_hidden_states: Image tokens, then the face tokens.
+            added_time_ids: Frame rate, motion bucket and noise strength, per clip.
+            injected_features: Added to the output of `conv_in`; None adds nothing.
+        """
+        if injected_features is not None:
+            sample = torch.cat([sample, injected_features.to(sample.dtype)], dim=2)
+        output: tuple[Tensor] = super().forward(
+            sample, timestep, encoder_hidden_states, added_time_ids, return_dict=False
+        )
+        return output[0]
+
+
+def _cross_attention(config: UNetConfig, name: str, layer: Any) -> nn.Module:  # noqa: ANN401
+    if ".temporal_transformer_blocks." in name:
+        return TemporalContextAttention(num_face_tokens=config.num_face_tokens)
+    return IdentityAdapter(
+        layer.inner_dim,
+        config.cross_attention_dim,
+        num_face_tokens=config.num_face_tokens,
+        mode=config.adapter_mode,
+        scale=config.adapter_scale,
+    )
+
+
+def _flat_conv(conv: nn.Conv3d) -> TemporalConv:
+    flat = TemporalConv(conv.in_channels, conv.out_channels, (3, 1, 1), padding=(1, 0, 0))
+    flat.load_state_dict(conv.state_dict())
+    return flat

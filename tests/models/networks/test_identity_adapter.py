@@ -1,0 +1,69 @@
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+from torch.testing import assert_close
+
+from animaray.models.networks.identity_adapter import IdentityAdapter
+
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def layer_of(weights, config, mode="distribution", scale=1.0):
+    layer = Attention(
+        query_dim=config["hidden_size"],
+        cross_attention_dim=config["cross_attention_dim"],
+        heads=config["heads"],
+        dim_head=config["dim_head"],
+    )
+    layer.set_processor(
+        IdentityAdapter(
+            config["hidden_size"],
+            config["cross_attention_dim"],
+            num_face_tokens=config["num_tokens"],
+            mode=mode,
+            scale=scale,
+        )
+    )
+    layer.load_state_dict(weights)
+    return layer.eval()
+
+
+@pytest.mark.parametrize(
+    ("output", "context", "mode", "scale", "face_factor"),
+    [
+        ("output", "encoder_hidden_states", "distribution", 1.0, 1.0),
+        ("output_3img", "encoder_hidden_states_3img", "distribution", 1.0, 1.0),
+        ("output_face_tokens_x1e-4", "encoder_hidden_states", "distribution", 1.0, 1e-4),
+        ("output_zero_face", "encoder_hidden_states", "distribution", 1.0, 0.0),
+        ("output_scale_0p5", "encoder_hidden_states", "distribution", 0.5, 1.0),
+        ("output_plain_addition", "encoder_hidden_states", "addition", 1.0, 1.0),
+    ],
+)
+def test_equals_the_published_adapter(golden, output, context, mode, scale, face_factor):
+    config, tensors, weights = golden("id_adapter")
+    layer = layer_of(weights, config["config"], mode, scale)
+    states = tensors[context].clone()
+    states[:, -4:] *= face_factor
+    with torch.no_grad():
+        result = layer(tensors["hidden_states"], encoder_hidden_states=states)
+    assert_close(result, tensors[output], **TOLERANCE)
+
+
+def test_norm_mode_adds_the_normalised_face_branch(golden):
+    config, tensors, weights = golden("id_adapter")
+    layer = layer_of(weights, config["config"], "norm")
+    face = tensors["z_face"]
+    centred = face - face.mean((1, 2), keepdim=True)
+    normalised = centred / (face.std((1, 2), keepdim=True) + 1e-5)
+    with torch.no_grad():
+        expected = layer.to_out[0](tensors["z_img"] + normalised)
+        context = tensors["encoder_hidden_states"]
+        result = layer(tensors["hidden_states"], encoder_hidden_states=context)
+    assert_close(result, expected, **TOLERANCE)
+
+
+def test_self_attention_is_refused():
+    layer = Attention(query_dim=8, cross_attention_dim=8, heads=1, dim_head=8)
+    layer.set_processor(IdentityAdapter(8, 8, num_face_tokens=1))
+    with pytest.raises(ValueError, match="needs a context"):
+        layer(torch.zeros(1, 2, 8))
