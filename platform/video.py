@@ -14,7 +14,7 @@ from animaray.platform.video_decode import (
     iterate_frames,
     probe_video,
 )
-from animaray.platform.video_encode import encode_mp4, write_mp4
+from animaray.platform.video_encode import Mp4Writer, encode_mp4, write_mp4
 from animaray.platform.video_file import DecodeLimits, VideoInfo
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "DecodedVideo",
     "FrameSelection",
     "FrameStream",
+    "Mp4Writer",
     "TimedFrame",
     "VideoInfo",
     "decode_in_child",

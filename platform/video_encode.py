@@ -3,6 +3,7 @@
 import tempfile
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Self
 
 import av
 import numpy as np
@@ -43,27 +44,69 @@ def encode_mp4(
             f"Expected frames and a positive rate, got {len(frames_uint8)} frames at {fps} fps.",
             reason="empty",
         )
-    padded = _pad_to_even(frames_uint8)
-    height, width = padded.shape[1:3]
-    times = np.arange(len(padded)) / fps if pts_s is None else pts_s - pts_s[0]
+    times = np.arange(len(frames_uint8)) / fps if pts_s is None else pts_s
     with tempfile.TemporaryDirectory(prefix="animaray-encode-") as folder:
         path = Path(folder) / "clip.mp4"
-        with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.codec_context.time_base = _TIME_BASE
-            stream.codec_context.thread_count = 1  # more threads change the bytes
-            stream.options = {
-                "crf": str(crf), "preset": preset, "g": str(gop), "keyint_min": "1",
-                "x264-params": "open-gop=0",
-            }  # fmt: skip
-            for time_s, rgb in zip(times, padded, strict=True):
-                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-                frame.pts = round(time_s / _TIME_BASE)
-                frame.time_base = _TIME_BASE
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+        with Mp4Writer(path, fps, crf=crf, gop=gop, preset=preset) as writer:
+            for time_s, rgb in zip(times, frames_uint8, strict=True):
+                writer.add(rgb, float(time_s))
         return path.read_bytes()
+
+
+class Mp4Writer:
+    """Encode frames one by one into an MP4 file; settings as in `encode_mp4`.
+
+    The file is complete once the `with` block has ended without an error.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        fps: float,
+        *,
+        crf: int = 17,
+        gop: int = 30,
+        preset: str = "veryfast",
+    ) -> None:
+        self._container = av.open(str(path), "w", options={"movflags": "+faststart"})
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._options = {
+            "crf": str(crf), "preset": preset, "g": str(gop), "keyint_min": "1",
+            "x264-params": "open-gop=0",
+        }  # fmt: skip
+        self._stream: Any = None
+        self._origin_s = 0.0
+        self.num_frames = 0
+
+    def __enter__(self) -> Self:
+        """Return the writer."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Flush the encoder and close the file."""
+        if kind is None and self._stream is not None:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def add(self, frame_uint8: UInt8[np.ndarray, "height width 3"], pts_s: float) -> None:
+        """Encode one RGB frame; time stamps must grow, the first becomes 0."""
+        padded = _pad_to_even(frame_uint8)
+        if self._stream is None:
+            self._origin_s = pts_s
+            self._stream = self._open_stream(padded.shape[1], padded.shape[0])
+        frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
+        frame.pts = round((pts_s - self._origin_s) / _TIME_BASE)
+        frame.time_base = _TIME_BASE
+        self._container.mux(self._stream.encode(frame))
+        self.num_frames += 1
+
+    def _open_stream(self, width: int, height: int) -> Any:  # noqa: ANN401 - av.VideoStream
+        stream = self._container.add_stream("libx264", rate=self._rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = _TIME_BASE
+        stream.codec_context.thread_count = 1  # more threads change the bytes
+        stream.options = self._options
+        return stream
 
 
 def write_mp4(
@@ -79,9 +122,9 @@ def write_mp4(
 
 
 def _pad_to_even(
-    frames_uint8: UInt8[np.ndarray, "frames height width 3"],
-) -> UInt8[np.ndarray, "frames even_height even_width 3"]:
-    height, width = frames_uint8.shape[1:3]
+    frame_uint8: UInt8[np.ndarray, "height width 3"],
+) -> UInt8[np.ndarray, "even_height even_width 3"]:
+    height, width = frame_uint8.shape[:2]
     if height % 2 == 0 and width % 2 == 0:
-        return frames_uint8
-    return np.pad(frames_uint8, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        return frame_uint8
+    return np.pad(frame_uint8, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -1,0 +1,251 @@
+"""The commit log of a dataset folder: numbered JSON entries, appended only.
+
+    _commits/00000001.json   {"version", "parent", "kind", "files", "removed", "inputs", ...}
+
+Readers see only files that an entry names. Files are complete and synced before their entry is;
+the entry is put only if its number is free, so of two writers one wins and the other tries again
+on top of it. `parent` is the SHA-256 of the entry before, so that a changed history shows.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from animaray.platform.errors import DatasetError
+from animaray.platform.storage import sha256_file, sync_folder
+
+COMMITS_DIR = "_commits"
+_MAX_ATTEMPTS = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommittedFile:
+    """One complete file of a dataset."""
+
+    table: str
+    """Name of the table it belongs to; `verdicts/<policy>` for verdicts."""
+    path: str
+    """Relative to the dataset folder, with forward slashes."""
+    rows: int
+    """Number of rows."""
+    size_bytes: int
+    """Length of the file, bytes."""
+    sha256: str
+    """Of the file's bytes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """One entry of the log."""
+
+    version: int
+    """1 for the first; also the file name."""
+    parent: str
+    """SHA-256 of the entry before; empty for the first."""
+    kind: str
+    """append, verdicts, withdraw or compact."""
+    files: tuple[CommittedFile, ...] = ()
+    """Files that this entry adds."""
+    removed: tuple[str, ...] = ()
+    """Paths of files that no longer count."""
+    inputs: tuple[str, ...] = ()
+    """Ids of the inputs whose results the files hold, or of the sources withdrawn."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What made it: code version, configuration fingerprint, reason of a withdrawal."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """What a reader sees at one version."""
+
+    version: int
+    """0 for an empty dataset."""
+    files: tuple[CommittedFile, ...]
+    """Files that count, in the order in which they were committed."""
+    withdrawn: frozenset[str]
+    """Ids of sources whose rows readers must skip."""
+
+    def of_table(self, table: str) -> list[CommittedFile]:
+        """Return the files of one table."""
+        return [file for file in self.files if file.table == table]
+
+
+class CommitLog:
+    """Append to and read the log of one dataset folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._folder = root / COMMITS_DIR
+
+    def head(self) -> int:
+        """Return the newest version; 0 when there is none."""
+        return max(self._versions(), default=0)
+
+    def commit(
+        self,
+        files: Sequence[CommittedFile] = (),
+        *,
+        inputs: Iterable[str] = (),
+        removed: Iterable[str] = (),
+        kind: str = "append",
+        facts: dict[str, Any] | None = None,
+    ) -> Commit:
+        """Make files visible, all or none.
+
+        Args:
+            files: Complete and synced files, as the shard writers return them.
+            inputs: Ids of the inputs whose results they hold.
+            removed: Paths of files that no longer count; they must count until now.
+            kind: append, verdicts, withdraw or compact.
+            facts: What made it, for people and for reproduction.
+
+        Raises:
+            DatasetError: Another writer removed the same files, or the log cannot be written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for folder in {(self.root / file.path).parent for file in files}:
+            sync_folder(folder)
+        removed = tuple(removed)
+        for _ in range(_MAX_ATTEMPTS):
+            head = self.head()
+            self._check_removals(removed)
+            commit = Commit(
+                version=head + 1,
+                parent=self._digest(head),
+                kind=kind,
+                files=tuple(files),
+                removed=removed,
+                inputs=tuple(inputs),
+                facts=facts or {},
+            )
+            if self._put_if_absent(commit):
+                return commit
+        raise DatasetError(
+            f"Could not append to {self._folder}: {_MAX_ATTEMPTS} other writers came first.",
+            fix="Let one writer work at a time.",
+            reason="conflict",
+        )
+
+    def withdraw(self, source_ids: Iterable[str], reason: str) -> Commit:
+        """Hide every row of some sources from now on (a takedown); bytes go at compaction."""
+        return self.commit(inputs=source_ids, kind="withdraw", facts={"reason": reason})
+
+    def commits(self, version: int | None = None) -> list[Commit]:
+        """Return all entries up to a version, oldest first.
+
+        Args:
+            version: Newest entry wanted; None for all.
+
+        Raises:
+            DatasetError: An entry is missing or damaged, or its parent is another one.
+        """
+        head = self.head() if version is None else version
+        entries = []
+        parent = ""
+        for number in range(1, head + 1):
+            entry = self._read(number)
+            if entry.parent != parent:
+                raise DatasetError(
+                    f"Entry {number} of {self._folder} follows another history than the one here.",
+                    fix="Restore the _commits folder from a backup.",
+                    reason="history",
+                )
+            parent = self._digest(number)
+            entries.append(entry)
+        return entries
+
+    def snapshot(self, version: int | None = None) -> Snapshot:
+        """Return what a reader sees at a version; None for the newest."""
+        files: dict[str, CommittedFile] = {}
+        withdrawn: set[str] = set()
+        newest = 0
+        for entry in self.commits(version):
+            for path in entry.removed:
+                files.pop(path, None)
+            files.update({file.path: file for file in entry.files})
+            if entry.kind == "withdraw":
+                withdrawn.update(entry.inputs)
+            newest = entry.version
+        return Snapshot(version=newest, files=tuple(files.values()), withdrawn=frozenset(withdrawn))
+
+    def verify(self) -> list[str]:
+        """Return one line per file that is missing or whose bytes changed; empty when sound."""
+        problems = []
+        for file in self.snapshot().files:
+            path = self.root / file.path
+            if not path.is_file():
+                problems.append(f"{file.path}: missing")
+            elif path.stat().st_size != file.size_bytes:
+                problems.append(f"{file.path}: {path.stat().st_size} bytes, not {file.size_bytes}")
+            elif sha256_file(path) != file.sha256:
+                problems.append(f"{file.path}: checksum differs")
+        return problems
+
+    def _versions(self) -> list[int]:
+        if not self._folder.is_dir():
+            return []
+        names = (path.name for path in self._folder.iterdir())
+        return [int(name[:8]) for name in names if len(name) == 13 and name.endswith(".json")]
+
+    def _path(self, version: int) -> Path:
+        return self._folder / f"{version:08d}.json"
+
+    def _digest(self, version: int) -> str:
+        if version == 0:
+            return ""
+        try:
+            return sha256_file(self._path(version))
+        except OSError as error:
+            raise DatasetError(
+                f"Entry {version} of {self._folder} is missing: {error.strerror}.",
+                fix="Restore the _commits folder from a backup.",
+                reason="history",
+            ) from error
+
+    def _read(self, version: int) -> Commit:
+        try:
+            data = json.loads(self._path(version).read_text(encoding="utf-8"))
+            files = tuple(CommittedFile(**file) for file in data.pop("files"))
+            for name in ("removed", "inputs"):
+                data[name] = tuple(data[name])
+            return Commit(files=files, **data)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DatasetError(
+                f"Entry {version} of {self._folder} is missing or damaged: {error}.",
+                fix="Restore the _commits folder from a backup.",
+                reason="history",
+            ) from error
+
+    def _check_removals(self, removed: Sequence[str]) -> None:
+        if not removed:
+            return
+        counting = {file.path for file in self.snapshot().files}
+        if gone := sorted(set(removed) - counting):
+            raise DatasetError(
+                f"Another writer already replaced {gone[0]}.",
+                fix="Run the command again on the newest version.",
+                reason="conflict",
+            )
+
+    def _put_if_absent(self, commit: Commit) -> bool:
+        """Write an entry under its number unless the number is taken."""
+        data = (json.dumps(asdict(commit), indent=1, sort_keys=True) + "\n").encode()
+        temporary = self._folder / f".{commit.version:08d}.{secrets.token_hex(4)}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # A hard link fails when the name exists; a rename would replace it silently.
+            os.link(temporary, self._path(commit.version))
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(self._folder)
+        return self._digest(commit.version) == hashlib.sha256(data).hexdigest()

@@ -1,0 +1,242 @@
+"""Read a curated dataset: clips, verdicts, media, tracks and sources of the newest commit."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from animaray.datasets.commit_log import CommitLog, CommittedFile, Snapshot
+from animaray.datasets.schemas import check_schema
+from animaray.platform.errors import DatasetError
+
+NUM_KEYPOINTS = 18
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipTracks:
+    """What was seen in one clip, frame by frame, in pixels of the clip's own frames.
+
+    Poses are estimated on every frame up to a rate, above it on every k-th (`frame_index` says
+    which); faces on a sparser sample (`face_frames`).
+    """
+
+    pts_s: Float64[np.ndarray, " poses"]
+    """Time of each pose, seconds from the clip's first frame."""
+    frame_index: Int64[np.ndarray, " poses"]
+    """Frame of the clip's video that each pose was seen in."""
+    keypoints: Float32[np.ndarray, "poses 18 2"]
+    """The main person's keypoints, pixels."""
+    keypoint_confidence: Float32[np.ndarray, "poses 18"]
+    """In [0, 1]; 0 where nobody was found."""
+    num_persons: Int64[np.ndarray, " poses"]
+    """People found in the frame."""
+    face_frames: Int64[np.ndarray, " faces"]
+    """Frame of the clip's video that each row below was seen in."""
+    face_boxes: Float32[np.ndarray, "faces 4"]
+    """Left, top, right, bottom, pixels; meaningless where not valid."""
+    face_landmarks: Float32[np.ndarray, "faces 5 2"]
+    """Pixels; meaningless where not valid."""
+    face_scores: Float32[np.ndarray, " faces"]
+    """Detector confidence; 0 where no face was found."""
+    face_valid: Bool[np.ndarray, " faces"]
+    """Whether a face was found and embedded."""
+    identity_embeddings: Float32[np.ndarray, "faces embedding"]
+    """Unit vectors; meaningless where not valid."""
+
+    def nearest_pose(self, times_s: Float64[np.ndarray, " times"]) -> Int64[np.ndarray, " times"]:
+        """Return, for each time from the clip's start, the index of the nearest pose."""
+        return np.abs(self.pts_s[None] - times_s[:, None]).argmin(axis=1)
+
+
+class CurationDataset:
+    """One version of a curated dataset folder."""
+
+    def __init__(self, root: Path, snapshot: Snapshot) -> None:
+        self.root = root
+        self.snapshot = snapshot
+        self._tables: dict[str, list[dict[str, Any]]] = {}
+        self._groups: dict[str, dict[str, tuple[str, int]]] = {}
+
+    @classmethod
+    def open(cls, root: Path | str, *, version: int | None = None) -> Self:
+        """Open a dataset folder at a version of its commit log; None for the newest.
+
+        Raises:
+            DatasetError: The folder holds no committed data, or a damaged log.
+        """
+        root = Path(root)
+        snapshot = CommitLog(root).snapshot(version)
+        if snapshot.version == 0:
+            raise DatasetError(
+                f"There is no dataset in {root}: its commit log is empty.",
+                fix=f"Make one: animaray curate VIDEOS --out {root}",
+                reason="empty",
+            )
+        return cls(root, snapshot)
+
+    def clip_ids(self, policy: str = "standard", *, keep: bool = True) -> list[str]:
+        """Return ids of clips that a policy keeps (or drops), sorted.
+
+        A kept clip without stored video is left out: its media was not written because every
+        policy known at curation dropped it.
+        """
+        with_media = {row["clip_id"] for row in self._rows("clips") if row["media_file"]}
+        return sorted(
+            row["clip_id"]
+            for row in self.verdicts(policy)
+            if row["keep"] == keep and (not keep or row["clip_id"] in with_media)
+        )
+
+    def clip(self, clip_id: str) -> dict[str, Any]:
+        """Return all scores and facts of one clip.
+
+        Raises:
+            DatasetError: There is no such clip.
+        """
+        for row in self._rows("clips"):
+            if row["clip_id"] == clip_id:
+                return dict(row)
+        raise DatasetError(
+            f"There is no clip {clip_id} in {self.root}.",
+            fix=f"See the ids: animaray dataset list {self.root}",
+            reason="unknown_clip",
+        )
+
+    def clips(self) -> list[dict[str, Any]]:
+        """Return all clips, kept and rejected, sorted by id."""
+        return [dict(row) for row in sorted(self._rows("clips"), key=lambda row: row["clip_id"])]
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Return every input ever tried, sorted by its name."""
+        return [dict(row) for row in sorted(self._rows("sources"), key=lambda row: row["uri"])]
+
+    def verdicts(self, policy: str = "standard") -> list[dict[str, Any]]:
+        """Return what a policy says about each clip, sorted by clip id.
+
+        Raises:
+            DatasetError: The policy was never applied to this dataset.
+        """
+        if not self.snapshot.of_table(f"verdicts/{policy}") and self._rows("clips"):
+            raise DatasetError(
+                f"Policy {policy} was never applied to {self.root}; there is "
+                f"{', '.join(self.policies()) or 'none'}.",
+                fix=f"Apply it, no model runs: animaray curate verdicts {self.root} "
+                f"--policy {policy}",
+                reason="no_verdicts",
+            )
+        rows = self._rows(f"verdicts/{policy}")
+        return [dict(row) for row in sorted(rows, key=lambda row: row["clip_id"])]
+
+    def policies(self) -> list[str]:
+        """Return the names of the policies that were applied."""
+        tables = {file.table for file in self.snapshot.files}
+        return sorted(table.split("/")[1] for table in tables if table.startswith("verdicts/"))
+
+    def media_bytes(self, clip_id: str) -> bytes:
+        """Return the MP4 file of one clip.
+
+        Raises:
+            DatasetError: There is no such clip, or its video was not stored.
+        """
+        row = self._media_row("media", clip_id)
+        if row is None:
+            self.clip(clip_id)
+            raise DatasetError(
+                f"The video of clip {clip_id} was not stored: every policy known at curation "
+                "dropped it.",
+                fix="Curate again with --set store_media=all.",
+                reason="no_media",
+            )
+        return row["video"]["bytes"]
+
+    def preview(self, clip_id: str) -> dict[str, Any]:
+        """Return poster (JPEG bytes) and small video (MP4 bytes) of one clip.
+
+        Raises:
+            DatasetError: There is no such clip.
+        """
+        row = self._media_row("preview", clip_id)
+        if row is None:
+            raise DatasetError(f"There is no clip {clip_id} in {self.root}.", reason="unknown_clip")
+        return {**row, "poster": row["poster"]["bytes"], "video": row["video"]["bytes"]}
+
+    def tracks(self, clip_id: str) -> ClipTracks:
+        """Return keypoints and faces of one clip.
+
+        Raises:
+            DatasetError: There is no such clip.
+        """
+        row = self._media_row("tracks", clip_id)
+        if row is None:
+            raise DatasetError(f"There is no clip {clip_id} in {self.root}.", reason="unknown_clip")
+        return tracks_of_row(row)
+
+    def _rows(self, table: str) -> list[dict[str, Any]]:
+        """Return the rows of a small table that are not withdrawn."""
+        if table not in self._tables:
+            rows: list[dict[str, Any]] = []
+            for file in self.snapshot.of_table(table):
+                rows += self._open(file).read().to_pylist()
+            withdrawn = self.snapshot.withdrawn
+            self._tables[table] = [row for row in rows if row["source_id"] not in withdrawn]
+        return self._tables[table]
+
+    def _media_row(self, table: str, clip_id: str) -> dict[str, Any] | None:
+        """Read the row of one clip from a large table, reading nothing else."""
+        if table not in self._groups:
+            self._groups[table] = {}
+            for file in self.snapshot.of_table(table):
+                parquet = self._open(file)
+                for group in range(parquet.num_row_groups):
+                    ids = parquet.read_row_group(group, columns=["clip_id"])["clip_id"]
+                    for found in ids.to_pylist():
+                        self._groups[table][found] = (file.path, group)
+        known = {row["clip_id"] for row in self._rows("clips")}
+        place = self._groups[table].get(clip_id)
+        if place is None or clip_id not in known:
+            return None
+        with pq.ParquetFile(self.root / place[0]) as parquet:
+            rows = parquet.read_row_group(place[1]).to_pylist()
+        return next(row for row in rows if row["clip_id"] == clip_id)
+
+    def _open(self, file: CommittedFile) -> pq.ParquetFile:
+        path = self.root / file.path
+        try:
+            parquet = pq.ParquetFile(path, page_checksum_verification=True)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DatasetError(
+                f"{path} is named by the commit log but missing or damaged: {error}.",
+                fix="Restore it, or curate again into a new folder.",
+                reason="damaged",
+            ) from error
+        check_schema(file.table.split("/")[0], parquet.schema_arrow, str(path))
+        return parquet
+
+
+def tracks_of_row(row: dict[str, Any]) -> ClipTracks:
+    """Turn a row of the tracks table into arrays."""
+    num_poses, num_faces = len(row["pts_s"]), len(row["face_frames"])
+
+    def floats(name: str, *shape: int) -> Float32[np.ndarray, "..."]:
+        return np.asarray(row[name], dtype=np.float32).reshape(shape)
+
+    def integers(name: str) -> Int64[np.ndarray, " rows"]:
+        return np.asarray(row[name], dtype=np.int64)
+
+    return ClipTracks(
+        pts_s=np.asarray(row["pts_s"], dtype=np.float64),
+        frame_index=integers("frame_index"),
+        keypoints=floats("keypoints", num_poses, NUM_KEYPOINTS, 2),
+        keypoint_confidence=floats("keypoint_confidence", num_poses, NUM_KEYPOINTS),
+        num_persons=integers("num_persons"),
+        face_frames=integers("face_frames"),
+        face_boxes=floats("face_boxes", num_faces, 4),
+        face_landmarks=floats("face_landmarks", num_faces, 5, 2),
+        face_scores=floats("face_scores", num_faces),
+        face_valid=np.asarray(row["face_valid"], dtype=np.bool_),
+        identity_embeddings=floats("identity_embeddings", num_faces, row["identity_dim"] or 0),
+    )

@@ -1,0 +1,82 @@
+"""Write the Parquet files of a dataset: complete, synced, named by their content.
+
+Equal rows give the same name and bytes, so a task that runs twice leaves one file, and a file that
+a commit names is never overwritten by another. Nothing is visible before the commit log names it.
+"""
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from animaray.datasets.commit_log import CommittedFile
+from animaray.datasets.schemas import SCHEMA_VERSION, table_of_rows
+from animaray.platform.storage import content_id, write_bytes_atomic
+
+_ROWS_PER_GROUP = {"tracks": 16, "preview": 16}
+_KEYS = {"sources": "input_id"}
+
+
+def write_shard(
+    root: Path, table: str, rows: Sequence[Mapping[str, Any]], *, folder: str | None = None
+) -> CommittedFile:
+    """Write rows as one file of a table.
+
+    Args:
+        root: Dataset folder.
+        table: Name of the schema.
+        rows: At least one row; sorted here by id.
+        folder: Folder below the root, and the table's name in the commit log; None for `table`.
+    """
+    key = _KEYS.get(table, "clip_id")
+    ordered = sorted(rows, key=lambda row: row[key])
+    data = _to_parquet(table, table_of_rows(table, ordered))
+    folder = folder or table
+    digest = hashlib.sha256(data).hexdigest()
+    path = f"{folder}/part-{content_id(SCHEMA_VERSION, folder, digest)}.parquet"
+    write_bytes_atomic(root / path, data)
+    return CommittedFile(
+        table=folder, path=path, rows=len(ordered), size_bytes=len(data), sha256=digest
+    )
+
+
+def write_media_shard(
+    root: Path, videos: Mapping[str, bytes]
+) -> tuple[CommittedFile, dict[str, int]]:
+    """Write one mp4 per row and per row group, as plain byte ranges of the file.
+
+    Args:
+        root: Dataset folder.
+        videos: MP4 bytes by clip id.
+
+    Returns:
+        The file, and the row group of each clip.
+    """
+    clip_ids = sorted(videos)
+    rows = [
+        {"clip_id": clip_id, "video": {"bytes": videos[clip_id], "path": f"{clip_id}.mp4"}}
+        for clip_id in clip_ids
+    ]
+    file = write_shard(root, "media", rows)
+    return file, {clip_id: group for group, clip_id in enumerate(clip_ids)}
+
+
+def _to_parquet(table: str, rows: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    if table == "media":
+        # Video does not compress further; one row per group lets a reader take a single clip.
+        options: dict[str, Any] = {
+            "compression": "none",
+            "use_dictionary": False,
+            "write_statistics": False,
+        }
+        group = 1
+    else:
+        options = {"compression": "zstd", "write_page_checksum": True}
+        group = _ROWS_PER_GROUP.get(table, 1 << 16)
+    pq.write_table(rows, buffer, row_group_size=group, **options)
+    return buffer.getvalue()
