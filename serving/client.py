@@ -1,0 +1,383 @@
+"""A typed client of the service: submit, follow, wait, cancel, download.
+
+with AnimarayClient("http://127.0.0.1:8500") as client:
+    client.animate("me.jpg", "dance.mp4").save("me-dancing.mp4")
+"""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypedDict
+
+import httpx
+
+from animaray.platform.errors import ServiceError, UsageError
+from animaray.platform.storage import write_bytes_atomic
+
+FINISHED = ("succeeded", "failed", "cancelled")
+_RETRY_STATUS = (429, 503)
+_MAX_RETRY_WAIT_S = 60.0
+
+
+class FailureStatus(TypedDict):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    fix: str | None
+    retryable: bool
+
+
+class JobStatus(TypedDict):
+    """Where a job stands, as the service tells it."""
+
+    id: str
+    state: Literal["queued", "preparing", "running", "succeeded", "failed", "cancelled"]
+    options: dict[str, Any]
+    queue_place: int | None
+    eta_s: float | None
+    step: int
+    num_steps: int
+    attempt: int
+    cancel_requested: bool
+    created_s: float
+    started_s: float | None
+    finished_s: float | None
+    identity_similarity: float | None
+    result: dict[str, Any] | None
+    error: FailureStatus | None
+    links: dict[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamedEvent:
+    """One event of a job."""
+
+    number: int | None
+    """Its number within the job; None for events that are not stored, such as queue places."""
+    kind: str
+    """A state, or "progress", "queue", "retry", "cancel_requested"."""
+    data: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        words = [f"{key}={value}" for key, value in self.data.items() if key not in ("id", "at_s")]
+        return " ".join([self.kind, *words])
+
+
+class JobHandle:
+    """One job of the service.
+
+    Args:
+        client: How to reach it.
+        job_id: Which one.
+    """
+
+    def __init__(self, client: "AnimarayClient", job_id: str) -> None:
+        self.id = job_id
+        self._client = client
+        self._path = f"/v1/animations/{job_id}"
+
+    def status(self) -> JobStatus:
+        """Return where the job stands."""
+        status: JobStatus = self._client.request("GET", self._path).json()
+        return status
+
+    def cancel(self) -> JobStatus:
+        """Cancel the job; a running one stops between two steps, a finished one stays."""
+        status: JobStatus = self._client.request("DELETE", self._path).json()
+        return status
+
+    def remove(self) -> None:
+        """Remove the finished job with its result and its record."""
+        self._client.request("DELETE", self._path, params={"purge": "true"})
+
+    def events(self, *, after: int = 0) -> Iterator[StreamedEvent]:
+        """Yield the job's events until it ends; a broken connection is resumed without gaps.
+
+        Args:
+            after: Number of the last event already known.
+        """
+        while True:
+            try:
+                for event in self._client.stream(f"{self._path}/events", after):
+                    after = event.number or after
+                    yield event
+                    if event.kind in FINISHED:
+                        return
+            except httpx.TransportError:
+                time.sleep(1.0)
+            if self.status()["state"] in FINISHED:
+                for event in self._client.stream(f"{self._path}/events", after):
+                    yield event
+                return
+
+    def wait(self, timeout_s: float | None = None, *, poll_s: float = 0.5) -> JobStatus:
+        """Block until the job has succeeded.
+
+        Args:
+            timeout_s: Give up waiting (not the job) after so many seconds; None waits for ever.
+            poll_s: Seconds between two looks.
+
+        Returns:
+            The status of the succeeded job.
+
+        Raises:
+            ServiceError: The job failed or was cancelled (reason is the failure's code), or the
+                time is over (reason "timeout").
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            status = self.status()
+            if status["state"] == "succeeded":
+                return status
+            if status["state"] in FINISHED:
+                failure = status["error"]
+                raise ServiceError(
+                    f"Job {self.id} {status['state']}."
+                    + (f" {failure['message']}" if failure else ""),
+                    fix=failure["fix"] if failure else None,
+                    reason=failure["code"] if failure else status["state"],
+                )
+            if deadline is not None and time.monotonic() >= deadline:
+                raise ServiceError(
+                    f"Job {self.id} is still {status['state']} after {timeout_s:g} s.",
+                    fix=f"It goes on; watch it with `animaray jobs watch {self.id}`.",
+                    reason="timeout",
+                )
+            time.sleep(poll_s)
+
+    def content(self) -> bytes:
+        """Return the mp4 of the succeeded job."""
+        return self._client.request("GET", f"{self._path}/content").content
+
+    def save(self, path: Path | str) -> Path:
+        """Write the mp4 of the succeeded job; the file is complete or absent."""
+        target = Path(path)
+        write_bytes_atomic(target, self.content())
+        return target
+
+
+class AnimarayClient:
+    """Talk to a service.
+
+    Args:
+        url: Address of the service; None takes ANIMARAY_SERVER.
+        api_key: Your key; None takes ANIMARAY_API_KEY, if set.
+        timeout_s: Limit of one exchange, seconds; jobs may take as long as they need.
+    """
+
+    def __init__(
+        self, url: str | None = None, api_key: str | None = None, *, timeout_s: float = 60.0
+    ) -> None:
+        address = url or os.environ.get("ANIMARAY_SERVER")
+        if not address:
+            raise UsageError(
+                "The address of the service is missing.", fix="Pass it or set ANIMARAY_SERVER."
+            )
+        key = api_key or os.environ.get("ANIMARAY_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=address.rstrip("/"), headers=headers, timeout=timeout_s)
+
+    def __enter__(self) -> "AnimarayClient":
+        """Return the client."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def submit(
+        self,
+        picture: Path | str,
+        video: Path | str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,  # noqa: ANN401 - JSON values, checked by the service
+    ) -> JobHandle:
+        """Send a job; a broken connection is tried again without making a second job.
+
+        Args:
+            picture: File of the reference picture.
+            video: File of the driving video.
+            idempotency_key: Your own name for this request; None makes a random one.
+            **options: seed, num_inference_steps, guidance_scale, face_optimization, alignment.
+
+        Raises:
+            UsageError: A file does not exist.
+        """
+        for path in (picture, video):
+            if not Path(path).is_file():
+                raise UsageError(f"There is no file {path}.")
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        response = self.request(
+            "POST",
+            "/v1/animations",
+            headers=headers,
+            uploads={"reference_image": Path(picture), "driving_video": Path(video)},
+            data={"options": json.dumps(options)},
+        )
+        return JobHandle(self, response.json()["id"])
+
+    def animate(
+        self,
+        picture: Path | str,
+        video: Path | str,
+        *,
+        timeout_s: float | None = None,
+        **options: Any,  # noqa: ANN401 - as in submit
+    ) -> JobHandle:
+        """Send a job and wait until it has succeeded; arguments and errors as in its parts."""
+        job = self.submit(picture, video, **options)
+        job.wait(timeout_s)
+        return job
+
+    def job(self, job_id: str) -> JobHandle:
+        """Return the handle of a job known by its id."""
+        return JobHandle(self, job_id)
+
+    def list(self, *, state: str | None = None, limit: int = 50) -> list[JobStatus]:
+        """Return your jobs, newest first.
+
+        Args:
+            state: Only jobs in this state.
+            limit: At most so many.
+        """
+        jobs: list[JobStatus] = []
+        before: str | None = None
+        while len(jobs) < limit:
+            params = {"state": state, "before": before, "limit": min(limit - len(jobs), 200)}
+            page = self.request(
+                "GET",
+                "/v1/animations",
+                params={key: value for key, value in params.items() if value is not None},
+            ).json()
+            jobs += page["animations"]
+            before = page["next"]
+            if before is None:
+                break
+        return jobs
+
+    def is_ready(self) -> bool:
+        """Tell whether the service answers and a worker has its model loaded."""
+        try:
+            return self._http.get("/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        uploads: dict[str, Path] | None = None,
+        attempts: int = 3,
+        **arguments: Any,  # noqa: ANN401 - httpx's own arguments
+    ) -> httpx.Response:
+        """Send a request that may be repeated; wait as told when the service is full.
+
+        A refusal, a failure or no answer at all ends in ServiceError; its reason is the problem's
+        code or "unreachable".
+
+        Args:
+            method: HTTP method.
+            path: Path below the service's address.
+            uploads: Files to send, by form field; opened anew for each attempt.
+            attempts: How often to try.
+            **arguments: More arguments of httpx.
+        """
+        for attempt in range(1, attempts):
+            try:
+                response = self._send(method, path, uploads, arguments)
+            except ServiceError:
+                time.sleep(0.5 * attempt)
+                continue
+            wait_s = _retry_wait_s(response)
+            if wait_s is None:
+                return _checked(response)
+            time.sleep(wait_s)
+        return _checked(self._send(method, path, uploads, arguments))
+
+    def _send(
+        self, method: str, path: str, uploads: dict[str, Path] | None, arguments: dict[str, Any]
+    ) -> httpx.Response:
+        opened = {name: file.open("rb") for name, file in (uploads or {}).items()}
+        try:
+            return self._http.request(method, path, files=opened or None, **arguments)
+        except httpx.TransportError as error:
+            raise ServiceError(
+                f"Cannot reach the service at {self._http.base_url}: {error}.",
+                fix="Is it running? Check the address and ANIMARAY_SERVER.",
+                reason="unreachable",
+            ) from error
+        finally:
+            for file in opened.values():
+                file.close()
+
+    def stream(self, path: str, after: int) -> Iterator[StreamedEvent]:
+        """Yield the server-sent events of one connection.
+
+        Args:
+            path: Path of the event stream.
+            after: Sent as Last-Event-ID.
+        """
+        timeout = httpx.Timeout(self._http.timeout.connect, read=45.0)
+        headers = {"Last-Event-ID": str(after)} if after else {}
+        with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+            if not response.is_success:
+                response.read()
+            _checked(response)
+            fields: dict[str, str] = {}
+            for line in response.iter_lines():
+                if line.startswith(":"):
+                    continue
+                if line:
+                    name, _, value = line.partition(":")
+                    fields[name] = value.removeprefix(" ")
+                elif "data" in fields:
+                    number = fields.get("id")
+                    yield StreamedEvent(
+                        number=int(number) if number else None,
+                        kind=fields.get("event", "message"),
+                        data=json.loads(fields["data"]),
+                    )
+                    fields = {}
+                else:
+                    fields = {}
+
+
+def _retry_wait_s(response: httpx.Response) -> float | None:
+    told = response.headers.get("retry-after", "")
+    if response.status_code not in _RETRY_STATUS or not told.isdigit():
+        return None
+    return float(told) if float(told) <= _MAX_RETRY_WAIT_S else None
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    if response.is_success:
+        return response
+    try:
+        problem = response.json()
+        title, detail, code = problem["title"], problem["detail"], problem["code"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServiceError(
+            f"The service answered {response.status_code} {response.reason_phrase} without a"
+            " reason.",
+            fix="Is this the address of an animaray server?",
+            reason=f"http_{response.status_code}",
+        ) from error
+    raise ServiceError(f"{title}: {detail} ({code})", fix=problem.get("fix"), reason=code)

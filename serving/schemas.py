@@ -1,0 +1,225 @@
+"""What goes over the wire: the options of a request and the documents of the answers."""
+
+import difflib
+import json
+import secrets
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from animaray.platform.errors import UsageError
+from animaray.serving.job_records import Job, JobState
+from animaray.serving.limits import ServingLimits
+
+MAX_SEED = 2**31 - 1
+
+
+class AnimationRequest(BaseModel):
+    """Options of an animation, all optional: the JSON document of the form field `options`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="Start of the random numbers; equal requests with equal seeds give equal"
+        " frames. Left out: drawn once by the server and kept for retries.",
+    )
+    num_inference_steps: int | None = Field(
+        None, ge=1, le=1000, description="Denoising steps; left out: the model's default."
+    )
+    guidance_scale: float | None = Field(
+        None,
+        ge=1.0,
+        le=20.0,
+        description="1 is off; higher follows the picture and the pose more strictly.",
+    )
+    face_optimization: bool | None = Field(
+        None, description="Steer every early step towards the reference face; slower."
+    )
+    alignment: Literal["none", "procrustes", "learned"] | None = Field(
+        None, description="How the driving body is fitted to the body in the picture."
+    )
+
+
+class Links(BaseModel):
+    """Addresses of one job."""
+
+    self: str
+    events: str
+    content: str | None = Field(description="The mp4; null until the job has succeeded.")
+
+
+class FailureDocument(BaseModel):
+    """Why a job failed."""
+
+    code: str = Field(examples=["AR-FAC-01"])
+    message: str
+    fix: str | None
+    retryable: bool
+
+
+class ResultDocument(BaseModel):
+    """What a finished job made."""
+
+    num_bytes: int
+    sha256: str
+    width_px: int
+    height_px: int
+    num_frames: int
+    fps: float
+    identity_similarity: float | None = Field(
+        description="Mean cosine between the faces of the result and of the picture; null when no"
+        " frame shows a face."
+    )
+    num_frames_without_face: int
+    warnings: list[str]
+    stage_s: dict[str, float] = Field(description="Seconds per stage.")
+    provenance: dict[str, Any]
+
+
+class AnimationDocument(BaseModel):
+    """One job."""
+
+    id: str
+    state: JobState
+    options: dict[str, Any]
+    queue_place: int | None = Field(description="1 is next; null when the job does not wait.")
+    eta_s: float | None = Field(
+        description="Predicted seconds until it is done, from measured jobs; null when unknown."
+    )
+    step: int
+    num_steps: int
+    attempt: int
+    cancel_requested: bool
+    created_s: float = Field(description="Unix time.")
+    started_s: float | None
+    finished_s: float | None
+    identity_similarity: float | None
+    result: ResultDocument | None
+    error: FailureDocument | None
+    links: Links
+
+
+class AnimationList(BaseModel):
+    """One page of jobs, newest first."""
+
+    animations: list[AnimationDocument]
+    next: str | None = Field(description="Pass as `before` to get the next page; null at the end.")
+
+
+class ProblemDocument(BaseModel):
+    """An error, as RFC 9457 says."""
+
+    type: str = Field(examples=["/errors/AR-SRV-02"])
+    title: str = Field(examples=["Queue is full"])
+    status: int = Field(examples=[503])
+    detail: str
+    code: str = Field(examples=["AR-SRV-02"])
+    retryable: bool
+    fix: str | None
+    job_id: str | None = None
+    retry_after: int | None = Field(None, description="Seconds, as the header Retry-After.")
+
+
+class HealthDocument(BaseModel):
+    """Whether the service lives or can take work."""
+
+    status: str
+    workers: list[str] = Field(default_factory=list, description="State of each worker.")
+
+
+def parse_options(text: str | None, limits: ServingLimits) -> dict[str, Any]:
+    """Read and check the form field `options`.
+
+    Args:
+        text: A JSON object, or None for all defaults.
+        limits: Caps on what may be asked for.
+
+    Returns:
+        The options given.
+
+    Raises:
+        UsageError: The text is not a JSON object, an option is unknown or out of range.
+    """
+    try:
+        data = json.loads(text or "{}")
+    except ValueError as error:
+        raise UsageError(
+            f"`options` must be a JSON object, and it is not JSON: {error}."
+        ) from error
+    if not isinstance(data, dict):
+        raise UsageError(f"`options` must be a JSON object, got {type(data).__name__}.")
+    for key in data:
+        if key not in AnimationRequest.model_fields:
+            near = difflib.get_close_matches(key, AnimationRequest.model_fields, n=1)
+            raise UsageError(
+                f"Unknown option `{str(key)[:64]}`.",
+                fix=f"Did you mean `{near[0]}`?" if near else "See /openapi.json.",
+            )
+    try:
+        request = AnimationRequest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"Option `{where}`: {first['msg']}.") from error
+    steps = request.num_inference_steps
+    if steps is not None and steps > limits.max_inference_steps:
+        raise UsageError(
+            f"Option `num_inference_steps`: at most {limits.max_inference_steps} are accepted,"
+            f" got {steps}."
+        )
+    return request.model_dump(exclude_none=True)
+
+
+def with_seed(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with a seed, drawn now if the client gave none; retries keep it."""
+    return {"seed": secrets.randbelow(MAX_SEED), **options}
+
+
+def describe_job(job: Job, *, queue_place: int | None, eta_s: float | None) -> AnimationDocument:
+    """Return the document of a job."""
+    path = f"/v1/animations/{job.job_id}"
+    result = job.result
+    return AnimationDocument(
+        id=job.job_id,
+        state=job.state,
+        options=job.options,
+        queue_place=queue_place,
+        eta_s=eta_s,
+        step=job.step,
+        num_steps=job.num_steps,
+        attempt=job.attempt,
+        cancel_requested=job.cancel_requested,
+        created_s=job.created_s,
+        started_s=job.started_s,
+        finished_s=job.finished_s,
+        identity_similarity=job.identity_similarity,
+        result=None
+        if result is None
+        else ResultDocument(
+            num_bytes=result.num_bytes,
+            sha256=result.sha256,
+            width_px=result.width_px,
+            height_px=result.height_px,
+            num_frames=result.num_frames,
+            fps=result.fps,
+            identity_similarity=result.identity_similarity,
+            num_frames_without_face=result.num_frames_without_face,
+            warnings=result.warnings,
+            stage_s=result.stage_s,
+            provenance=result.provenance,
+        ),
+        error=None
+        if job.failure is None
+        else FailureDocument(
+            code=job.failure.code,
+            message=job.failure.message,
+            fix=job.failure.fix,
+            retryable=job.failure.retryable,
+        ),
+        links=Links(
+            self=path, events=f"{path}/events", content=f"{path}/content" if result else None
+        ),
+    )

@@ -1,0 +1,164 @@
+"""Take uploads in without trusting them: counted while they stream, hashed while they are stored.
+
+`UploadGuard` sits before the form parser, so that neither a lying Content-Length nor an endless
+preamble nor a client that sends a byte a second costs more than the limits say.
+"""
+
+import asyncio
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import Request, UploadFile
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from animaray.serving.job_files import JobFiles
+from animaray.serving.limits import ServingLimits, check_upload
+from animaray.serving.problems import PROBLEM_MEDIA_TYPE, ProblemError
+
+FILE_FIELDS = ("reference_image", "driving_video")
+_CHUNK_BYTES = 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredUpload:
+    """One file as it lies on disk."""
+
+    name: str
+    """Path below the data folder."""
+    num_bytes: int
+    sha256: str
+
+
+class UploadGuard:
+    """ASGI layer that stops a request when it is too large or too slow.
+
+    Args:
+        app: The application behind it.
+        limits: Caps on bytes and seconds.
+    """
+
+    def __init__(self, app: ASGIApp, limits: ServingLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a counting, timed body."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length")
+        if declared is not None and declared.isdigit():
+            try:
+                self._check_bytes(int(declared))
+            except ProblemError as problem:
+                response = JSONResponse(
+                    problem.document(),
+                    status_code=problem.status,
+                    headers={**problem.headers(), "Connection": "close"},
+                    media_type=PROBLEM_MEDIA_TYPE,
+                )
+                await response(scope, receive, send)
+                return
+        await self._app(scope, self._guard(receive), send)
+
+    def _guard(self, receive: Receive) -> Receive:
+        deadline = time.monotonic() + self._limits.max_upload_s
+        received = 0
+        is_complete = False
+
+        async def guarded() -> Message:
+            nonlocal received, is_complete
+            if is_complete:  # only a disconnect can follow: wait without a deadline
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
+            except TimeoutError as error:
+                raise ProblemError(
+                    "AR-SRV-12",
+                    f"The request did not arrive within {self._limits.max_upload_s:.0f} s.",
+                    fix="Send smaller files or use a faster connection.",
+                ) from error
+            received += len(message.get("body", b""))
+            is_complete = not message.get("more_body", False)
+            self._check_bytes(received)
+            return message
+
+        return guarded
+
+    def _check_bytes(self, num_bytes: int) -> None:
+        if num_bytes > self._limits.max_request_bytes:
+            raise ProblemError(
+                "AR-SRV-08",
+                f"The request has more than {self._limits.max_request_bytes:,} bytes.",
+                fix=f"The picture may have {self._limits.max_picture_bytes:,} bytes and the video"
+                f" {self._limits.max_video_bytes:,}.",
+            )
+
+
+async def read_form(request: Request) -> tuple[dict[str, UploadFile], str | None]:
+    """Read the two files (spooled to disk) and the options of a multipart request.
+
+    Raises:
+        ProblemError: The request is not multipart, or a field is missing, unknown or repeated.
+    """
+    kind = request.headers.get("content-type", "")
+    if not kind.startswith("multipart/form-data"):
+        raise ProblemError(
+            "AR-SRV-11",
+            f"Expected multipart/form-data, got {kind[:100] or 'no content type'}.",
+            fix="Send the fields reference_image, driving_video and, if wished, options.",
+        )
+    try:
+        form = await request.form(max_files=2, max_fields=1, max_part_size=64 * 1024)
+    except HTTPException as error:  # how starlette reports a malformed or oversized form
+        raise ProblemError("AR-SRV-11", f"The form cannot be read: {error.detail}") from error
+    files: dict[str, UploadFile] = {}
+    options: str | None = None
+    for name, value in form.multi_items():
+        if name in FILE_FIELDS and not isinstance(value, str) and name not in files:
+            files[name] = UploadFile(value.file, filename=name)
+        elif name == "options" and isinstance(value, str):
+            options = value
+        else:
+            raise ProblemError(
+                "AR-SRV-11",
+                f"The form field `{name[:64]}` is unknown, repeated or of the wrong kind.",
+                fix="Send two files, reference_image and driving_video, and the text options.",
+            )
+    for name in FILE_FIELDS:
+        if name not in files:
+            raise ProblemError("AR-SRV-11", f"The form field `{name}` (a file) is missing.")
+    return files, options
+
+
+def store_upload(
+    upload: UploadFile, kind: str, job_id: str, files: JobFiles, limits: ServingLimits
+) -> StoredUpload:
+    """Copy an upload to its place; what the file is was checked by its first bytes.
+
+    Args:
+        upload: The spooled file.
+        kind: Name of the form field; also the stored file's name.
+        job_id: Whose upload it is.
+        files: Where it goes.
+        limits: Caps on bytes.
+    """
+    path: Path = files.upload_dir(job_id) / kind
+    digest = hashlib.sha256()
+    num_bytes = 0
+    head = b""
+    with path.open("wb") as target:
+        while chunk := upload.file.read(_CHUNK_BYTES):
+            head = head or chunk[:64]
+            num_bytes += len(chunk)
+            digest.update(chunk)
+            target.write(chunk)
+    check_upload(kind, num_bytes, head, limits)
+    return StoredUpload(
+        name=str(path.relative_to(files.data_dir)), num_bytes=num_bytes, sha256=digest.hexdigest()
+    )

@@ -1,0 +1,36 @@
+"""Fixtures of the serving tests: a clock to turn, and a job store on SQLite and PostgreSQL."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # serving_parts, shared by the tests of this folder
+
+from serving_parts import Clock, postgres_url
+
+from animaray.serving.jobs import JobStore
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from postgres_url(tmp_path_factory.mktemp("postgres"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
+    if request.param == "sqlite":
+        opened = JobStore(f"sqlite:///{tmp_path}/jobs.sqlite", clock)
+    else:
+        opened = JobStore(request.getfixturevalue("postgres_server"), clock)
+        with opened._database.writing() as connection:
+            for table in ("job_events", "jobs", "workers", "totals"):
+                connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608 - fixed names
+    yield opened
+    opened.close()

@@ -1,0 +1,96 @@
+"""What the serving tests share: a clock, job requests, a PostgreSQL server of their own."""
+
+import getpass
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from animaray.serving.job_records import JobRequest
+
+
+class Clock:
+    """Unix time that only moves when a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def job_request(**changes: Any) -> JobRequest:
+    job_id = secrets.token_hex(16)
+    values: dict[str, Any] = {
+        "job_id": job_id,
+        "tenant": "public",
+        "fingerprint": "f" * 64,
+        "options": {"seed": 7},
+        "picture_name": f"uploads/{job_id}/reference_image",
+        "video_name": f"uploads/{job_id}/driving_video",
+        "idempotency_key": None,
+    }
+    return JobRequest(**{**values, **changes})
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def postgres_url(folder: Path) -> Iterator[str]:
+    """Run a PostgreSQL server of our own on a loopback port, or skip when it is not installed."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed (extra `postgres`)")
+    initdb, postgres = shutil.which("initdb"), shutil.which("postgres")
+    if initdb is None or postgres is None:
+        pytest.skip("PostgreSQL is not installed")
+    is_root = os.getuid() == 0
+    account: str | None = None
+    if is_root:  # PostgreSQL refuses to run as root
+        try:
+            pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("PostgreSQL cannot run as root, and there is no user `postgres`")
+        account = "postgres"
+        for parent in [folder, *folder.parents]:
+            if parent == Path("/tmp"):  # noqa: S108 - where pytest keeps its folders
+                break
+            parent.chmod(0o755)
+        shutil.chown(folder, account)
+    data, port = folder / "data", free_port()
+    user = account or getpass.getuser()
+    subprocess.run(
+        [initdb, "-D", str(data), "-U", user, "--auth=trust", "--no-sync"],
+        user=account, check=True, capture_output=True, cwd=folder,
+    )  # fmt: skip
+    server = subprocess.Popen(
+        [postgres, "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1",
+         "-c", f"unix_socket_directories={folder}", "-c", "shared_buffers=16MB"],
+        user=account, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
+    )  # fmt: skip
+    try:
+        _await_port(port, server)
+        yield f"postgresql+psycopg://{user}@127.0.0.1:{port}/postgres"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+def _await_port(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "PostgreSQL ended at once"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError("PostgreSQL did not start")
