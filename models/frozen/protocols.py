@@ -33,6 +33,7 @@ class PersonPose:
     """In [0, 1]; 0 where the point was not found."""
 
 
+@runtime_checkable
 class FaceDetector(Protocol):
     """Find faces with five landmarks."""
 
@@ -71,6 +72,7 @@ class IdentityEmbedder(Protocol):
         ...
 
 
+@runtime_checkable
 class PoseEstimator(Protocol):
     """Find people and their body keypoints."""
 
@@ -81,6 +83,7 @@ class PoseEstimator(Protocol):
         ...
 
 
+@runtime_checkable
 class PointTracker(Protocol):
     """Follow points through a clip."""
 
@@ -95,6 +98,7 @@ class PointTracker(Protocol):
         ...
 
 
+@runtime_checkable
 class ImageEncoder(Protocol):
     """Summarise a picture in one vector (the place of CLIP)."""
 
@@ -108,6 +112,7 @@ class ImageEncoder(Protocol):
         ...
 
 
+@runtime_checkable
 class LatentCodec(Protocol):
     """Turn frames into latents and back (the place of the VAE)."""
 
