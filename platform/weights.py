@@ -241,8 +241,8 @@ def _hash_problem(entry: WeightsEntry, path: Path) -> tuple[str, str] | None:
 def _how_to_get(entry: WeightsEntry) -> str:
     if entry.source == BUNDLED:
         return (
-            "it belongs to the package: reinstall animaray (a source checkout with Git LFS: "
-            "`git lfs pull`), or put it into a folder and set ANIMARAY_WEIGHTS=folder."
+            "it belongs to the package: reinstall animaray, or put it into a folder and set "
+            "ANIMARAY_WEIGHTS=folder."
         )
     if entry.source.startswith(CONVERTED):
         return (

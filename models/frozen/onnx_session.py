@@ -1,6 +1,7 @@
 """Open ONNX files with a stated number of threads and a provider that is checked, not hoped for."""
 
 from pathlib import Path
+from typing import NoReturn
 
 import onnxruntime
 
@@ -12,7 +13,7 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 def open_onnx_session(
     path: Path, *, num_threads: int = 1, device: str = "cpu"
 ) -> onnxruntime.InferenceSession:
-    """Open an ONNX file for inference.
+    """Open an ONNX file for inference; CUDA that cannot be had raises MachineError.
 
     Args:
         path: The ONNX file.
@@ -22,13 +23,14 @@ def open_onnx_session(
     Raises:
         ConfigError: The device is unknown or num_threads is below 1.
         WeightsError: The file is no ONNX graph that onnxruntime can run.
-        MachineError: CUDA was asked for and this machine's onnxruntime cannot use it.
     """
     provider = _PROVIDERS.get(device)
     if provider is None or num_threads < 1:
         raise ConfigError(
             f"Expected device cpu or cuda and at least 1 thread; got {device!r} and {num_threads}."
         )
+    if provider not in onnxruntime.get_available_providers():
+        _refuse_cuda(path, "an onnxruntime that was built without CUDA")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
@@ -47,8 +49,17 @@ def open_onnx_session(
         ) from error
     got = session.get_providers()[0]
     if got != provider:
-        raise MachineError(
-            f"CUDA was asked for, but onnxruntime runs {path.name} on {got}.",
-            fix="Install animaray[gpu] with CUDA 13 and cuDNN 9, or choose device cpu.",
-        )
+        _refuse_cuda(path, f"the {got} that onnxruntime fell back to")
     return session
+
+
+def _refuse_cuda(path: Path, instead: str) -> NoReturn:
+    """Raise that CUDA was asked for in vain.
+
+    Raises:
+        MachineError: Always.
+    """
+    raise MachineError(
+        f"CUDA was asked for, but {path.name} would run on {instead}.",
+        fix="Install animaray[gpu] with CUDA 13 and cuDNN 9, or choose device cpu.",
+    )

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 DETECTOR_SIDE_PX = 224
 _ANCHORS_OF_STRIDE = ((8, 2), (16, 2), (32, 6))
 _SAME_PERSON_IOU = 0.3
-_TILE_OVERLAP = 0.4
+_TILE_OVERLAP = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +111,7 @@ def tiles_of(width: int, height: int) -> list[tuple[int, int, int]]:
 
 
 def _tile_starts(length: int, side: int) -> list[int]:
-    """Return evenly spread starts so that neighbours overlap by at least 40 %."""
+    """Return evenly spread starts so that neighbours overlap by at least a third."""
     if length <= side:
         return [0]
     count = 1 + int(np.ceil((length - side) / (side * (1.0 - _TILE_OVERLAP))))

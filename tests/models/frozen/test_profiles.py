@@ -1,0 +1,108 @@
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from animaray.models.frozen import profiles
+from animaray.models.frozen.profiles import (
+    PROFILES,
+    load_codec,
+    load_image_encoder,
+    load_perception,
+)
+from animaray.platform.errors import ConfigError, WeightsError
+from animaray.platform.picture import read_picture
+from animaray.platform.weights import weights_state
+
+
+@pytest.fixture
+def no_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANIMARAY_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("ANIMARAY_WEIGHTS", raising=False)
+
+
+def need_generated(*parts: str) -> None:
+    for part in parts:
+        state = weights_state(f"generated/{part}")
+        if state.state != "ok":
+            pytest.skip(state.problem)
+
+
+def test_profiles_are_two():
+    assert PROFILES == ("generated", "permissive")
+
+
+@pytest.mark.parametrize("load", [load_perception, load_codec, load_image_encoder])
+def test_unknown_profiles_are_refused(load):
+    with pytest.raises(ConfigError, match="profile `best`; known are generated, permissive"):
+        load("best")
+    with pytest.raises(ConfigError, match="no adapter loads them yet"):
+        load("paper")
+
+
+def test_missing_file_of_the_permissive_profile_is_named(no_weights):
+    with pytest.raises(WeightsError, match=r"`face_det.onnx`.*ANIMARAY_WEIGHTS=folder"):
+        load_perception("permissive")
+    with pytest.raises(WeightsError, match=r"weights pull permissive/codec_encoder"):
+        load_codec("permissive")
+
+
+def test_nothing_heavy_is_imported_before_it_is_asked_for():
+    code = (
+        "import sys; import animaray.models.frozen.profiles;"
+        "print([m for m in ('onnxruntime', 'huggingface_hub') if m in sys.modules])"
+    )
+    answer = subprocess.run(  # noqa: S603 - our own fixed code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+def test_threads_are_set_only_when_asked(monkeypatch):
+    before_torch, before_cv2 = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert profiles._use_threads(None) == 3
+        monkeypatch.setenv("OMP_NUM_THREADS", "many")
+        assert profiles._use_threads(None) == 1
+        assert torch.get_num_threads() == before_torch
+        assert profiles._use_threads(1) == 1
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
+    finally:
+        torch.set_num_threads(before_torch)
+        cv2.setNumThreads(before_cv2)
+    with pytest.raises(ConfigError, match="num_threads >= 1, got 0"):
+        profiles._use_threads(0)
+
+
+@pytest.mark.real
+def test_permissive_profile_sees_a_person(real_data, real_weights):
+    perception = load_perception("permissive")
+    frame = read_picture(real_data / "images/p07_1.jpg")
+    faces = perception.face_detector.detect(frame)
+    people = perception.pose_estimator.estimate(frame)
+    embedding = perception.identity_embedder.embed(frame, faces[0].landmarks)
+    assert len(faces) == 1
+    assert len(people) == 1
+    assert np.linalg.norm(embedding) == pytest.approx(1.0, abs=1e-5)
+    # Face and pose agree: the nose keypoint lies in the face's box.
+    left, top, right, bottom = faces[0].box
+    assert left < people[0].keypoints[0, 0] < right
+    assert top < people[0].keypoints[0, 1] < bottom
+
+
+@pytest.mark.real
+def test_permissive_codec_loads(real_weights):
+    assert load_codec("permissive").latent_channels == 32
+
+
+def test_generated_profile_loads():
+    need_generated("face_detector", "identity", "pose", "codec", "image_encoder")
+    perception = load_perception("generated")
+    assert perception.profile == "generated"
+    assert load_codec("generated").latent_channels == 4
+    # The permissive profile has no image encoder of its own.
+    assert load_image_encoder("permissive").name == load_image_encoder("generated").name
