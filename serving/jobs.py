@@ -253,7 +253,7 @@ class JobStore:
         """Return how many jobs are in each state."""
         query = select(JOBS.c.state, func.count()).group_by(JOBS.c.state)
         with self._database.reading() as connection:
-            found: dict[str, int] = dict(connection.execute(query).tuples())
+            found: dict[str, int] = dict(connection.execute(query).all())
         return {state: found.get(state, 0) for state in JobState}
 
     def totals(self) -> list[Total]:

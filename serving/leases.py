@@ -141,7 +141,7 @@ class Leases:
             _check_held(lease, is_held=is_held)
             for stage, seconds in result.stage_s.items():
                 self._database.measure(connection, "stage", stage, seconds)
-            self._database.measure(connection, "job", "", sum(result.stage_s.values()))
+            self._database.measure(connection, "job", "", sum(result.stage_s.values(), 0.0))
             if result.identity_similarity is not None:
                 self._database.measure(
                     connection, "identity_similarity", "", result.identity_similarity

@@ -7,14 +7,24 @@ import secrets
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
+from animaray.serving.animation_service import AnimationService
+from animaray.serving.app import make_app
+from animaray.serving.job_files import JobFiles
 from animaray.serving.job_records import JobRequest
+from animaray.serving.jobs import JobStore
+from animaray.serving.limits import ServingLimits
+from animaray.serving.tenants import Tenants
 
 
 class Clock:
@@ -68,11 +78,11 @@ def postgres_url(folder: Path) -> Iterator[str]:
         shutil.chown(folder, account)
     data, port = folder / "data", free_port()
     user = account or getpass.getuser()
-    subprocess.run(
+    subprocess.run(  # noqa: S603 - found on PATH
         [initdb, "-D", str(data), "-U", user, "--auth=trust", "--no-sync"],
         user=account, check=True, capture_output=True, cwd=folder,
     )  # fmt: skip
-    server = subprocess.Popen(
+    server = subprocess.Popen(  # noqa: S603 - found on PATH
         [postgres, "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1",
          "-c", f"unix_socket_directories={folder}", "-c", "shared_buffers=16MB"],
         user=account, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
@@ -94,3 +104,49 @@ def _await_port(port: int, server: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.1)
     raise AssertionError("PostgreSQL did not start")
+
+
+@dataclass
+class Server:
+    """The HTTP face on a real socket, and what lies behind it."""
+
+    url: str
+    service: AnimationService
+    store: JobStore
+    files: JobFiles
+
+
+@contextmanager
+def run_app(
+    data_dir: Path, limits: ServingLimits, digests: dict[str, str] | None = None
+) -> Iterator[Server]:
+    """Serve the application from a thread until the block ends."""
+    store = JobStore(f"sqlite:///{data_dir}/jobs.sqlite")
+    files = JobFiles(data_dir)
+    service = AnimationService(store, files, limits, Tenants(digests or {}), worker_timeout_s=10.0)
+    port = free_port()
+    config = uvicorn.Config(
+        make_app(service), host="127.0.0.1", port=port, log_level="error", ws="none"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield Server(f"http://127.0.0.1:{port}", service, store, files)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        store.close()
+
+
+def upload_files() -> dict[str, Any]:
+    """Return files that look right to the ingress, which does not decode."""
+    return {
+        "reference_image": ("me.jpg", b"\xff\xd8\xff\xe0" + bytes(500), "image/jpeg"),
+        "driving_video": ("dance.mp4", b"\x00\x00\x00\x18ftypisom" + bytes(900), "video/mp4"),
+    }
