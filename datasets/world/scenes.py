@@ -103,7 +103,7 @@ class Painter:
 
     def uniform(self, low: float, high: float) -> float:
         """Return a random number."""
-        return float(self.rng.uniform(low, high))
+        return float(self.rng.uniform(min(low, high), max(low, high)))
 
     def grain(self, strength: float) -> None:
         """Add a paper-like grain at two scales over everything."""
