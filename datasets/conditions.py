@@ -1,0 +1,307 @@
+"""The conditions table: what training needs of each clip, computed once by the frozen encoders.
+
+    conditions/<encoder id>/part-<content id>.parquet     one row, and one row group, per clip
+
+Arrays are stored as fixed-layout bytes with their shape beside them, so that any Parquet reader
+can use them. Coordinates are pixels of the training frame, not of the clip's own video.
+"""
+
+import hashlib
+import io
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float, Float16, Float32
+
+from animaray.datasets.commit_log import CommitLog, CommittedFile
+from animaray.platform.errors import DatasetError
+from animaray.platform.storage import content_id, write_bytes_atomic
+
+CONDITIONS_VERSION = 1
+CONDITIONS_DIR = "conditions"
+COMMIT_KIND = "conditions"
+
+_ARRAYS: dict[str, type[np.generic]] = {
+    "latents": np.float16,
+    "image_embeddings": np.float32,
+    "identity_embedding": np.float32,
+    "identity_embeddings": np.float32,
+    "identity_valid": np.bool_,
+    "keypoints": np.float32,
+    "keypoint_confidence": np.float32,
+    "face_boxes": np.float32,
+    "face_box_valid": np.bool_,
+}
+_SCALARS = {
+    "clip_id": pa.string(),
+    "source_id": pa.string(),
+    "is_mirrored": pa.bool_(),
+    "fps": pa.float64(),
+    "width_px": pa.int32(),
+    "height_px": pa.int32(),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipConditions:
+    """One clip as training sees it; `frames` counts frames at the training frame rate."""
+
+    clip_id: str
+    source_id: str
+    """Source video of the clip; a withdrawn source hides its clips here too."""
+    is_mirrored: bool
+    """Whether this is the left-right mirrored copy of the clip."""
+    fps: float
+    """Frame rate of the rows below."""
+    width_px: int
+    """Width of the training frame that was encoded."""
+    height_px: int
+    """Height of it."""
+    latents: Float16[np.ndarray, "frames channels latent_height latent_width"]
+    """Latents of every frame, about unit variance."""
+    image_embeddings: Float32[np.ndarray, "frames image_dim"]
+    """Image embedding of every frame."""
+    identity_embedding: Float32[np.ndarray, " identity_dim"]
+    """Unit vector: mean over the frames whose face is valid."""
+    identity_embeddings: Float32[np.ndarray, "frames identity_dim"]
+    """Per frame; meaningless where `identity_valid` is False."""
+    identity_valid: Bool[np.ndarray, " frames"]
+    """Whether the frame's own embedding was measured."""
+    keypoints: Float32[np.ndarray, "frames 18 2"]
+    """Pixels of the training frame."""
+    keypoint_confidence: Float32[np.ndarray, "frames 18"]
+    """In [0, 1]."""
+    face_boxes: Float32[np.ndarray, "frames 4"]
+    """Left, top, right, bottom in training pixels; meaningless where not valid."""
+    face_box_valid: Bool[np.ndarray, " frames"]
+    """Whether the box was detected, or lies between two detections close in time."""
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self.latents)
+
+
+def mean_identity(
+    embeddings: Float32[np.ndarray, "faces identity_dim"],
+) -> Float32[np.ndarray, " identity_dim"]:
+    """Return the unit vector along the mean of unit embeddings; zeros when there is none."""
+    if len(embeddings) == 0:
+        return np.zeros(embeddings.shape[1], dtype=np.float32)
+    mean = embeddings.mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    return (mean / length if length > 0.0 else mean).astype(np.float32)
+
+
+def place_on_frames(
+    boxes: Float32[np.ndarray, "faces 4"],
+    box_times_s: Float[np.ndarray, " faces"],
+    frame_times_s: Float[np.ndarray, " frames"],
+    *,
+    max_gap_s: float,
+) -> tuple[Float32[np.ndarray, "frames 4"], Bool[np.ndarray, " frames"]]:
+    """Give each frame a box: a detection at its time, or between two detections close in time.
+
+    Before the first, after the last and inside longer gaps nothing is known: not valid.
+
+    Args:
+        boxes: Valid detections.
+        box_times_s: Their times, ascending, seconds.
+        frame_times_s: Times of the frames, seconds.
+        max_gap_s: Longest time between two detections that is filled, seconds.
+    """
+    if len(boxes) == 0:
+        shape = len(frame_times_s)
+        return np.zeros((shape, 4), dtype=np.float32), np.zeros(shape, dtype=np.bool_)
+    slack_s = 1e-3
+    after = np.searchsorted(box_times_s, frame_times_s - slack_s)
+    upper = np.minimum(after, len(boxes) - 1)
+    is_hit = np.abs(box_times_s[upper] - frame_times_s) <= slack_s
+    lower = np.maximum(upper - 1, 0)
+    gap_s = box_times_s[upper] - box_times_s[lower]
+    is_between = (after > 0) & (after < len(boxes)) & (gap_s <= max_gap_s)
+    placed = np.stack(
+        [np.interp(frame_times_s, box_times_s, boxes[:, side]) for side in range(4)], axis=1
+    )
+    return placed.astype(np.float32), is_hit | is_between
+
+
+def conditions_schema() -> pa.Schema:
+    """Return the Arrow schema of the table."""
+    columns: list[pa.Field] = [pa.field(name, kind, nullable=False) for name, kind in _SCALARS.items()]
+    columns.append(pa.field("num_frames", pa.int32(), nullable=False))
+    for name, dtype in _ARRAYS.items():
+        facts = {"dtype": np.dtype(dtype).name, "layout": "C order, little endian"}
+        columns.append(pa.field(name, pa.large_binary(), nullable=False, metadata=facts))
+        columns.append(pa.field(f"{name}_shape", pa.list_(pa.int32()), nullable=False))
+    return pa.schema(columns, metadata={"animaray_conditions_version": str(CONDITIONS_VERSION)})
+
+
+def write_conditions(
+    root: Path, encoder_id: str, clips: Sequence[ClipConditions]
+) -> CommittedFile:
+    """Write one shard atomically, named by its content; the caller commits it.
+
+    Args:
+        root: Dataset folder.
+        encoder_id: Which encoders and sizes made the rows.
+        clips: At least one clip.
+    """
+    schema = conditions_schema()
+    buffer = io.BytesIO()
+    # Latents are noise to a compressor; one row group per clip lets a reader take a single clip.
+    with pq.ParquetWriter(buffer, schema, compression="none", use_dictionary=False) as writer:
+        for clip in clips:
+            table = pa.Table.from_pylist([_to_row(clip)], schema=schema)
+            writer.write_table(table, row_group_size=1)
+    data = buffer.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
+    table_name = f"{CONDITIONS_DIR}/{encoder_id}"
+    path = f"{table_name}/part-{content_id(CONDITIONS_VERSION, digest)}.parquet"
+    write_bytes_atomic(root / path, data)
+    return CommittedFile(
+        table=table_name, path=path, rows=len(clips), size_bytes=len(data), sha256=digest
+    )
+
+
+def encoded_inputs(root: Path, encoder_id: str) -> set[str]:
+    """Return the ids whose conditions are committed, with those that gave no row."""
+    return {
+        clip_id
+        for entry in CommitLog(root).commits()
+        if entry.kind == COMMIT_KIND and entry.facts.get("encoder_id") == encoder_id
+        for clip_id in entry.inputs
+    }
+
+
+def commit_conditions(
+    root: Path,
+    encoder_id: str,
+    files: Sequence[CommittedFile],
+    inputs: Iterable[str],
+    skipped: dict[str, str] | None = None,
+) -> None:
+    """Make shards visible.
+
+    Args:
+        root: Dataset folder.
+        encoder_id: Which encoders and sizes made the rows.
+        files: Shards as `write_conditions` returned them.
+        inputs: Ids of the clips that were tried.
+        skipped: Why clips of `inputs` gave no row, by id.
+    """
+    facts = {"encoder_id": encoder_id, "skipped": skipped or {}}
+    CommitLog(root).commit(files, inputs=inputs, kind=COMMIT_KIND, facts=facts)
+
+
+def open_conditions(root: Path, encoder_id: str | None = None) -> "ConditionsTable":
+    """Open the conditions of a dataset at its newest commit.
+
+    Args:
+        root: Dataset folder.
+        encoder_id: Which table; None takes the only one.
+
+    Raises:
+        DatasetError: The dataset was not encoded, or several tables exist and none was named.
+    """
+    snapshot = CommitLog(root).snapshot()
+    prefix = f"{CONDITIONS_DIR}/"
+    names = sorted(
+        {file.table.removeprefix(prefix) for file in snapshot.files if file.table.startswith(prefix)}
+    )
+    if encoder_id is None and len(names) > 1:
+        raise DatasetError(
+            f"{root} was encoded {len(names)} times: {', '.join(names)}.",
+            fix="Name one of them as encoder_id.",
+        )
+    wanted = encoder_id if encoder_id is not None else (names[0] if names else "")
+    files = [root / file.path for file in snapshot.of_table(f"{prefix}{wanted}")]
+    if not files:
+        of = f" by {encoder_id}" if encoder_id is not None else ""
+        raise DatasetError(
+            f"The clips of {root} were not encoded{of}.",
+            fix=f"Run: animaray dataset encode {root}",
+        )
+    return ConditionsTable(files, withdrawn=snapshot.withdrawn)
+
+
+class ConditionsTable:
+    """Read conditions of single clips from any number of shards."""
+
+    def __init__(self, files: Iterable[Path], *, withdrawn: Collection[str] = ()) -> None:
+        self._places: dict[tuple[str, bool], tuple[Path, int]] = {}
+        self._lengths: dict[tuple[str, bool], int] = {}
+        self._open_files: dict[Path, pq.ParquetFile] = {}
+        for path in sorted(files):
+            self._index(path, withdrawn)
+        self.clip_ids = sorted({clip_id for clip_id, is_mirrored in self._places if not is_mirrored})
+        """Clips of the table, sorted: the numbering that the data order refers to."""
+
+    def __len__(self) -> int:
+        """Return the number of clips, mirrored copies not counted."""
+        return len(self.clip_ids)
+
+    def num_frames(self, clip_id: str) -> int:
+        """Return a clip's number of frames without reading its arrays."""
+        return self._lengths[clip_id, False]
+
+    def has_mirrored(self, clip_id: str) -> bool:
+        """Return whether the clip's mirrored copy was encoded too."""
+        return (clip_id, True) in self._places
+
+    def load(self, clip_id: str, *, is_mirrored: bool = False) -> ClipConditions:
+        """Read one clip.
+
+        Raises:
+            DatasetError: The clip, or its mirrored copy, is not in the table.
+        """
+        place = self._places.get((clip_id, is_mirrored))
+        if place is None:
+            kind = "The mirrored copy of clip" if is_mirrored else "Clip"
+            raise DatasetError(f"{kind} {clip_id} is not in the conditions table.")
+        path, group = place
+        row = self._file(path).read_row_group(group).to_pylist()[0]
+        return _from_row(row)
+
+    def _index(self, path: Path, withdrawn: Collection[str]) -> None:
+        file = self._file(path)
+        found = (file.schema_arrow.metadata or {}).get(b"animaray_conditions_version", b"none")
+        if found.decode() != str(CONDITIONS_VERSION):
+            raise DatasetError(
+                f"{path} has conditions version {found.decode()}, expected {CONDITIONS_VERSION}.",
+                fix="Encode the dataset again; encoded conditions can always be made anew.",
+            )
+        index = file.read(columns=["clip_id", "source_id", "is_mirrored", "num_frames"]).to_pylist()
+        for group, row in enumerate(index):
+            if row["source_id"] in withdrawn:
+                continue
+            key = (row["clip_id"], row["is_mirrored"])
+            self._places[key] = (path, group)
+            self._lengths[key] = row["num_frames"]
+
+    def _file(self, path: Path) -> pq.ParquetFile:
+        if path not in self._open_files:
+            self._open_files[path] = pq.ParquetFile(path, memory_map=True)
+        return self._open_files[path]
+
+
+def _to_row(clip: ClipConditions) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(clip, name) for name in _SCALARS}
+    row["num_frames"] = clip.num_frames
+    for name, dtype in _ARRAYS.items():
+        array = np.ascontiguousarray(getattr(clip, name), dtype=np.dtype(dtype).newbyteorder("<"))
+        row[name] = array.tobytes()
+        row[f"{name}_shape"] = list(array.shape)
+    return row
+
+
+def _from_row(row: dict[str, object]) -> ClipConditions:
+    values: dict[str, object] = {name: row[name] for name in _SCALARS}
+    for name, dtype in _ARRAYS.items():
+        flat = np.frombuffer(row[name], dtype=np.dtype(dtype).newbyteorder("<"))  # type: ignore[call-overload]
+        values[name] = flat.astype(dtype, copy=False).reshape(row[f"{name}_shape"])  # type: ignore[arg-type]
+    return ClipConditions(**values)  # type: ignore[arg-type]

@@ -1,0 +1,359 @@
+"""Encode the kept clips of a dataset for training: latents, embeddings, keypoints, face boxes.
+
+    media + tracks -> fit to the training frame -> frozen encoders -> conditions/<encoder id>/
+
+Each clip is encoded once per encoder id. Shards become visible through the commit log, so that a
+killed run continues with the clips that are missing.
+"""
+
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from animaray.datasets.commit_log import CommittedFile
+from animaray.datasets.conditions import (
+    ClipConditions,
+    commit_conditions,
+    encoded_inputs,
+)
+from animaray.datasets.reader import CurationDataset
+from animaray.models.framing import FrameFit
+from animaray.models.frozen.profiles import load_codec, load_image_encoder
+from animaray.models.frozen.protocols import IdentityEmbedder, ImageEncoder, LatentCodec
+from animaray.platform.errors import ConfigError, DatasetError
+from animaray.platform.progress import StageProgress, stage_progress
+from animaray.platform.ray_session import ray_session
+from animaray.platform.storage import content_id
+from animaray.platform.video import decode_video
+
+_SEEN = 0.3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodeConfig:
+    """What to encode, and how."""
+
+    data_dir: str
+    """Curated dataset."""
+    policy: str = "standard"
+    """Whose kept clips are encoded."""
+    profile: str = "generated"
+    """Perception profile whose codec and encoders are used."""
+    width_px: int = 192
+    """Width of the training frame."""
+    height_px: int = 192
+    """Height of the training frame."""
+    fps: float = 8.0
+    """Frame rate of training."""
+    mirrored_copies: bool = False
+    """Whether every clip is encoded a second time, mirrored left to right."""
+    max_face_gap_s: float = 0.75
+    """Longest time between two face detections that is bridged by interpolation."""
+    num_workers: int = 2
+    """Actors that each hold the encoders."""
+    clips_per_shard: int = 4
+    """Clips per file and per commit: what a killed run encodes again at most, per worker."""
+    use_gpu: bool = False
+    """Whether each actor holds a GPU."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
+        for name in ("width_px", "height_px", "num_workers", "clips_per_shard", "fps"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"encode.{name} must be above 0, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodeSummary:
+    """What one call did."""
+
+    encoder_id: str
+    """Name of the table."""
+    num_encoded: int
+    """Clips encoded by this call."""
+    num_found: int
+    """Clips that were encoded before."""
+    skipped: dict[str, str]
+    """Why a clip gave no row, by clip id."""
+    seconds: float
+    """Time of this call."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON output."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipEncoders:
+    """The frozen networks that encode a clip."""
+
+    codec: LatentCodec
+    image_encoder: ImageEncoder
+    identity_embedder: IdentityEmbedder
+    device: torch.device
+
+
+def encode_dataset(config: EncodeConfig, progress: StageProgress | None = None) -> EncodeSummary:
+    """Encode the kept clips that are not encoded yet, on a pool of Ray Data actors.
+
+    Args:
+        config: What to encode, and how.
+        progress: Row to advance by clip; None shows an own row.
+
+    Raises:
+        DatasetError: The dataset keeps no clip, or none could be encoded.
+    """
+    started = time.monotonic()
+    root = Path(config.data_dir).absolute()
+    kept = CurationDataset.open(root).clip_ids(config.policy)
+    if not kept:
+        raise DatasetError(
+            f"Policy {config.policy} keeps no clip of {root}, so there is nothing to encode.",
+            fix="See why: animaray dataset list; or use another --policy.",
+        )
+    encoder_id = make_encoder_id(config)
+    done = encoded_inputs(root, encoder_id)
+    missing = [clip_id for clip_id in kept if clip_id not in done]
+    row = progress if progress is not None else stage_progress("encode", len(kept))
+    skipped: dict[str, str] = {}
+    with row:
+        row.update(done=len(kept) - len(missing), total=len(kept))
+        if missing:
+            with ray_session():
+                for result in _encode_on_ray(config, root, encoder_id, missing):
+                    file = result["file"]
+                    files = [CommittedFile(**file)] if file else []
+                    commit_conditions(
+                        root, encoder_id, files, result["clip_ids"], result["skipped"]
+                    )
+                    skipped |= result["skipped"]
+                    row.advance(len(result["clip_ids"]))
+    if missing and len(skipped) == len(kept):
+        raise DatasetError(
+            f"None of {len(kept)} kept clips could be encoded; the first: "
+            f"{next(iter(skipped.values()))}",
+            fix="See facts.skipped in the newest entries of _commits.",
+        )
+    return EncodeSummary(
+        encoder_id=encoder_id,
+        num_encoded=len(missing) - len(skipped),
+        num_found=len(kept) - len(missing),
+        skipped=skipped,
+        seconds=time.monotonic() - started,
+    )
+
+
+def make_encoder_id(config: EncodeConfig) -> str:
+    """Return the name of the table: profile, size, rate, and a hash of the weights."""
+    codec, image_encoder = load_codec(config.profile), load_image_encoder(config.profile)
+    weights = [_weights_hash(network) for network in (codec, image_encoder)]
+    digest = content_id(*weights, config.mirrored_copies, config.max_face_gap_s)[:8]
+    size = f"{config.width_px}x{config.height_px}-{config.fps:g}fps"
+    return f"{config.profile}-{size}-{digest}"
+
+
+def encode_clip(
+    dataset: CurationDataset, clip_id: str, encoders: ClipEncoders, config: EncodeConfig
+) -> list[ClipConditions]:
+    """Encode one clip; with `mirrored_copies` also its mirror image.
+
+    Raises:
+        DatasetError: The clip has no valid face, or its video is shorter than two frames.
+        MediaError: Its video cannot be decoded.
+    """
+    clip, tracks = dataset.clip(clip_id), dataset.tracks(clip_id)
+    if not tracks.face_valid.any():
+        raise DatasetError(f"Clip {clip_id} has no valid face, so no identity to train on.")
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+        file.write(dataset.media_bytes(clip_id))
+        file.flush()
+        video = decode_video(file.name, fps=config.fps)
+    if len(video.frames_uint8) < 2:
+        raise DatasetError(f"Clip {clip_id} has fewer than two frames at {config.fps:g} fps.")
+    height, width = video.frames_uint8.shape[1:3]
+    seen = np.where(tracks.keypoint_confidence[..., None] > _SEEN, tracks.keypoints, np.nan)
+    fit = FrameFit.for_person((width, height), seen, config.width_px, config.height_px)
+    times_s = np.arange(len(video.frames_uint8)) / config.fps
+    poses = tracks.nearest_pose(times_s)
+    fitted = FittedClip(
+        clip_id=clip_id,
+        source_id=str(clip["source_id"]),
+        is_mirrored=False,
+        times_s=times_s,
+        frames_uint8=fit.apply_frames(video.frames_uint8),
+        keypoints=fit.apply_points(tracks.keypoints[poses]).astype(np.float32),
+        keypoint_confidence=tracks.keypoint_confidence[poses],
+        **_fitted_faces(tracks, fit, float(clip["fps"])),
+    )
+    copies = [fitted, fitted.mirrored()] if config.mirrored_copies else [fitted]
+    return [encode_fitted(copy, encoders, config) for copy in copies]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FittedClip:
+    """A clip in the training frame, before the encoders."""
+
+    clip_id: str
+    source_id: str
+    is_mirrored: bool
+    times_s: Float64[np.ndarray, " frames"]
+    """Time of each frame from the clip's start."""
+    frames_uint8: UInt8[np.ndarray, "frames height width 3"]
+    keypoints: Float32[np.ndarray, "frames 18 2"]
+    """Training pixels, as all coordinates here."""
+    keypoint_confidence: Float32[np.ndarray, "frames 18"]
+    face_times_s: Float64[np.ndarray, " faces"]
+    """Times of the valid faces below."""
+    face_boxes: Float32[np.ndarray, "faces 4"]
+    face_landmarks: Float32[np.ndarray, "faces 5 2"]
+    identity_embeddings: Float32[np.ndarray, "faces identity_dim"] | None
+    """As measured at curation; None: measure them on these frames."""
+
+    def mirrored(self) -> "FittedClip":
+        """Return the clip mirrored left to right; identities are to be measured anew."""
+        width = self.frames_uint8.shape[2]
+        keypoints = self.keypoints[:, list(MIRROR)].copy()
+        keypoints[..., 0] = width - 1 - keypoints[..., 0]
+        left, top, right, bottom = self.face_boxes.T
+        boxes = np.stack([width - 1 - right, top, width - 1 - left, bottom], axis=1)
+        return replace(
+            self,
+            is_mirrored=True,
+            frames_uint8=np.ascontiguousarray(self.frames_uint8[:, :, ::-1]),
+            keypoints=keypoints,
+            keypoint_confidence=self.keypoint_confidence[:, list(MIRROR)],
+            face_boxes=boxes.astype(np.float32),
+            face_landmarks=mirror_landmarks(self.face_landmarks, width),
+            identity_embeddings=None,
+        )
+
+
+def encode_fitted(clip: FittedClip, encoders: ClipEncoders, config: EncodeConfig) -> ClipConditions:
+    """Run the frozen encoders over a clip in the training frame."""
+    num_frames = len(clip.frames_uint8)
+    nearest = np.abs(clip.times_s[None] - clip.face_times_s[:, None]).argmin(axis=1)
+    embeddings = clip.identity_embeddings
+    if embeddings is None:
+        embeddings = embed_faces(
+            clip.frames_uint8[nearest], clip.face_landmarks, encoders.identity_embedder
+        )
+    # A frame's own embedding is one measured within half a frame of it.
+    is_own = np.abs(clip.times_s[nearest] - clip.face_times_s) <= 0.5 / config.fps + 1e-6
+    per_frame = np.zeros((num_frames, embeddings.shape[1]), dtype=np.float32)
+    per_frame[nearest[is_own]] = embeddings[is_own]
+    identity_valid = np.zeros(num_frames, dtype=np.bool_)
+    identity_valid[nearest[is_own]] = True
+    boxes, box_valid = place_on_frames(
+        clip.face_boxes, clip.face_times_s, clip.times_s, max_gap_s=config.max_face_gap_s
+    )
+    encoded = encode_frames(
+        clip.frames_uint8, encoders.codec, encoders.image_encoder, device=encoders.device
+    )
+    return ClipConditions(
+        clip_id=clip.clip_id,
+        source_id=clip.source_id,
+        is_mirrored=clip.is_mirrored,
+        fps=config.fps,
+        width_px=config.width_px,
+        height_px=config.height_px,
+        latents=encoded.latents,
+        image_embeddings=encoded.image_embeddings,
+        identity_embedding=mean_identity(embeddings),
+        identity_embeddings=per_frame,
+        identity_valid=identity_valid,
+        keypoints=clip.keypoints,
+        keypoint_confidence=clip.keypoint_confidence,
+        face_boxes=boxes,
+        face_box_valid=box_valid,
+    )
+
+
+class EncodeActor:
+    """Holds the encoders; encodes the clips of a shard and writes its file."""
+
+    def __init__(self, config: EncodeConfig, root: str, encoder_id: str) -> None:
+        torch.set_num_threads(1)
+        device = torch.device("cuda" if config.use_gpu else "cpu")
+        self._config, self._root, self._encoder_id = config, Path(root), encoder_id
+        self._dataset = CurationDataset.open(root)
+        self._encoders = ClipEncoders(
+            codec=_on_device(load_codec(config.profile), device),
+            image_encoder=_on_device(load_image_encoder(config.profile), device),
+            identity_embedder=load_perception(config.profile).identity_embedder,
+            device=device,
+        )
+
+    def __call__(self, shard: dict[str, Any]) -> dict[str, Any]:
+        """Encode and write; return the file's facts as JSON, tried clips, and why some gave none."""
+        rows: list[ClipConditions] = []
+        skipped: dict[str, str] = {}
+        clip_ids = [str(clip_id) for clip_id in shard["clip_ids"]]
+        for clip_id in clip_ids:
+            try:
+                rows += encode_clip(self._dataset, clip_id, self._encoders, self._config)
+            except AnimarayError as error:
+                skipped[clip_id] = error.message
+        file = write_conditions(self._root, self._encoder_id, rows) if rows else None
+        report = {
+            "file": asdict(file) if file is not None else None,
+            "clip_ids": clip_ids,
+            "skipped": skipped,
+        }
+        return {"report": json.dumps(report)}
+
+
+def _encode_on_ray(
+    config: EncodeConfig, root: Path, encoder_id: str, clip_ids: list[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the report of each shard as it is finished."""
+    import ray.data
+
+    size = config.clips_per_shard
+    shards = [
+        {"clip_ids": clip_ids[start : start + size]} for start in range(0, len(clip_ids), size)
+    ]
+    rows = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
+        EncodeActor,
+        fn_constructor_args=(config, str(root), encoder_id),
+        compute=ray.data.ActorPoolStrategy(size=min(config.num_workers, len(shards))),
+        num_cpus=1,
+        num_gpus=1 if config.use_gpu else 0,
+    )
+    for row in rows.iter_rows():
+        yield json.loads(row["report"])
+
+
+def _fitted_faces(tracks: ClipTracks, fit: FrameFit, fps: float) -> dict[str, Any]:
+    valid = np.flatnonzero(tracks.face_valid)
+    corners = tracks.face_boxes[valid].reshape(-1, 2, 2)
+    return {
+        "face_times_s": tracks.face_frames[valid] / fps,
+        "face_boxes": fit.apply_points(corners).reshape(-1, 4).astype(np.float32),
+        "face_landmarks": fit.apply_points(tracks.face_landmarks[valid]).astype(np.float32),
+        "identity_embeddings": tracks.identity_embeddings[valid],
+    }
+
+
+def _on_device(network: Any, device: torch.device) -> Any:  # noqa: ANN401 - codec or encoder
+    return network.to(device) if isinstance(network, nn.Module) else network
+
+
+def _weights_hash(network: LatentCodec | ImageEncoder) -> str:
+    """Return a hash of a network's weights; of its name when it has none of torch's."""
+    digest = hashlib.sha256(network.name.encode())
+    if isinstance(network, nn.Module):
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

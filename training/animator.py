@@ -1,0 +1,228 @@
+"""Train U-Net, PoseNet and Face Encoder on encoded clips; one function on any machine.
+
+Command: animaray train animator --data DATASET --out RUN
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from animaray.datasets.conditions import ConditionsTable, open_conditions
+from animaray.models.diffusion.loss import LossConfig, denoising_loss
+from animaray.models.networks.animator import Animator
+from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.pose.aligner import PoseAligner
+from animaray.platform.errors import ConfigError, DatasetError
+from animaray.platform.progress import StageProgress
+from animaray.platform.storage import write_json_atomic
+from animaray.platform.weights import resolve_weights
+from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches
+from animaray.training.batch_order import WindowConfig
+from animaray.training.checkpoints import Checkpoint
+from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
+from animaray.training.launch import TrainResult, launch
+from animaray.training.run_folder import RunFolder
+from animaray.training.train_loop import LoopSettings, Measured, Topology, run_training
+
+BUNDLED_ANIMATOR = "generated/animator"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimatorTrainingConfig:
+    """Everything that decides what an animator training does."""
+
+    data_dir: str
+    """Curated dataset whose clips were encoded (`animaray dataset encode`)."""
+    run_dir: str
+    """Run folder to write or resume."""
+    animator: AnimatorConfig
+    """Architecture and frame size; must equal that of `init_from` when that is given."""
+    encoder_id: str | None = None
+    """Which conditions table of the dataset; None: the only one that fits the animator."""
+    init_from: str | None = None
+    """Weights folder or registry id to start from; None: fresh weights. It stands where the
+    published method starts from Stable Video Diffusion."""
+    aligner_weights: str | None = None
+    """Weights folder of a trained aligner to put beside the exported weights, or None."""
+    trainable: Literal["all", "published"] = "all"
+    """`published` trains PoseNet, the Face Encoder and the U-Net's attentions only."""
+    reference_noise: float = 0.02
+    """Noise on the reference latents, in their unit."""
+    window: WindowConfig = field(default_factory=WindowConfig)
+    """How windows are cut from clips."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Noise levels, weights, face mask and conditioning dropout."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer."""
+    loop: LoopConfig
+    """Length and checkpoints."""
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    """Workers and precision."""
+
+
+class AnimatorObjective(nn.Module):
+    """The denoising loss of a batch as one module call, for DDP and DeepSpeed."""
+
+    def __init__(
+        self, animator: Animator, config: LossConfig, precision: Literal["float32", "bf16"]
+    ) -> None:
+        super().__init__()
+        self.animator = animator
+        self._config = config
+        self._precision = precision
+
+    def forward(self, batch: AnimatorBatch, noise_seed: int) -> Measured:
+        """Return the loss; noise, noise levels and dropout come from the seed alone."""
+        generator = torch.Generator().manual_seed(noise_seed)
+        device_type = batch.latents.device.type
+        uses_bf16 = self._precision == "bf16"
+        with torch.autocast(device_type, torch.bfloat16, enabled=uses_bf16):
+            output = denoising_loss(
+                self.animator,
+                batch.latents,
+                batch.conditioning,
+                batch.face_mask,
+                self._config,
+                generator,
+            )
+        return Measured(loss=output.loss, sums=_by_sigma(output.sigma, output.per_clip))
+
+
+class AnimatorTask:
+    """What the shared loop needs to train an animator."""
+
+    def __init__(self, config: AnimatorTrainingConfig, table: ConditionsTable) -> None:
+        torch.manual_seed(config.loop.seed)
+        animator = load_initial_animator(config)
+        select_trainable(animator, config.trainable)
+        self._config = config
+        self.objective = AnimatorObjective(animator, config.loss, config.scale.precision)
+        self._batches = AnimatorBatches(
+            table,
+            config.window,
+            seed=config.loop.seed,
+            reference_noise=config.reference_noise,
+        )
+
+    def make_batch(self, positions: range) -> AnimatorBatch:
+        """Return the batch of these items, on the CPU."""
+        return self._batches.make(positions)
+
+    def to_device(self, batch: AnimatorBatch, device: torch.device) -> AnimatorBatch:
+        """Move a batch."""
+        return batch.to(device)
+
+    def evaluate(self) -> dict[str, float]:
+        """Return nothing: animators are judged by animaray.evaluation on held-out clips."""
+        return {}
+
+    def export(self, folder: Path) -> None:
+        """Write the animator's weights folder, with the aligner beside it."""
+        self.objective.animator.save_pretrained(folder)
+        write_json_atomic(folder / "perception.json", {"profile": self._config.animator.profile})
+        if self._config.aligner_weights is not None:
+            aligner = PoseAligner.from_pretrained(Path(self._config.aligner_weights))
+            aligner.save_pretrained(folder / "aligner")
+
+
+def train_animator(
+    config: AnimatorTrainingConfig, progress: StageProgress | None = None
+) -> TrainResult:
+    """Train the animator on Ray Train workers; the same configuration again resumes.
+
+    Args:
+        config: What to train; recipes are in animaray.training.recipes.
+        progress: Row to advance; None shows an own row.
+
+    Raises:
+        DatasetError: The dataset was not encoded for this animator.
+        RunError: The run folder belongs to another configuration, or training failed.
+        MachineError: The Ray session is too small.
+    """
+    open_table(config)  # refuse before any worker starts
+    return launch(train_animator_worker, config, progress)
+
+
+def train_animator_worker(
+    config: AnimatorTrainingConfig,
+    folder: RunFolder,
+    topology: Topology,
+    report: Callable[[dict[str, Any], Checkpoint | None], None] | None,
+) -> None:
+    """Train on one worker."""
+    task = AnimatorTask(config, open_table(config))
+    settings = LoopSettings(optimizer=config.optimizer, loop=config.loop, scale=config.scale)
+    run_training(task, settings, folder, topology, report)
+
+
+def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
+    """Open the conditions table that fits the animator.
+
+    Raises:
+        DatasetError: There is none, or it was encoded for other sizes.
+    """
+    table = open_conditions(Path(config.data_dir), config.encoder_id)
+    clip = table.load(table.clip_ids[0])
+    animator = config.animator
+    found = {
+        "width_px": clip.width_px,
+        "height_px": clip.height_px,
+        "latent_channels": clip.latents.shape[1],
+        "identity_dim": len(clip.identity_embedding),
+        "image_embedding_dim": clip.image_embeddings.shape[1],
+    }
+    wrong = [
+        f"{name} {value} (the animator needs {getattr(animator, name)})"
+        for name, value in found.items()
+        if value != getattr(animator, name)
+    ]
+    if wrong:
+        raise DatasetError(
+            f"The encoded clips of {config.data_dir} do not fit the animator: {', '.join(wrong)}.",
+            fix="Encode the dataset for this animator, or name another encoder_id.",
+        )
+    return table
+
+
+def load_initial_animator(config: AnimatorTrainingConfig) -> Animator:
+    """Return the animator to start from, in training mode.
+
+    Raises:
+        ConfigError: `init_from` has another architecture.
+        WeightsError: `init_from` is missing or damaged.
+    """
+    if config.init_from is None:
+        return Animator(config.animator).train()
+    folder = Path(config.init_from)
+    if not folder.is_dir():
+        folder = resolve_weights(config.init_from)
+    animator = Animator.from_pretrained(folder)
+    if animator.config != config.animator:
+        raise ConfigError(
+            f"The weights of init_from ({config.init_from}) have another architecture than "
+            "the `animator` settings.",
+            fix="Use the recipe's animator, or start fresh with init_from=null.",
+        )
+    return animator.train()
+
+
+def select_trainable(animator: Animator, trainable: Literal["all", "published"]) -> None:
+    """Freeze what the published training freezes: the U-Net but for its attentions."""
+    for name, weight in animator.unet.named_parameters():
+        weight.requires_grad_(trainable == "all" or "attentions" in name)
+
+
+def _by_sigma(
+    sigma: torch.Tensor, per_clip: torch.Tensor
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return the loss summed within decades of the noise level, and how many items each got."""
+    bins = {"low": (0.0, 0.3), "middle": (0.3, 3.0), "high": (3.0, float("inf"))}
+    sums = {}
+    for name, (least, most) in bins.items():
+        inside = ((sigma >= least) & (sigma < most)).float()
+        sums[f"loss_sigma_{name}"] = ((per_clip.detach() * inside).sum(), inside.sum())
+    return sums

@@ -1,0 +1,205 @@
+"""Turn rows of the conditions table into tensors for the animator."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from animaray.datasets.conditions import ClipConditions, ConditionsTable
+from animaray.models.diffusion.loss import face_mask_from_boxes
+from animaray.models.networks.conditioning import Conditioning
+from animaray.models.pose.drawing import draw_pose
+from animaray.platform.errors import ConfigError, DatasetError
+from animaray.training.batch_order import Window, WindowConfig, plan_window
+
+_CACHE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimatorBatch:
+    """Windows of clips, ready for the loss."""
+
+    latents: Float[Tensor, "batch frames channels h w"]
+    face_mask: Float[Tensor, "batch frames 1 h w"]
+    """1 inside a known face box, else 0."""
+    conditioning: Conditioning
+
+    def to(self, device: torch.device) -> "AnimatorBatch":
+        """Return a copy on another device."""
+        return AnimatorBatch(
+            latents=self.latents.to(device),
+            face_mask=self.face_mask.to(device),
+            conditioning=self.conditioning.to(device),
+        )
+
+    def take_first(self, count: int) -> "AnimatorBatch":
+        """Return the first windows of the batch."""
+        return collate([self.take(index) for index in range(count)])
+
+    def take(self, index: int) -> "AnimatorBatch":
+        """Return one window as a batch of one."""
+        part, one = self.conditioning, slice(index, index + 1)
+        pose = part.reference_pose_image
+        return AnimatorBatch(
+            latents=self.latents[one],
+            face_mask=self.face_mask[one],
+            conditioning=Conditioning(
+                reference_latents=part.reference_latents[one],
+                image_embedding=part.image_embedding[one],
+                identity_embedding=part.identity_embedding[one],
+                pose_images=part.pose_images[one],
+                reference_pose_image=None if pose is None else pose[one],
+            ),
+        )
+
+
+class AnimatorBatches:
+    """Batches by item number; the same number always gives the same batch."""
+
+    def __init__(
+        self, table: ConditionsTable, window: WindowConfig, *, seed: int, reference_noise: float
+    ) -> None:
+        """Select the clips that are long enough.
+
+        Args:
+            table: Encoded clips.
+            window: Shape of the windows.
+            seed: Seed of the run.
+            reference_noise: Standard deviation of noise on the reference latents, so that the
+                model does not take the reference for exact.
+
+        Raises:
+            DatasetError: No clip is as long as a window.
+        """
+        self._table = table
+        self._window = window
+        self._seed = seed
+        self._reference_noise = reference_noise
+        lengths = {clip_id: table.num_frames(clip_id) for clip_id in table.clip_ids}
+        self.clip_ids = [clip_id for clip_id in lengths if lengths[clip_id] >= window.num_frames]
+        if not self.clip_ids:
+            raise DatasetError(
+                f"None of {len(lengths)} encoded clips has the {window.num_frames} frames of a "
+                f"training window; the longest has {max(lengths.values(), default=0)}.",
+                fix="Encode at a higher frame rate, or lower window.num_frames.",
+            )
+        self._lengths = np.array([lengths[clip_id] for clip_id in self.clip_ids], dtype=np.int64)
+        self._cache: OrderedDict[tuple[str, bool], ClipConditions] = OrderedDict()
+        self._cached_bytes = 0
+
+    def make(self, positions: range) -> AnimatorBatch:
+        """Return the batch of these items."""
+        return collate([self._item(position) for position in positions])
+
+    def _item(self, position: int) -> AnimatorBatch:
+        window = plan_window(position, self._lengths, self._window, self._seed)
+        clip = self._clip(window)
+        item = make_item(clip, window)
+        if self._reference_noise == 0.0:
+            return item
+        rng = np.random.default_rng([self._seed, position, 7])
+        clean = item.conditioning.reference_latents
+        noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+        return AnimatorBatch(
+            latents=item.latents,
+            face_mask=item.face_mask,
+            conditioning=Conditioning(
+                reference_latents=clean + self._reference_noise * noise,
+                image_embedding=item.conditioning.image_embedding,
+                identity_embedding=item.conditioning.identity_embedding,
+                pose_images=item.conditioning.pose_images,
+                reference_pose_image=item.conditioning.reference_pose_image,
+            ),
+        )
+
+    def _clip(self, window: Window) -> ClipConditions:
+        clip_id = self.clip_ids[window.clip_index]
+        is_mirrored = window.is_mirrored and self._table.has_mirrored(clip_id)
+        key = (clip_id, is_mirrored)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        clip = self._table.load(clip_id, is_mirrored=is_mirrored)
+        self._cache[key] = clip
+        self._cached_bytes += clip.latents.nbytes
+        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+            _, oldest = self._cache.popitem(last=False)
+            self._cached_bytes -= oldest.latents.nbytes
+        return clip
+
+
+def make_item(clip: ClipConditions, window: Window) -> AnimatorBatch:
+    """Return one window of a clip as a batch of one."""
+    frames = list(window.frame_indices)
+    reference = window.reference_index
+    latents = torch.from_numpy(clip.latents[frames].astype(np.float32))
+    identity = (
+        clip.identity_embeddings[reference]
+        if clip.identity_valid[reference]
+        else clip.identity_embedding
+    )
+    pictures = draw_pose_images(clip, [*frames, reference])
+    conditioning = Conditioning(
+        reference_latents=torch.from_numpy(clip.latents[reference].astype(np.float32))[None],
+        image_embedding=torch.from_numpy(clip.image_embeddings[reference].copy())[None],
+        identity_embedding=torch.from_numpy(identity.copy())[None],
+        pose_images=pictures[None, :-1],
+        reference_pose_image=pictures[-1:],
+    )
+    return AnimatorBatch(
+        latents=latents[None],
+        face_mask=face_mask(clip, frames)[None],
+        conditioning=conditioning,
+    )
+
+
+def draw_pose_images(clip: ClipConditions, frames: list[int]) -> Float[Tensor, "n 3 height width"]:
+    """Draw the pose pictures of some frames, in [-1, 1]."""
+    drawn: list[UInt8[np.ndarray, "height width 3"]] = [
+        draw_pose(
+            clip.keypoints[frame], clip.keypoint_confidence[frame], clip.width_px, clip.height_px
+        )
+        for frame in frames
+    ]
+    pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
+    return pictures.float() / 127.5 - 1.0
+
+
+def face_mask(clip: ClipConditions, frames: list[int]) -> Float[Tensor, "frames 1 h w"]:
+    """Return 1 inside the frame's face box in the latents' resolution.
+
+    Frames whose face is not known get 0 everywhere, which leaves their loss unweighted.
+    """
+    return face_mask_from_boxes(
+        torch.from_numpy(clip.face_boxes[frames]),
+        torch.from_numpy(clip.face_box_valid[frames]),
+        (clip.width_px, clip.height_px),
+        (clip.latents.shape[2], clip.latents.shape[3]),
+    )
+
+
+def collate(items: list[AnimatorBatch]) -> AnimatorBatch:
+    """Concatenate batches.
+
+    Raises:
+        ConfigError: Items have different sizes.
+    """
+    shapes = {tuple(item.latents.shape[1:]) for item in items}
+    if len(shapes) > 1:
+        raise ConfigError(f"All windows of a batch must have one shape, got {sorted(shapes)}.")
+    parts = [item.conditioning for item in items]
+    poses = [part.reference_pose_image for part in parts]
+    return AnimatorBatch(
+        latents=torch.cat([item.latents for item in items]),
+        face_mask=torch.cat([item.face_mask for item in items]),
+        conditioning=Conditioning(
+            reference_latents=torch.cat([part.reference_latents for part in parts]),
+            image_embedding=torch.cat([part.image_embedding for part in parts]),
+            identity_embedding=torch.cat([part.identity_embedding for part in parts]),
+            pose_images=torch.cat([part.pose_images for part in parts]),
+            reference_pose_image=torch.cat([pose for pose in poses if pose is not None]),
+        ),
+    )

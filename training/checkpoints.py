@@ -1,0 +1,114 @@
+"""Checkpoints that are complete or absent: temporary folder, manifest, rename.
+
+All ranks write into one temporary folder on shared storage; rank 0 then hashes the files, writes
+the manifest last and renames the folder. A folder without a manifest does not exist for us.
+"""
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from animaray.platform.errors import RunError
+from animaray.platform.storage import read_json, sha256_file, sync_folder, write_json_atomic
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint on disk."""
+
+    path: Path
+    step: int
+    """Optimizer steps that it contains."""
+    world_size: int
+    """Workers that wrote it."""
+    strategy: str
+    """Strategy that wrote it: "deepspeed" or "ddp"."""
+
+
+def temporary_folder(checkpoints_dir: Path, step: int) -> Path:
+    """Return where the ranks write checkpoint `step` before it is complete."""
+    return checkpoints_dir / f".step-{step:08d}.tmp"
+
+
+def clear_temporary(checkpoints_dir: Path) -> None:
+    """Remove what a killed run left unfinished."""
+    for path in checkpoints_dir.glob(".step-*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def commit_checkpoint(
+    checkpoints_dir: Path, step: int, *, world_size: int, strategy: str
+) -> Checkpoint:
+    """Make the files that all ranks have written a checkpoint; called by rank 0 alone."""
+    temporary = temporary_folder(checkpoints_dir, step)
+    files = sorted(path for path in temporary.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        digests = list(pool.map(_sync_and_hash, files))
+    manifest = {
+        "step": step,
+        "world_size": world_size,
+        "strategy": strategy,
+        "files": {
+            str(path.relative_to(temporary)): {"size_bytes": path.stat().st_size, "sha256": digest}
+            for path, digest in zip(files, digests, strict=True)
+        },
+    }
+    write_json_atomic(temporary / MANIFEST, manifest)
+    final = checkpoints_dir / f"step-{step:08d}"
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    sync_folder(checkpoints_dir)
+    return Checkpoint(path=final, step=step, world_size=world_size, strategy=strategy)
+
+
+def latest_checkpoint(checkpoints_dir: Path) -> Checkpoint | None:
+    """Return the newest complete checkpoint, or None.
+
+    Raises:
+        RunError: A file that its manifest lists is missing or has another size.
+    """
+    complete = sorted(path.parent for path in checkpoints_dir.glob(f"step-*/{MANIFEST}"))
+    return read_checkpoint(complete[-1]) if complete else None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Return one checkpoint after comparing its files with the manifest by size.
+
+    Raises:
+        RunError: A file that the manifest lists is missing or has another size.
+    """
+    manifest: dict[str, Any] = read_json(path / MANIFEST)
+    for name, facts in manifest["files"].items():
+        file = path / name
+        size = file.stat().st_size if file.exists() else None
+        if size != facts["size_bytes"]:
+            raise RunError(
+                f"Checkpoint {path} is damaged: {name} should have {facts['size_bytes']} bytes, "
+                f"found {size}.",
+                fix=f"Remove the folder {path} to resume from the checkpoint before it.",
+            )
+    return Checkpoint(
+        path=path,
+        step=int(manifest["step"]),
+        world_size=int(manifest["world_size"]),
+        strategy=str(manifest["strategy"]),
+    )
+
+
+def prune_checkpoints(checkpoints_dir: Path, keep: int) -> None:
+    """Delete all but the newest complete checkpoints, manifests first."""
+    complete = sorted(path.parent for path in checkpoints_dir.glob(f"step-*/{MANIFEST}"))
+    for path in complete[:-keep]:
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync_and_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return sha256_file(path)

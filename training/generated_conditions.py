@@ -1,0 +1,183 @@
+"""Encode clips of the generated world straight into a conditions table, without video files.
+
+For pretraining the shipped animator: the pixels go through the same frozen networks as curated
+clips; only the way over H.264 and the filters is left out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from animaray.datasets.conditions import (
+    ClipConditions,
+    commit_conditions,
+    encoded_inputs,
+    mean_identity,
+    place_on_frames,
+    write_conditions,
+)
+from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip_spec
+from animaray.models.clip_encoding import embed_faces, encode_frames
+from animaray.models.frozen.protocols import (
+    FaceDetector,
+    IdentityEmbedder,
+    ImageEncoder,
+    LatentCodec,
+    PoseEstimator,
+)
+from animaray.platform.progress import StageProgress
+
+ENCODER_ID = "generated-world"
+_WORLD_SIZE = (384, 384)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratedEncoders:
+    """The frozen networks of the generated world."""
+
+    codec: LatentCodec
+    image_encoder: ImageEncoder
+    identity_embedder: IdentityEmbedder
+    pose_estimator: PoseEstimator | None
+    """None: keypoints are the truth of the world."""
+    face_detector: FaceDetector | None
+    """None: boxes and landmarks are the truth of the world."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratedClips:
+    """Which clips to render."""
+
+    num_clips: int
+    """How many."""
+    first_seed: int = 1_000_000
+    """Seed of the first; the demo's own clips use small seeds, so that people differ."""
+    num_frames: int = 16
+    """Frames of each."""
+    fps: float = 8.0
+    """Frames per second."""
+    width_px: int = 192
+    """Width of the training frame."""
+    height_px: int = 192
+    """Height of the training frame."""
+    clips_per_shard: int = 25
+    """Clips of one file: what a killed run renders again at most."""
+
+
+def write_generated_conditions(
+    root: Path, clips: GeneratedClips, encoders: GeneratedEncoders, progress: StageProgress
+) -> None:
+    """Render, encode and commit all clips that the dataset folder does not have yet.
+
+    Args:
+        root: Dataset folder; it gets nothing but a conditions table.
+        clips: Which clips.
+        encoders: Frozen networks.
+        progress: Row to advance by clip.
+    """
+    done = encoded_inputs(root, ENCODER_ID)
+    for first in range(0, clips.num_clips, clips.clips_per_shard):
+        last = min(first + clips.clips_per_shard, clips.num_clips)
+        seeds = [clips.first_seed + index for index in range(first, last)]
+        names = [clip_name(seed) for seed in seeds]
+        if not done.issuperset(names):
+            encoded = [encode_generated(seed, clips, encoders) for seed in seeds]
+            rows = [clip for clip in encoded if clip is not None]
+            files = [write_conditions(root, ENCODER_ID, rows)] if rows else []
+            commit_conditions(root, ENCODER_ID, files, names)
+        progress.advance(len(seeds))
+
+
+def clip_name(seed: int) -> str:
+    """Return the clip id of a generated clip."""
+    return f"generated-{seed}"
+
+
+def encode_generated(
+    seed: int, clips: GeneratedClips, encoders: GeneratedEncoders
+) -> ClipConditions | None:
+    """Render one clip and return its conditions, or None if its face is never seen."""
+    spec = sample_clip_spec(
+        seed, num_frames=clips.num_frames, fps=clips.fps, size=_WORLD_SIZE, camera_kind="static"
+    )
+    rendered = render_clip(spec)
+    size = (clips.width_px, clips.height_px)
+    frames = np.stack(
+        [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in rendered.frames_uint8]
+    )
+    scale = np.array(size, dtype=np.float32) / np.array(_WORLD_SIZE, dtype=np.float32)
+    keypoints, confidence = _keypoints(rendered, encoders.pose_estimator)
+    landmarks, boxes, valid = _faces(rendered, encoders.face_detector)
+    if not valid.any():
+        return None
+    faces = np.flatnonzero(valid)
+    embeddings = np.zeros((len(frames), encoders.identity_embedder.embedding_dim), np.float32)
+    embeddings[faces] = embed_faces(
+        rendered.frames_uint8[faces], landmarks[faces], encoders.identity_embedder
+    )
+    encoded = encode_frames(frames, encoders.codec, encoders.image_encoder)
+    face_boxes, face_box_valid = place_on_frames(
+        boxes[faces], faces / clips.fps, np.arange(len(frames)) / clips.fps, max_gap_s=0.5
+    )
+    return ClipConditions(
+        clip_id=clip_name(seed),
+        source_id=clip_name(seed),
+        is_mirrored=False,
+        fps=clips.fps,
+        width_px=clips.width_px,
+        height_px=clips.height_px,
+        latents=encoded.latents,
+        image_embeddings=encoded.image_embeddings,
+        identity_embedding=mean_identity(embeddings[faces]),
+        identity_embeddings=embeddings,
+        identity_valid=valid,
+        keypoints=((keypoints + 0.5) * scale - 0.5).astype(np.float32),
+        keypoint_confidence=confidence,
+        face_boxes=((face_boxes.reshape(-1, 2, 2) + 0.5) * scale - 0.5)
+        .reshape(-1, 4)
+        .astype(np.float32),
+        face_box_valid=face_box_valid,
+    )
+
+
+def _keypoints(
+    rendered: RenderedClip, estimator: PoseEstimator | None
+) -> tuple[Float32[np.ndarray, "frames 18 2"], Float32[np.ndarray, "frames 18"]]:
+    """Return the largest person's keypoints; a frame where nobody is found has confidence 0."""
+    points = np.zeros((len(rendered.frames_uint8), 18, 2), dtype=np.float32)
+    confidence = np.zeros(points.shape[:2], dtype=np.float32)
+    for index, frame in enumerate(rendered.frames_uint8):
+        if estimator is None:
+            person = rendered.truth.frames[index].persons[0]
+            points[index], confidence[index] = person.keypoints, person.keypoint_visible
+        elif people := estimator.estimate(frame):
+            points[index] = people[0].keypoints
+            confidence[index] = people[0].keypoint_confidence
+    return points, confidence
+
+
+def _faces(
+    rendered: RenderedClip, detector: FaceDetector | None
+) -> tuple[
+    Float32[np.ndarray, "frames 5 2"], Float32[np.ndarray, "frames 4"], Bool[np.ndarray, " frames"]
+]:
+    """Return landmarks, boxes and where they are known."""
+    num_frames = len(rendered.frames_uint8)
+    landmarks = np.zeros((num_frames, 5, 2), dtype=np.float32)
+    boxes = np.zeros((num_frames, 4), dtype=np.float32)
+    valid = np.zeros(num_frames, dtype=np.bool_)
+    for index in range(num_frames):
+        frame: UInt8[np.ndarray, "height width 3"] = rendered.frames_uint8[index]
+        if detector is None:
+            person = rendered.truth.frames[index].persons[0]
+            landmarks[index], boxes[index] = person.landmarks, person.face_box
+            valid[index] = person.face_visible
+        else:
+            faces = [face for face in detector.detect(frame) if face.score >= 0.5]
+            if faces:
+                landmarks[index], boxes[index] = faces[0].landmarks, faces[0].box
+                valid[index] = True
+    return landmarks, boxes, valid

@@ -1,0 +1,69 @@
+"""Draw what an animator makes of held-out windows: reference | pose | sample | truth."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from animaray.models.diffusion.sampler import SamplerConfig, sample
+from animaray.models.frozen.protocols import LatentCodec
+from animaray.models.networks.animator import Animator
+from animaray.platform.storage import write_bytes_atomic
+from animaray.training.animator_batches import AnimatorBatch
+
+_SHOWN_FRAMES = 3
+
+
+@torch.no_grad()
+def write_sample_sheet(
+    path: Path, animator: Animator, codec: LatentCodec, batch: AnimatorBatch, config: SamplerConfig
+) -> float:
+    """Write a PNG with one row per window and return the samples' PSNR against the truth.
+
+    The truth is the decoded latents of the clip: the best that any animator could reach.
+
+    Args:
+        path: File to write.
+        animator: In evaluation mode.
+        codec: Codec of the latents.
+        batch: Windows to animate.
+        config: Sampler settings.
+
+    Returns:
+        Peak signal-to-noise ratio over all frames, dB.
+    """
+    rows, errors = [], []
+    for index in range(len(batch.latents)):
+        truth = batch.latents[index]
+        conditioning = batch.take(index).conditioning
+        generator = torch.Generator().manual_seed(index)
+        latents = sample(animator, conditioning, len(truth), config, generator)
+        drawn = _decode(codec, latents.reshape(truth.shape))
+        wanted = _decode(codec, truth)
+        errors.append(np.mean((drawn.astype(np.float64) - wanted) ** 2))
+        shown = np.linspace(0, len(truth) - 1, _SHOWN_FRAMES).astype(int)
+        poses = _to_uint8(conditioning.pose_images[0])
+        cells = [_decode(codec, conditioning.reference_latents)[0]]
+        for frame in shown:
+            cells += [poses[frame], drawn[frame], wanted[frame]]
+        rows.append(np.concatenate(cells, axis=1))
+    sheet = np.concatenate(rows, axis=0)
+    _, png = cv2.imencode(".png", sheet[..., ::-1])
+    write_bytes_atomic(path, png.tobytes())
+    return float(10.0 * np.log10(255.0**2 / max(float(np.mean(errors)), 1e-9)))
+
+
+def _decode(
+    codec: LatentCodec, latents: Float[Tensor, "frames channels h w"]
+) -> UInt8[np.ndarray, "frames height width 3"]:
+    return _to_uint8(codec.decode(latents))
+
+
+def _to_uint8(
+    frames: Float[Tensor, "frames 3 height width"],
+) -> UInt8[np.ndarray, "frames height width 3"]:
+    scaled = ((frames.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round()
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).numpy()
