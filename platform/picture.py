@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from animaray.platform.errors import MediaError
+from animaray.platform.storage import write_bytes_atomic
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _MAX_PIXELS = 50_000_000
@@ -76,3 +77,20 @@ def _flatten(picture: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, picture)
     return np.asarray(picture.convert("RGB")).copy()
+
+
+def write_picture(path: Path | str, frame_uint8: UInt8[np.ndarray, "height width 3"]) -> None:
+    """Write an RGB picture atomically; the suffix chooses PNG or JPEG.
+
+    Raises:
+        MediaError: The suffix is neither .png nor .jpg or .jpeg.
+    """
+    path = Path(path)
+    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower())
+    if kind is None:
+        raise MediaError(
+            f"Expected a .png or .jpg file name, got {path.name}.", reason="not_a_picture"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(frame_uint8).save(buffer, kind, **({"quality": 92} if kind == "JPEG" else {}))
+    write_bytes_atomic(path, buffer.getvalue())

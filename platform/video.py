@@ -3,7 +3,7 @@
 Decoding in this process (own files) and in a bounded child (untrusted files), encoding, pictures.
 """
 
-from animaray.platform.picture import encode_jpeg, read_picture
+from animaray.platform.picture import encode_jpeg, read_picture, write_picture
 from animaray.platform.video_child import ChildFrameStream, decode_in_child, probe_in_child
 from animaray.platform.video_decode import (
     DecodedVideo,
@@ -35,4 +35,5 @@ __all__ = [
     "probe_video",
     "read_picture",
     "write_mp4",
+    "write_picture",
 ]

@@ -5,6 +5,7 @@ warning. Untrusted files go through animaray.platform.video_child, which runs th
 process.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ class FrameSelection:
     """Shrink so that the short side has this many pixels; never enlarges. None keeps the size."""
     max_frames: int | None = None
     """Return at most this many frames; None for all."""
+    every: int = 1
+    """Of the frames that the settings above choose, return each n-th, the first one first."""
 
 
 class TimedFrame(NamedTuple):
@@ -215,7 +218,8 @@ class FrameStream(FrameSource):
         wanted = self._selection.max_frames
         width, height = self._size
         budget = self._limits.max_returned_bytes // (width * height * 3)
-        for returned, (pts_s, frame) in enumerate(self._chosen()):
+        chosen = itertools.islice(self._chosen(), 0, None, self._selection.every)
+        for returned, (pts_s, frame) in enumerate(chosen):
             if returned == wanted:
                 break
             if returned >= budget:

@@ -1,0 +1,81 @@
+"""Give every input file an identity by its content.
+
+Reads: path, root. Adds: uri, file_name, file_bytes, modified_ns, sha256, source_id, input_id.
+Drops: nothing. A file that cannot be read ends as unreadable.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from animaray.platform.errors import ConfigError
+from animaray.platform.storage import content_id, sha256_file
+
+READS = ("path", "root")
+ADDS = ("uri", "file_name", "file_bytes", "modified_ns", "sha256", "source_id", "input_id")
+DROPS: tuple[str, ...] = ()
+
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".flv",
+    ".3gp", ".wmv", ".ogv",
+})  # fmt: skip
+
+
+def list_inputs(input_dir: Path, *, limit: int | None = None) -> list[Path]:
+    """Return every file below a folder that has a video suffix, sorted by path.
+
+    Args:
+        input_dir: Folder of videos; hidden files and folders are left out.
+        limit: Only the first so many; None for all.
+
+    Raises:
+        ConfigError: The folder does not exist or holds no such file.
+    """
+    if not input_dir.is_dir():
+        raise ConfigError(f"Expected a folder of videos at {input_dir}; there is none.")
+    paths = sorted(
+        path
+        for path in input_dir.rglob("*")
+        if path.suffix.lower() in VIDEO_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(input_dir).parts)
+    )
+    if not paths:
+        raise ConfigError(
+            f"{input_dir} holds no file with a video suffix ({' '.join(sorted(VIDEO_SUFFIXES))})."
+        )
+    return paths[:limit]
+
+
+def acquire(row: dict[str, Any]) -> dict[str, Any]:
+    """Hash one file; its ids follow from its bytes (source) and its place (input)."""
+    path, root = Path(row["path"]), Path(row["root"])
+    uri = path.relative_to(root).as_posix()
+    facts: dict[str, Any] = {
+        "uri": uri, "file_name": path.name, "file_bytes": None, "modified_ns": None,
+        "sha256": None, "source_id": content_id("unread", uri),
+        "input_id": content_id("input", uri),
+    }  # fmt: skip
+    try:
+        status = path.stat()
+        digest = sha256_file(path)
+    except OSError as error:
+        state = {"state": "unreadable", "reason": "missing", "detail": str(error)}
+        return {**row, **facts, **state}
+    facts |= {
+        "file_bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+        "sha256": digest,
+        "source_id": content_id("source", digest),
+        "input_id": content_id("input", uri, digest),
+    }
+    return {**row, **facts}
+
+
+def is_unchanged(path: Path, known: Sequence[tuple[int, int]]) -> bool:
+    """Return whether a file has one of the known pairs of size and modification time."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) in known

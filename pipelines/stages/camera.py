@@ -1,0 +1,328 @@
+"""Measure how the camera moves, from background points outside the people.
+
+Reads: media_path, pose_tracks, face_tracks. Adds: camera_scores, camera_path. Drops: nothing.
+Lengths are in units of the picture's short side. Scores: drift (farthest way of a picture corner
+from the clip's start), jump (largest corner step between samples), jitter (99th percentile of the
+corners' second difference), log_zoom (largest |log scale|), roll_deg (largest turn), inlier_share
+(median share of points that move as one), num_points (5th percentile of usable points),
+evidence_share (samples with a fit), look (95th percentile of the mean change of the registered
+background's luminance, of 1).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+
+from animaray.models.frozen.protocols import PointTracker
+from animaray.pipelines.stages.faces import FaceTracks
+from animaray.pipelines.stages.pose import PoseTracks
+from animaray.platform.video import decode_video, probe_video
+
+READS = ("media_path", "pose_tracks", "face_tracks")
+ADDS = ("camera_scores", "camera_path")
+DROPS: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CameraConfig:
+    """How the background is followed."""
+
+    sample_fps: float = 6.0
+    """Samples per second."""
+    short_side_px: int = 384
+    """Size at which points are followed."""
+    window_s: float = 6.0
+    """Points are chosen anew after this time, seconds; windows are chained."""
+    cell_px: int = 16
+    """One point at most is taken from each square of this side."""
+    margin_share: float = 0.05
+    """Border without points, share of the short side: points there hardly move."""
+    min_texture: float = 2e-4
+    """Least eigenvalue of the gradient matrix of a point worth following (luminance in [0, 1])."""
+    person_padding: float = 0.12
+    """People's boxes are widened by this share of their longer side."""
+    noise_multiple: float = 5.0
+    """Inlier tolerance over the tracker's own noise; 3 loses a tripod's points (curation.md)."""
+    tolerance_px: tuple[float, float] = (0.75, 3.0)
+    """Least and largest inlier tolerance, pixels at `short_side_px`."""
+    min_fit_points: int = 8
+    """With fewer usable points a sample has no fit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CameraPath:
+    """The similarity that takes the first sample's background to each sample's."""
+
+    pts_s: Float64[np.ndarray, " samples"]
+    transforms: Float64[np.ndarray, "samples 2 3"]
+    """Pixels of the sampled size; the last fit is held where there is none."""
+    has_fit: Bool[np.ndarray, " samples"]
+    inlier_share: Float64[np.ndarray, " samples"]
+    num_points: Int64[np.ndarray, " samples"]
+    look: Float64[np.ndarray, " samples"]
+    size: tuple[int, int]
+    """Width and height of the sampled frames, pixels."""
+
+
+class CameraStage:
+    """Measure the camera of clips; holds the point tracker."""
+
+    def __init__(self, tracker: PointTracker, config: CameraConfig | None = None) -> None:
+        self._tracker = tracker
+        self._config = config or CameraConfig()
+        self.producer = tracker.name
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Score one clip."""
+        config = self._config
+        info = probe_video(row["media_path"])
+        clip = decode_video(
+            row["media_path"],
+            fps=min(config.sample_fps, info.fps),
+            short_side_px=config.short_side_px,
+        )
+        scale = clip.frames_uint8.shape[2] / info.width
+        boxes = person_boxes_at(clip.pts_s, row["pose_tracks"], row["face_tracks"])
+        padded = [pad_boxes(found * scale, config.person_padding) for found in boxes]
+        path = follow_camera(clip.frames_uint8, clip.pts_s, padded, self._tracker, config)
+        return {**row, "camera_path": path, "camera_scores": score_camera(path)}
+
+
+def follow_camera(
+    frames_uint8: UInt8[np.ndarray, "samples height width 3"],
+    pts_s: Float64[np.ndarray, " samples"],
+    person_boxes: list[Float32[np.ndarray, "persons 4"]],
+    tracker: PointTracker,
+    config: CameraConfig,
+) -> CameraPath:
+    """Chain the background's similarity transforms over windows of a clip.
+
+    Args:
+        frames_uint8: RGB samples.
+        pts_s: Their times, seconds.
+        person_boxes: Per sample, boxes to leave out; pixels of the samples.
+        tracker: Follows points within a window.
+        config: How.
+    """
+    num_samples, height, width = frames_uint8.shape[:3]
+    transforms = np.tile(np.eye(2, 3), (num_samples, 1, 1))
+    has_fit = np.zeros(num_samples, dtype=bool)
+    inlier_share, look = np.zeros(num_samples), np.zeros(num_samples)
+    num_points = np.zeros(num_samples, dtype=np.int64)
+    rate = (num_samples - 1) / max(float(pts_s[-1] - pts_s[0]), 1e-3)
+    length = max(2, round(config.window_s * rate) + 1)
+    masks = [background_mask(boxes, (width, height), config) for boxes in person_boxes]
+    start = 0
+    while start < num_samples:
+        end = min(num_samples, start + length)
+        window = frames_uint8[start:end]
+        fits = _follow_window(window, masks[start:end], tracker, config)
+        for offset, fit in enumerate(fits):
+            index = start + offset
+            if offset == 0 and start > 0:
+                continue  # already fitted as the last sample of the window before
+            num_points[index] = fit.num_points
+            has_fit[index] = fit.transform is not None
+            if fit.transform is not None:
+                transforms[index] = chain(fit.transform, transforms[start])
+                inlier_share[index] = fit.inlier_share
+                look[index] = background_change(
+                    (window[0], masks[start]), (window[offset], masks[index]), fit.transform
+                )
+            elif index > 0:
+                transforms[index] = transforms[index - 1]
+        if end == num_samples:
+            break
+        start = end - 1
+    return CameraPath(
+        pts_s=pts_s,
+        transforms=transforms,
+        has_fit=has_fit,
+        inlier_share=inlier_share,
+        num_points=num_points,
+        look=look,
+        size=(width, height),
+    )
+
+
+def score_camera(path: CameraPath) -> dict[str, Any]:
+    """Score a camera path; unit and meaning in the module's docstring."""
+    width, height = path.size
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=np.float64)
+    linear, offset = path.transforms[:, :, :2], path.transforms[:, :, 2]
+    places = (np.einsum("sij,kj->ski", linear, corners) + offset[:, None]) / min(width, height)
+    drift = np.linalg.norm(places - places[0], axis=2).max(axis=1)
+    steps = np.linalg.norm(np.diff(places, axis=0), axis=2)
+    bends = np.linalg.norm(np.diff(places, n=2, axis=0), axis=2)
+    scale = np.sqrt(np.abs(np.linalg.det(linear)))
+    roll = np.unwrap(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
+    fitted = path.has_fit[1:]
+    return {
+        "camera_drift": float(drift.max()),
+        "camera_jump": float(steps.max(initial=0.0)),
+        "camera_jitter": float(np.percentile(bends.max(axis=1), 99)) if len(bends) else 0.0,
+        "camera_log_zoom": float(np.abs(np.log(scale)).max()),
+        "camera_roll_deg": float(np.degrees(np.abs(roll - roll[0]).max())),
+        "camera_inlier_share": float(np.median(path.inlier_share[1:])) if len(fitted) else 0.0,
+        "camera_num_points": float(np.percentile(path.num_points[1:], 5)) if len(fitted) else 0.0,
+        "camera_evidence_share": float(fitted.mean()) if len(fitted) else 0.0,
+        "camera_look": float(np.percentile(path.look[1:], 95)) if len(fitted) else 0.0,
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fit:
+    """One sample against its window's start."""
+
+    transform: Float64[np.ndarray, "2 3"] | None
+    inlier_share: float
+    num_points: int
+
+
+def _follow_window(
+    frames_uint8: UInt8[np.ndarray, "samples height width 3"],
+    masks: list[Bool[np.ndarray, "height width"]],
+    tracker: PointTracker,
+    config: CameraConfig,
+) -> list[_Fit]:
+    points = choose_points(frames_uint8[0], masks[0], config)
+    first = _Fit(transform=np.eye(2, 3), inlier_share=1.0, num_points=len(points))
+    if len(points) < config.min_fit_points:
+        nothing = _Fit(transform=None, inlier_share=0.0, num_points=len(points))
+        return [first, *([nothing] * (len(frames_uint8) - 1))]
+    tracks, visible = tracker.track(frames_uint8, points)
+    fits = [first]
+    height, width = masks[0].shape
+    for index in range(1, len(frames_uint8)):
+        columns = tracks[index, :, 0].round().astype(int).clip(0, width - 1)
+        rows = tracks[index, :, 1].round().astype(int).clip(0, height - 1)
+        # Where a person has come to stand, the tracker follows the person.
+        usable = visible[index] & masks[index][rows, columns]
+        fits.append(_fit(points[usable], tracks[index][usable], config))
+    return fits
+
+
+def _fit(
+    before: Float32[np.ndarray, "points 2"],
+    after: Float32[np.ndarray, "points 2"],
+    config: CameraConfig,
+) -> _Fit:
+    """Fit a similarity by RANSAC with a tolerance that follows the tracker's noise."""
+    count = len(before)
+    if count < config.min_fit_points:
+        return _Fit(transform=None, inlier_share=0.0, num_points=count)
+    low, high = config.tolerance_px
+    rough, _ = cv2.estimateAffinePartial2D(before, after, method=cv2.LMEDS)
+    if rough is None:
+        return _Fit(transform=None, inlier_share=0.0, num_points=count)
+    residual = np.linalg.norm(before @ rough[:, :2].T + rough[:, 2] - after, axis=1)
+    tolerance = float(np.clip(config.noise_multiple * np.median(residual), low, high))
+    transform, _ = cv2.estimateAffinePartial2D(
+        before, after, method=cv2.RANSAC, ransacReprojThreshold=tolerance, confidence=0.999
+    )
+    if transform is None:
+        return _Fit(transform=None, inlier_share=0.0, num_points=count)
+    residual = np.linalg.norm(before @ transform[:, :2].T + transform[:, 2] - after, axis=1)
+    return _Fit(
+        transform=transform, inlier_share=float((residual <= tolerance).mean()), num_points=count
+    )
+
+
+def choose_points(
+    frame: UInt8[np.ndarray, "height width 3"],
+    mask: Bool[np.ndarray, "height width"],
+    config: CameraConfig,
+) -> Float32[np.ndarray, "points 2"]:
+    """Return the most textured point of each cell of the background, pixels."""
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255.0
+    texture = cv2.cornerMinEigenVal(grey, blockSize=5, ksize=3)
+    texture[~mask] = 0.0
+    cell = config.cell_px
+    rows, columns = (side // cell for side in texture.shape)
+    cells = texture[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell)
+    cells = cells.transpose(0, 2, 1, 3).reshape(rows * columns, cell * cell)
+    best = cells.argmax(axis=1)
+    good = cells[np.arange(len(cells)), best] >= config.min_texture
+    index = np.flatnonzero(good)
+    y = (index // columns) * cell + best[good] // cell
+    x = (index % columns) * cell + best[good] % cell
+    return np.stack([x, y], axis=1).astype(np.float32)
+
+
+def background_mask(
+    person_boxes: Float32[np.ndarray, "persons 4"], size: tuple[int, int], config: CameraConfig
+) -> Bool[np.ndarray, "height width"]:
+    """Return where the picture shows background, its border left out."""
+    width, height = size
+    margin = round(config.margin_share * min(size))
+    mask = np.zeros((height, width), dtype=bool)
+    mask[margin : height - margin, margin : width - margin] = True
+    for box in person_boxes:
+        left, top = np.floor(box[:2]).astype(int).clip(0)
+        right, bottom = np.ceil(box[2:]).astype(int).clip(0)
+        mask[top:bottom, left:right] = False
+    return mask
+
+
+def background_change(
+    first: tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]],
+    second: tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]],
+    transform: Float64[np.ndarray, "2 3"],
+) -> float:
+    """Return the mean change of luminance (of 1) where both samples show background."""
+    height, width = first[1].shape
+    options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP}
+    back = cv2.warpAffine(second[0], transform, (width, height), **options)
+    seen = cv2.warpAffine(second[1].astype(np.uint8), transform, (width, height), **options)
+    mask = first[1] & (seen > 0)
+    if not mask.any():
+        return 0.0
+    one, two = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first[0], back))
+    return float(cv2.absdiff(one, two)[mask].mean()) / 255.0
+
+
+def chain(
+    after: Float64[np.ndarray, "2 3"], before: Float64[np.ndarray, "2 3"]
+) -> Float64[np.ndarray, "2 3"]:
+    """Return the transform that applies `before`, then `after`."""
+    linear = after[:, :2] @ before[:, :2]
+    offset = after[:, :2] @ before[:, 2] + after[:, 2]
+    return np.concatenate([linear, offset[:, None]], axis=1)
+
+
+def person_boxes_at(
+    pts_s: Float64[np.ndarray, " samples"], poses: PoseTracks, faces: FaceTracks
+) -> list[Float32[np.ndarray, "persons 4"]]:
+    """Return, per sample, boxes of everyone seen in the nearest poses and of the main face.
+
+    A body is wider than its keypoints' box around the face: the face's box is stretched to a
+    head with shoulders.
+    """
+    boxes = []
+    face_times = poses.pts_s[0] + np.interp(
+        faces.frame_index, poses.frame_index, poses.pts_s - poses.pts_s[0]
+    )
+    for time_s in pts_s:
+        found = [poses.person_boxes[i] for i in np.argsort(np.abs(poses.pts_s - time_s))[:3]]
+        valid = np.flatnonzero(faces.valid)
+        if len(valid):
+            nearest = valid[np.abs(face_times[valid] - time_s).argmin()]
+            left, top, right, bottom = faces.boxes[nearest]
+            wide, tall = right - left, bottom - top
+            stretched = [left - wide, top - 0.6 * tall, right + wide, bottom + 2.0 * tall]
+            found.append(np.array([stretched], dtype=np.float32))
+        boxes.append(np.concatenate(found).astype(np.float32).reshape(-1, 4))
+    return boxes
+
+
+def pad_boxes(
+    boxes: Float32[np.ndarray, "persons 4"], share: float
+) -> Float32[np.ndarray, "persons 4"]:
+    """Widen boxes on all sides by a share of their longer side."""
+    longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
+    return np.concatenate(
+        [boxes[:, :2] - share * longer, boxes[:, 2:] + share * longer], axis=1
+    ).astype(np.float32)

@@ -1,0 +1,78 @@
+"""Cut shots into clips of one to twenty seconds.
+
+Reads: source_id, sha256, shots. Adds: clip_id, clip_start_s, clip_end_s, start_pts_90k,
+end_pts_90k, splitter, clip_index, num_clips. Drops: shots, hashes, motion_signature. One row
+becomes one row per clip; a source without a long enough shot keeps one row without a clip and
+ends as dropped.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from animaray.platform.storage import content_id
+
+READS = ("source_id", "sha256", "shots")
+ADDS = (
+    "clip_id", "clip_start_s", "clip_end_s", "start_pts_90k", "end_pts_90k", "splitter",
+    "clip_index", "num_clips",
+)  # fmt: skip
+DROPS = ("shots", "hashes", "motion_signature")
+
+SPLITTER = "adaptive+content+mix/1"
+"""Part of every clip id: a splitter that cuts elsewhere makes other clips."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipsConfig:
+    """How long clips are."""
+
+    min_clip_s: float = 1.0
+    """Shorter spans are no clip, seconds."""
+    max_clip_s: float = 20.0
+    """Longer shots are split evenly, seconds."""
+    trim_s: float = 0.5
+    """Cut away beside a cut, fade or dissolve, seconds; a video's own ends stay."""
+    max_clips_per_source: int = 200
+    """Clips beyond this many are not made."""
+
+
+def split_clips(row: dict[str, Any], config: ClipsConfig) -> list[dict[str, Any]]:
+    """Return one row per clip of a source."""
+    spans = [span for shot in row["shots"] for span in clip_spans(shot, config)]
+    spans = spans[: config.max_clips_per_source]
+    kept = {name: value for name, value in row.items() if name not in DROPS}
+    if not spans:
+        longest_s = max((shot["end_s"] - shot["start_s"] for shot in row["shots"]), default=0.0)
+        empty: dict[str, Any] = {**dict.fromkeys(ADDS), "num_clips": 0, "clip_index": 0}
+        detail = f"longest shot {longest_s:.2f} s, after trimming under {config.min_clip_s:g} s"
+        return [{**kept, **empty, "state": "dropped", "reason": "too_short", "detail": detail}]
+    rows = []
+    for index, (start_s, end_s) in enumerate(spans):
+        start_pts, end_pts = round(start_s * 90_000), round(end_s * 90_000)
+        rows.append(
+            {
+                **kept,
+                "clip_id": content_id("clip", row["sha256"], start_pts, end_pts, SPLITTER),
+                "clip_start_s": start_s,
+                "clip_end_s": end_s,
+                "start_pts_90k": start_pts,
+                "end_pts_90k": end_pts,
+                "splitter": SPLITTER,
+                "clip_index": index,
+                "num_clips": len(spans),
+            }
+        )
+    return rows
+
+
+def clip_spans(shot: dict[str, Any], config: ClipsConfig) -> list[tuple[float, float]]:
+    """Return the spans of the clips of one shot: start and end in seconds, end exclusive."""
+    start_s = shot["start_s"] + (config.trim_s if shot["cut_before"] else 0.0)
+    end_s = shot["end_s"] - (config.trim_s if shot["cut_after"] else 0.0)
+    length_s = end_s - start_s
+    if length_s < config.min_clip_s - 1e-6:
+        return []
+    pieces = max(1, math.ceil((length_s - 1e-6) / config.max_clip_s))
+    piece_s = length_s / pieces
+    return [(start_s + i * piece_s, start_s + (i + 1) * piece_s) for i in range(pieces)]

@@ -1,0 +1,145 @@
+"""Write a clip's video, preview and poster into the staging folder.
+
+Reads: path, clip_id, clip_start_s, clip_end_s, frame_rate_fps, is_variable_fps, staging_dir.
+Adds: media_path, preview_path, poster_path, clip_width, clip_height, clip_fps, clip_num_frames,
+clip_duration_s, clip_damaged_share. Drops: nothing.
+This is the only full-size decoding of the untrusted source. Every later stage looks at the file
+written here, so what is measured is what is stored, frame by frame.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from animaray.platform.errors import MediaError
+from animaray.platform.storage import write_bytes_atomic
+from animaray.platform.video import (
+    ChildFrameStream,
+    DecodeLimits,
+    FrameSelection,
+    Mp4Writer,
+    encode_jpeg,
+    encode_mp4,
+)
+
+READS = (
+    "path", "clip_id", "clip_start_s", "clip_end_s", "frame_rate_fps", "is_variable_fps",
+    "staging_dir",
+)  # fmt: skip
+ADDS = (
+    "media_path", "preview_path", "poster_path", "clip_width", "clip_height", "clip_fps",
+    "clip_num_frames", "clip_duration_s", "clip_damaged_share",
+)  # fmt: skip
+DROPS: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodeConfig:
+    """How clips are stored."""
+
+    max_short_side_px: int = 1080
+    """Larger pictures are shrunk to this short side."""
+    crf: int = 17
+    """Quality of the stored clip: 17 is visually lossless."""
+    gop: int = 30
+    """Most frames between key frames: what a random window has to decode."""
+    preset: str = "veryfast"
+    """Speed setting of x264."""
+    preview_s: float = 4.0
+    """Length of the preview, seconds from the clip's middle."""
+    preview_short_side_px: int = 192
+    """Size of the preview."""
+    poster_short_side_px: int = 320
+    """Size of the poster."""
+
+
+class _Preview:
+    """Collect the small frames around the middle of a clip, and its middle frame."""
+
+    def __init__(self, config: EncodeConfig, fps: float, num_frames_expected: int) -> None:
+        self._config = config
+        half = round(config.preview_s * fps / 2)
+        middle = num_frames_expected // 2
+        self._wanted = range(max(0, middle - half), middle + half)
+        self._middle = middle
+        self.frames: list[UInt8[np.ndarray, "height width 3"]] = []
+        self.poster: UInt8[np.ndarray, "height width 3"] | None = None
+
+    def add(self, index: int, frame: UInt8[np.ndarray, "height width 3"]) -> None:
+        if index in self._wanted:
+            self.frames.append(shrink(frame, self._config.preview_short_side_px))
+        if index <= self._middle and (self.poster is None or index == self._middle):
+            self.poster = shrink(frame, self._config.poster_short_side_px)
+
+
+def encode_clip(row: dict[str, Any], config: EncodeConfig, limits: DecodeLimits) -> dict[str, Any]:
+    """Decode one clip of the source in a child process and write its three files.
+
+    Raises:
+        MediaError: The span holds fewer than two frames.
+    """
+    staging = Path(row["staging_dir"])
+    staging.mkdir(parents=True, exist_ok=True)
+    stem = staging / row["clip_id"]
+    media, preview, poster = (stem.with_suffix(suffix) for suffix in (".mp4", ".small.mp4", ".jpg"))
+    fps = row["frame_rate_fps"]
+    selection = FrameSelection(
+        start_s=row["clip_start_s"],
+        end_s=row["clip_end_s"],
+        short_side_px=config.max_short_side_px,
+    )
+    small = _Preview(config, fps, round((row["clip_end_s"] - row["clip_start_s"]) * fps))
+    times: list[float] = []
+    size = (0, 0)
+    partial = stem.with_suffix(".part.mp4")
+    with (
+        ChildFrameStream(row["path"], limits, selection) as frames,
+        Mp4Writer(partial, fps, crf=config.crf, gop=config.gop, preset=config.preset) as writer,
+    ):
+        for pts_s, frame in frames:
+            # A constant rate gets exact steps; a variable one keeps its own time stamps.
+            writer.add(frame, pts_s if row["is_variable_fps"] else len(times) / fps)
+            small.add(len(times), frame)
+            size = (frame.shape[1], frame.shape[0])
+            times.append(pts_s)
+    if len(times) < 2 or small.poster is None:
+        partial.unlink(missing_ok=True)
+        raise MediaError(
+            f"{row['file_name']} gives {len(times)} frames between {row['clip_start_s']:.2f} s and "
+            f"{row['clip_end_s']:.2f} s, expected at least 2.",
+            reason="broken",
+        )
+    partial.replace(media)
+    write_bytes_atomic(poster, encode_jpeg(small.poster))
+    clip = np.stack(small.frames or [small.poster])
+    write_bytes_atomic(preview, encode_mp4(clip, fps, crf=28, gop=250))
+    duration_s = times[-1] - times[0] + (times[-1] - times[0]) / (len(times) - 1)
+    return {
+        **row,
+        "media_path": str(media),
+        "preview_path": str(preview),
+        "poster_path": str(poster),
+        # Odd sides were padded by one pixel.
+        "clip_width": size[0] + size[0] % 2,
+        "clip_height": size[1] + size[1] % 2,
+        "clip_fps": fps,
+        "clip_num_frames": len(times),
+        "clip_duration_s": duration_s,
+        "clip_damaged_share": frames.num_corrupt / len(times),
+    }
+
+
+def shrink(
+    frame: UInt8[np.ndarray, "height width 3"], short_side_px: int
+) -> UInt8[np.ndarray, "small_height small_width 3"]:
+    """Return a frame averaged down to a short side in pixels; never enlarged."""
+    height, width = frame.shape[:2]
+    scale = short_side_px / min(height, width)
+    if scale >= 1.0:
+        return frame
+    size = (max(2, round(width * scale)), max(2, round(height * scale)))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,191 @@
+"""Estimate the main person's keypoints and count people, at up to a given rate.
+
+Reads: media_path, clip_fps, clip_num_frames. Adds: pose_scores, pose_tracks. Drops: nothing.
+Scores: coverage (mean number of the 18 keypoints seen), missing_share_literal and
+missing_share_strict (share of frames with more than 70 % of the keypoints missing, and with less
+than 70 % seen), found_share, single_share (frames without a second person of half the height),
+framing (full, half, close or none), jitter (share of the motion that is back and forth from one
+pose to the next).
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt8
+
+from animaray.models.frozen.protocols import PersonPose, PoseEstimator
+from animaray.platform.video import FrameSelection, FrameStream
+
+READS = ("media_path", "clip_fps", "clip_num_frames")
+ADDS = ("pose_scores", "pose_tracks")
+DROPS: tuple[str, ...] = ()
+
+NUM_KEYPOINTS = 18
+MIN_CONFIDENCE = 0.3
+"""A keypoint counts as seen from this confidence on, as in the published pipeline."""
+LITERAL_MIN_SEEN = 6
+"""Reading L of "lack more than 70 %": 5 or fewer of 18 seen fails."""
+STRICT_MIN_SEEN = 13
+"""Reading S: fewer than 70 % of 18 seen fails."""
+
+_HIPS, _KNEES_AND_ANKLES = [8, 11], [9, 10, 12, 13]
+_SECOND_PERSON_HEIGHT = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoseConfig:
+    """How densely poses are estimated."""
+
+    max_fps: float = 12.5
+    """Poses per second; a faster clip is looked at on every k-th frame."""
+    short_side_px: int = 640
+    """Frames are shrunk to this for the estimator; keypoints are those of the clip's frames."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoseTracks:
+    """What was estimated on each looked-at frame; confidence 0 where nobody was found."""
+
+    pts_s: Float64[np.ndarray, " poses"]
+    frame_index: Int64[np.ndarray, " poses"]
+    keypoints: Float32[np.ndarray, "poses 18 2"]
+    keypoint_confidence: Float32[np.ndarray, "poses 18"]
+    num_persons: Int64[np.ndarray, " poses"]
+    """People of at least half the main person's height."""
+    person_boxes: tuple[Float32[np.ndarray, "persons 4"], ...]
+    """Boxes around everyone's keypoints, for masking the background; pixels."""
+
+
+class PoseStage:
+    """Estimate poses of clips; holds the network."""
+
+    def __init__(self, estimator: PoseEstimator, config: PoseConfig | None = None) -> None:
+        self._estimator = estimator
+        self._config = config or PoseConfig()
+        self.producer = estimator.name
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Estimate and score one clip."""
+        tracks = self._track(row["media_path"], row["clip_fps"])
+        return {**row, "pose_tracks": tracks, "pose_scores": score_poses(tracks)}
+
+    def _track(self, path: str, fps: float) -> PoseTracks:
+        step = max(1, int(np.ceil(fps / self._config.max_fps - 1e-6)))
+        selection = FrameSelection(every=step, short_side_px=self._config.short_side_px)
+        times, keypoints, confidence, counts, boxes = [], [], [], [], []
+        previous: PersonPose | None = None
+        with FrameStream(path, selection) as frames:
+            full = min(frames.info.width, frames.info.height)
+            scale = full / min(full, self._config.short_side_px)
+            for pts_s, frame in frames:
+                people = self._estimate(frame, scale)
+                main = main_person(people, previous)
+                previous = main or previous
+                times.append(pts_s)
+                keypoints.append(
+                    np.zeros((NUM_KEYPOINTS, 2), np.float32) if main is None else main.keypoints
+                )
+                confidence.append(
+                    np.zeros(NUM_KEYPOINTS, np.float32)
+                    if main is None
+                    else main.keypoint_confidence
+                )
+                counts.append(0 if main is None else _count_comparable(people, main))
+                boxes.append(np.array([person_box(p) for p in people], np.float32).reshape(-1, 4))
+        pts = np.array(times)
+        return PoseTracks(
+            pts_s=pts - pts[0],
+            frame_index=np.arange(len(pts), dtype=np.int64) * step,
+            keypoints=np.stack(keypoints),
+            keypoint_confidence=np.stack(confidence),
+            num_persons=np.array(counts, dtype=np.int64),
+            person_boxes=tuple(boxes),
+        )
+
+    def _estimate(
+        self, frame: UInt8[np.ndarray, "height width 3"], scale: float
+    ) -> list[PersonPose]:
+        """Return people with at least two seen keypoints, in pixels of the full frame."""
+        return [
+            PersonPose(
+                # Pixel centres of the small frame in the full one.
+                keypoints=((person.keypoints + 0.5) * scale - 0.5).astype(np.float32),
+                keypoint_confidence=person.keypoint_confidence,
+            )
+            for person in self._estimator.estimate(frame)
+            if (person.keypoint_confidence >= MIN_CONFIDENCE).sum() >= 2
+        ]
+
+
+def score_poses(tracks: PoseTracks) -> dict[str, Any]:
+    """Score the poses of one clip; unit and meaning in the module's docstring."""
+    seen = tracks.keypoint_confidence >= MIN_CONFIDENCE
+    count = seen.sum(axis=1)
+    found = count > 0
+    return {
+        "pose_coverage": float(count.mean()),
+        "pose_missing_share_literal": float((count < LITERAL_MIN_SEEN).mean()),
+        "pose_missing_share_strict": float((count < STRICT_MIN_SEEN).mean()),
+        "pose_single_share": float((tracks.num_persons[found] == 1).mean()) if found.any() else 0.0,
+        "pose_found_share": float(found.mean()),
+        "pose_framing": _framing(seen),
+        "pose_jitter": _jitter(tracks, seen),
+    }
+
+
+def main_person(people: list[PersonPose], previous: PersonPose | None) -> PersonPose | None:
+    """Return the person to follow: the largest, or a nearly as large one where the last one was."""
+    if not people:
+        return None
+    if previous is None:
+        return max(people, key=person_height)
+    tallest = max(person_height(person) for person in people)
+    big = [person for person in people if person_height(person) >= 0.6 * tallest]
+    before = person_box(previous)
+    return min(big, key=lambda person: float(np.linalg.norm(person_box(person) - before)))
+
+
+def person_box(person: PersonPose) -> Float32[np.ndarray, " 4"]:
+    """Return the box around the seen keypoints: left, top, right, bottom, pixels."""
+    points = person.keypoints[person.keypoint_confidence >= MIN_CONFIDENCE]
+    return np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float32)
+
+
+def person_height(person: PersonPose) -> float:
+    """Return the longer side of the box around the seen keypoints, pixels."""
+    left, top, right, bottom = person_box(person)
+    return float(max(right - left, bottom - top))
+
+
+def _count_comparable(people: list[PersonPose], main: PersonPose) -> int:
+    smallest = _SECOND_PERSON_HEIGHT * person_height(main)
+    return sum(person is main or person_height(person) >= smallest for person in people)
+
+
+def _framing(seen: np.ndarray) -> str:
+    """Return what most frames show: full (legs), half (hips), close (above), none."""
+    kinds = Counter(
+        "none"
+        if not row.any()
+        else "full"
+        if row[_KNEES_AND_ANKLES].sum() >= 3
+        else "half"
+        if row[_HIPS].any()
+        else "close"
+        for row in seen
+    )
+    return kinds.most_common(1)[0][0] if kinds else "none"
+
+
+def _jitter(tracks: PoseTracks, seen: np.ndarray) -> float:
+    """Return the share of motion that reverses within two poses; 0 for steady motion."""
+    if len(seen) < 3:
+        return 0.0
+    steady = seen[:-2] & seen[1:-1] & seen[2:]
+    steps = np.diff(tracks.keypoints.astype(np.float64), axis=0)
+    path = np.linalg.norm(steps[:-1], axis=2) + np.linalg.norm(steps[1:], axis=2)
+    advance = np.linalg.norm(steps[:-1] + steps[1:], axis=2)
+    total = float(path[steady].sum())
+    return float(1.0 - advance[steady].sum() / total) if total > 0 else 0.0

@@ -1,0 +1,211 @@
+"""Find shots: spans of a source without a cut, fade or dissolve; hash the source on the way.
+
+Reads: path. Adds: shots, cut_times_s, num_frames, frame_rate_fps, is_variable_fps, warning,
+num_damaged_frames, hashes, motion_signature. Drops: nothing.
+`shots` holds start_s, end_s, cut_before, cut_after. Cuts are the union of PySceneDetect's adaptive
+and content detectors (hard cuts) and of linear mixes between two pictures (dissolves, fades).
+
+References:
+    PySceneDetect 0.7, detectors AdaptiveDetector and ContentDetector.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float64, UInt8
+from scenedetect import FrameTimecode
+from scenedetect.detectors import AdaptiveDetector, ContentDetector
+
+from animaray.pipelines.stages.duplicates import SignatureBuilder
+from animaray.platform.errors import MediaError
+from animaray.platform.video import ChildFrameStream, DecodeLimits, FrameSelection
+
+READS = ("path",)
+ADDS = (
+    "shots", "cut_times_s", "num_frames", "frame_rate_fps", "is_variable_fps", "warning",
+    "num_damaged_frames", "hashes", "motion_signature",
+)  # fmt: skip
+DROPS: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShotsConfig:
+    """When a change of the picture counts as a cut; calibrated in docs/lab_log.md."""
+
+    short_side_px: int = 144
+    """Size at which frames are compared."""
+    adaptive_ratio: float = 3.5
+    """A hard cut changes the picture this many times more than the frames around it."""
+    min_adaptive_change: float = 10.0
+    """And by at least this much (mean of hue, saturation and value change, of 255)."""
+    content_change: float = 27.0
+    """A change this large is a cut whatever happens around it."""
+    min_mix_change: float = 12.0
+    """A dissolve leads to a picture that differs by this much (mean of 255)."""
+    max_mix_residual: float = 0.04
+    """Share of the change that mixing the two end pictures may leave unexplained."""
+    max_mix_correlation: float = 0.82
+    """The two end pictures of a dissolve correlate less than this; a slow move more."""
+
+
+def find_shots(row: dict[str, Any], config: ShotsConfig, limits: DecodeLimits) -> dict[str, Any]:
+    """Decode one source once, small, and cut it into shots."""
+    detector = _CutDetector(config)
+    signature = SignatureBuilder()
+    pts: list[float] = []
+    selection = FrameSelection(short_side_px=config.short_side_px)
+    try:
+        with ChildFrameStream(row["path"], limits, selection) as frames:
+            for pts_s, frame in frames:
+                pts.append(pts_s)
+                detector.add(frame)
+                signature.add(pts_s, frame)
+    except MediaError as error:
+        facts: dict[str, Any] = dict.fromkeys(ADDS)
+        state = {"state": "unreadable", "reason": error.reason, "detail": error.message}
+        return {**row, **facts, **state}
+    times = np.array(pts)
+    steps = np.diff(times) if len(times) > 1 else np.array([1.0 / (row.get("fps") or 25.0)])
+    step_s = float(np.median(steps))
+    cuts = detector.hard_cuts()
+    mixes = find_mixes(detector.thumbnails(), times, config)
+    shots = split_shots(times, step_s, cuts, mixes)
+    low, high = np.percentile(steps, [5, 95])
+    return {
+        **row,
+        "shots": shots,
+        "cut_times_s": sorted({shot["start_s"] for shot in shots if shot["cut_before"]}),
+        "num_frames": len(times),
+        "frame_rate_fps": 1.0 / step_s,
+        "is_variable_fps": bool(high > low * 1.25),
+        "warning": frames.warning,
+        "num_damaged_frames": frames.num_corrupt,
+        "hashes": signature.hashes(),
+        "motion_signature": signature.motion(),
+    }
+
+
+def split_shots(
+    times_s: Float64[np.ndarray, " frames"],
+    step_s: float,
+    cuts: list[int],
+    mixes: list[tuple[int, int]],
+) -> list[dict[str, Any]]:
+    """Return the spans between cuts; what lies inside a dissolve or fade belongs to none.
+
+    Args:
+        times_s: Time stamp of each frame, seconds.
+        step_s: Time from one frame to the next, seconds.
+        cuts: First frames of new shots.
+        mixes: First and last frame of each dissolve or fade.
+    """
+    num_frames = len(times_s)
+    outside = np.ones(num_frames, dtype=bool)
+    for first, last in mixes:
+        outside[first : last + 1] = False
+    starts = {0, *(cut for cut in cuts if outside[cut] and outside[cut - 1])}
+    borders = np.flatnonzero(np.diff(outside.astype(int))) + 1
+    edges = sorted(starts | {int(border) for border in borders} | {num_frames})
+    shots = []
+    for first, end in itertools.pairwise(edges):
+        if outside[first]:
+            shots.append(
+                {
+                    "start_s": float(times_s[first]),
+                    "end_s": float(times_s[end])
+                    if end < num_frames
+                    else float(times_s[-1]) + step_s,
+                    "cut_before": first > 0,
+                    "cut_after": end < num_frames,
+                }
+            )
+    return shots
+
+
+def find_mixes(
+    thumbnails: UInt8[np.ndarray, "frames height width 3"],
+    times_s: Float64[np.ndarray, " frames"],
+    config: ShotsConfig,
+) -> list[tuple[int, int]]:
+    """Find dissolves and fades: frames that are linear mixes of two different pictures.
+
+    For a window from picture A to picture B each frame F between them is projected on B - A. In a
+    dissolve the share of B grows steadily and almost nothing of F - A is left over; motion, pans
+    and zooms leave much.
+
+    Returns:
+        First and last frame of each dissolve or fade, not overlapping.
+    """
+    num_frames = len(thumbnails)
+    if num_frames < 8:
+        return []
+    pictures = thumbnails.reshape(num_frames, -1).astype(np.float32)
+    rate = (num_frames - 1) / max(float(times_s[-1] - times_s[0]), 1e-3)
+    mixed = np.zeros(num_frames, dtype=bool)
+    for half_s in (0.25, 0.5, 0.75):
+        half = max(3, round(half_s * rate))
+        for centre in range(half, num_frames - half, max(1, half // 4)):
+            window = pictures[centre - half : centre + half + 1]
+            shares = _mix_shares(window, config)
+            if shares is not None:
+                between = (shares > 0.02) & (shares < 0.98)
+                mixed[centre - half : centre + half + 1] |= between
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mixed.astype(int), [0]])))
+    return [(int(first), int(end) - 1) for first, end in edges.reshape(-1, 2)]
+
+
+def _mix_shares(window: np.ndarray, config: ShotsConfig) -> Float64[np.ndarray, " window"] | None:
+    """Return the share of the last picture in each frame, or None when this is no mix."""
+    first, last = window[0], window[-1]
+    change = last - first
+    if float(np.abs(change).mean()) < config.min_mix_change:
+        return None
+    moved = window - first
+    energy = float((change * change).mean())
+    shares = (moved * change).mean(axis=1) / energy
+    steps = np.diff(shares)
+    if steps.min() < -0.05 or steps.max() > 0.4:
+        return None
+    left_over = ((moved - shares[:, None] * change) ** 2).mean(axis=1) / energy
+    if left_over.max() > config.max_mix_residual:
+        return None
+    is_textured = first.std() > 2 and last.std() > 2
+    if is_textured and np.corrcoef(first, last)[0, 1] > config.max_mix_correlation:
+        return None
+    return shares.astype(np.float64)
+
+
+class _CutDetector:
+    """Feed frames to PySceneDetect and keep thumbnails for the search for dissolves."""
+
+    def __init__(self, config: ShotsConfig) -> None:
+        self._detectors = [
+            AdaptiveDetector(
+                adaptive_threshold=config.adaptive_ratio,
+                min_content_val=config.min_adaptive_change,
+                min_scene_len=3,
+            ),
+            ContentDetector(threshold=config.content_change, min_scene_len=3),
+        ]
+        self._cuts: set[int] = set()
+        self._thumbnails: list[UInt8[np.ndarray, "height width 3"]] = []
+
+    def add(self, frame: UInt8[np.ndarray, "height width 3"]) -> None:
+        # Detectors count frames; real times come from the stream, so the rate here is free.
+        now = FrameTimecode(len(self._thumbnails), 25.0)
+        picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        for detector in self._detectors:
+            self._cuts |= {cut.frame_num for cut in detector.process_frame(now, picture)}
+        height, width = frame.shape[:2]
+        scale = 24 / min(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        self._thumbnails.append(cv2.resize(frame, size, interpolation=cv2.INTER_AREA))
+
+    def hard_cuts(self) -> list[int]:
+        return sorted(self._cuts - {0})
+
+    def thumbnails(self) -> UInt8[np.ndarray, "frames height width 3"]:
+        return np.stack(self._thumbnails)
