@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +62,7 @@ class CurationDataset:
         self._groups: dict[str, dict[str, tuple[str, int]]] = {}
 
     @classmethod
-    def open(cls, root: Path | str, *, version: int | None = None) -> Self:
+    def open(cls, root: Path | str, *, version: int | None = None) -> "CurationDataset":
         """Open a dataset folder at a version of its commit log; None for the newest.
 
         Raises:
