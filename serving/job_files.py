@@ -62,9 +62,14 @@ class JobFiles:
         write_bytes_atomic(self.results_dir / name, mp4)
         return name
 
+    def remove_attempt(self, job_id: str, fence: int) -> None:
+        """Remove the result of one attempt, if it got that far."""
+        (self.results_dir / f"{job_id}.{fence}.mp4").unlink(missing_ok=True)
+
     def remove_uploads(self, job_id: str) -> None:
         """Remove a job's uploads."""
-        shutil.rmtree(self.upload_dir(job_id), ignore_errors=True)
+        if _JOB_ID.fullmatch(job_id):
+            shutil.rmtree(self._uploads_dir / job_id, ignore_errors=True)
 
     def remove_results(self, job_id: str, *, keep: str | None = None) -> None:
         """Remove a job's results of all attempts, except the published one if named."""

@@ -82,6 +82,8 @@ class JobResult:
     warnings: list[str] = field(default_factory=list)
     stage_s: dict[str, float] = field(default_factory=dict)
     """Seconds spent per stage."""
+    gpu_peak_memory_bytes: int | None = None
+    """Most GPU memory that was allocated at once; None without a GPU."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """What the mp4 says about its own making."""
 

@@ -59,6 +59,10 @@ class Leases:
             .limit(1)
             .with_for_update(skip_locked=True, of=JOBS)
         )
+        with self._database.reading() as connection:  # the usual case takes no write lock
+            waiting = select(JOBS.c.job_id).where(JOBS.c.state == JobState.QUEUED).limit(1)
+            if connection.execute(waiting).first() is None:
+                return None
         with self._database.writing() as connection:
             row = connection.execute(next_job).first()
             if row is None:
@@ -102,7 +106,7 @@ class Leases:
         return row is not None and bool(row.cancel_requested)
 
     def report(self, lease: Lease, step: int, num_steps: int, **data: Any) -> None:  # noqa: ANN401
-        """Record progress as an event; the first report turns the job to running.
+        """Record progress as an event and renew the lease; the first report means running.
 
         Args:
             lease: The right to do so.
@@ -142,6 +146,10 @@ class Leases:
             for stage, seconds in result.stage_s.items():
                 self._database.measure(connection, "stage", stage, seconds)
             self._database.measure(connection, "job", "", sum(result.stage_s.values(), 0.0))
+            if result.gpu_peak_memory_bytes is not None:
+                self._database.measure(
+                    connection, "gpu_peak_memory", "", float(result.gpu_peak_memory_bytes)
+                )
             if result.identity_similarity is not None:
                 self._database.measure(
                     connection, "identity_similarity", "", result.identity_similarity

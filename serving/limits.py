@@ -42,7 +42,7 @@ class ServingLimits:
     """Seconds a finished job and its result are kept."""
     max_upload_s: float = 300.0
     """Seconds a client may take to send its request."""
-    decode_memory_bytes: int = 2 * 2**30
+    decode_memory_bytes: int = 3 * 2**30
     """Memory of the child process that decodes an upload."""
     decode_s: float = 60.0
     """Seconds that child may take."""

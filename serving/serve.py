@@ -1,0 +1,378 @@
+"""Start the service on Ray Serve: an ingress that talks, replicas that hold the model.
+
+    HTTP -> Ingress (FastAPI, no model) -> job store + files <- AnimatorReplica (worker thread)
+
+The two meet in the job store only, so that either may die and be restarted without losing a job.
+Command: animaray serve --weights FOLDER
+"""
+
+import dataclasses
+import errno
+import ipaddress
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from animaray.platform.errors import ConfigError, MachineError, PortError, WeightsError
+from animaray.platform.ray_session import ray_session
+from animaray.serving.animation_service import AnimationService
+from animaray.serving.app import make_app
+from animaray.serving.job_files import JobFiles
+from animaray.serving.jobs import JobStore
+from animaray.serving.limits import ServingLimits
+from animaray.serving.tenants import Tenants
+from animaray.serving.weights_folder import check_weights_folder
+
+APPLICATION = "animaray"
+INGRESS_CPUS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeConfig:
+    """What to serve, where, and how much."""
+
+    weights_dir: Path
+    """Weights folder that training wrote."""
+    host: str = "127.0.0.1"
+    """Address to bind; anything but the loopback address needs `api_keys_path`."""
+    port: int = 8500
+    """TCP port to bind."""
+    data_dir: Path = Path("serving-data")
+    """Folder of jobs, uploads and results; with several machines, one that all of them see."""
+    database_url: str | None = None
+    """Job database; None: jobs.sqlite in data_dir. With several machines use PostgreSQL."""
+    api_keys_path: Path | None = None
+    """JSON file, tenant -> SHA-256 of its key; None lets everybody in."""
+    num_replicas: int = 1
+    """Replicas, each with a model and one job at a time."""
+    num_cpus_per_replica: float = 1.0
+    """Logical CPUs that Ray reserves for each replica."""
+    num_gpus_per_replica: float = 0.0
+    """GPUs that Ray reserves for each replica."""
+    lease_s: float = 30.0
+    """A job whose worker is silent for so long is given to another."""
+    worker_timeout_s: float = 6.0
+    """A worker that is silent for so long no longer counts as ready."""
+    drain_s: float = 0.0
+    """Seconds a stopping replica gives its job before the job goes back to the queue."""
+    ready_timeout_s: float | None = 600.0
+    """Seconds to wait for a loaded model at the start; None returns at once."""
+    limits: ServingLimits = field(default_factory=ServingLimits)
+    """Caps on requests."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work.
+
+        Raises:
+            ConfigError: A number is out of range, or an open service would be public.
+        """
+        if not 1 <= self.port <= 65535:
+            raise ConfigError(f"Setting `port` must be in 1..65535, got {self.port}.")
+        if self.num_replicas < 1:
+            raise ConfigError(
+                f"Setting `num_replicas` must be at least 1, got {self.num_replicas}."
+            )
+        if self.lease_s < 2:
+            raise ConfigError(f"Setting `lease_s` must be at least 2, got {self.lease_s}.")
+        if self.api_keys_path is None and not _is_loopback(self.host):
+            raise ConfigError(
+                f"Serving on {self.host} without API keys would let everybody in.",
+                fix="Set `api_keys_path`, or bind 127.0.0.1 and put a proxy in front.",
+            )
+
+    @property
+    def url(self) -> str:
+        """Address of the service as seen from this machine."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "") else self.host  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def open_store(self) -> JobStore:
+        """Open the job database."""
+        url = self.database_url or f"sqlite:///{self.data_dir.absolute()}/jobs.sqlite"
+        return JobStore(url)
+
+
+@serve.deployment(name="AnimatorReplica", max_ongoing_requests=1, health_check_period_s=2)
+class AnimatorReplica:
+    """Hold one model; work in a thread of its own, off Serve's event loop.
+
+    Args:
+        config: The service's configuration.
+    """
+
+    def __init__(self, config: ServeConfig) -> None:
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._drain_s = config.drain_s
+        self._thread = threading.Thread(target=self._work, args=(config,), name="animator")
+        self._thread.daemon = True
+        self._thread.start()
+
+    def _work(self, config: ServeConfig) -> None:
+        # Here and not above: importing torch takes seconds, and the ingress must not do it.
+        from animaray.serving.worker import AnimationWorker, WorkerSettings, load_model
+
+        try:
+            store = config.open_store()
+            worker = AnimationWorker(
+                store,
+                lambda: load_model(config.weights_dir),
+                JobFiles(config.data_dir.absolute()),
+                config.limits,
+                WorkerSettings(lease_s=config.lease_s, drain_s=config.drain_s),
+            )
+            worker.run(self._stop)
+            store.close()
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def check_health(self) -> None:
+        """Tell Serve to replace this replica when its thread has ended.
+
+        Raises:
+            MachineError: The worker thread has ended by itself.
+        """
+        if not self._thread.is_alive() and not self._stop.is_set():
+            raise MachineError(f"The worker thread ended: {self._failure!r}.")
+
+    def __del__(self) -> None:
+        """Let the job in hand end or go back to the queue (Serve calls this when it stops)."""
+        self._stop.set()
+        self._thread.join(timeout=self._drain_s + 15)
+
+
+@serve.deployment(name="Ingress", max_ongoing_requests=200)
+@serve.ingress()
+class Ingress:
+    """Answer HTTP; knows the job store, not the model.
+
+    Args:
+        config: The service's configuration.
+        animators: Makes Serve start the replicas with this ingress; they are not called.
+    """
+
+    def __init__(self, config: ServeConfig, animators: DeploymentHandle[Any]) -> None:
+        self._config = config
+        self._animators = animators
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Serve's name
+        """Build the application inside the replica."""
+        config = self._config
+        return make_app(
+            AnimationService(
+                config.open_store(),
+                JobFiles(config.data_dir.absolute()),
+                config.limits,
+                Tenants.load(config.api_keys_path),
+                worker_timeout_s=config.worker_timeout_s,
+            )
+        )
+
+
+class ServerHandle:
+    """A running service.
+
+    Args:
+        config: What it serves.
+        session: Ends the Ray session if the start began one.
+    """
+
+    def __init__(self, config: ServeConfig, session: ExitStack) -> None:
+        self.url = config.url
+        self._config = config
+        self._session = session
+        self._is_stopped = False
+        self._started_s = time.time()
+
+    def __enter__(self) -> "ServerHandle":
+        """Return the handle."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the service."""
+        self.stop()
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Block until a model is loaded.
+
+        Args:
+            timeout_s: Give up after so many seconds.
+
+        Raises:
+            WeightsError: The replicas could not load the model.
+            MachineError: The time is over.
+        """
+        store = self._config.open_store()
+        deadline = time.monotonic() + timeout_s
+        try:
+            while time.monotonic() < deadline:
+                if _answers(f"{self.url}/health/ready"):
+                    return
+                workers = [
+                    worker
+                    for worker in store.leases.workers(self._config.worker_timeout_s)
+                    if worker.heartbeat_s >= self._started_s
+                ]
+                if workers and all(worker.state == "failed" for worker in workers):
+                    raise WeightsError(f"The model cannot be loaded: {workers[0].detail}")
+                time.sleep(0.2)
+        finally:
+            store.close()
+        raise MachineError(
+            f"No model was loaded within {timeout_s:.0f} s.",
+            fix="Look at the log of the replica: ray logs, or animaray doctor.",
+        )
+
+    def replica_pids(self) -> list[int]:
+        """Return the process ids of the replicas' living workers."""
+        store = self._config.open_store()
+        try:
+            return [w.pid for w in store.leases.workers(self._config.worker_timeout_s)]
+        finally:
+            store.close()
+
+    def stop(self) -> None:
+        """Stop taking requests, give jobs in work back to the queue, and end; may be repeated."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        try:
+            if ray.is_initialized():
+                serve.delete(APPLICATION)
+                serve.shutdown()
+        finally:
+            self._session.close()
+
+
+def start_server(config: ServeConfig) -> ServerHandle:
+    """Start the service; everything that can be checked is checked before anything is started.
+
+    A wrong weights folder raises WeightsError, a taken port PortError, a useless setting
+    ConfigError, and a Ray session that is too small or occupied MachineError.
+
+    Args:
+        config: What to serve.
+
+    Returns:
+        The running service, ready to work unless `ready_timeout_s` is None.
+    """
+    check_weights_folder(config.weights_dir)
+    _check_port(config.host, config.port)
+    Tenants.load(config.api_keys_path)
+    config = _with_absolute_paths(config)
+    _make_data_dir(config.data_dir)
+    config.open_store().close()
+    session = ExitStack()
+    session.enter_context(ray_session())
+    handle = ServerHandle(config, session)
+    try:
+        _check_cpus(config)
+        _deploy(config)
+        _check_answers(config.url)
+        if config.ready_timeout_s is not None:
+            handle.wait_ready(config.ready_timeout_s)
+    except BaseException:
+        handle.stop()
+        raise
+    return handle
+
+
+def _deploy(config: ServeConfig) -> None:
+    replicas = AnimatorReplica.options(
+        num_replicas=config.num_replicas,
+        graceful_shutdown_timeout_s=config.drain_s + 20,
+        ray_actor_options={
+            "num_cpus": config.num_cpus_per_replica,
+            "num_gpus": config.num_gpus_per_replica,
+        },
+    )
+    ingress = Ingress.options(ray_actor_options={"num_cpus": INGRESS_CPUS})
+    serve.start(
+        http_options={"host": config.host, "port": config.port, "location": "HeadOnly"},
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
+    )
+    serve.run(ingress.bind(config, replicas.bind(config)), name=APPLICATION, route_prefix="/")
+
+
+def _with_absolute_paths(config: ServeConfig) -> ServeConfig:
+    """Return the config for processes that run in another working folder."""
+    keys = config.api_keys_path
+    return dataclasses.replace(
+        config,
+        weights_dir=config.weights_dir.absolute(),
+        data_dir=config.data_dir.absolute(),
+        api_keys_path=None if keys is None else keys.absolute(),
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            raise PortError(
+                f"Port {port} of {host} {'is taken' if taken else f'cannot be bound: {error}'}.",
+                fix="Stop what uses it, or choose another with --port.",
+            ) from error
+
+
+def _make_data_dir(data_dir: Path) -> None:
+    try:
+        JobFiles(data_dir)
+    except OSError as error:
+        raise ConfigError(
+            f"The data folder {data_dir} cannot be used: {error.strerror}.",
+            fix="Choose a folder that may be written with --data.",
+        ) from error
+
+
+def _check_cpus(config: ServeConfig) -> None:
+    needed = config.num_replicas * config.num_cpus_per_replica + INGRESS_CPUS
+    there = float(ray.cluster_resources().get("CPU", 0.0))
+    gpus = config.num_replicas * config.num_gpus_per_replica
+    gpus_there = float(ray.cluster_resources().get("GPU", 0.0))
+    if needed > there or gpus > gpus_there:
+        raise MachineError(
+            f"{config.num_replicas} replicas need {needed:g} CPUs and {gpus:g} GPUs; the Ray"
+            f" session has {there:g} and {gpus_there:g}.",
+            fix="Use fewer replicas, or join a larger cluster (RAY_ADDRESS).",
+        )
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5.0).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _check_answers(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while not _answers(f"{url}/health/live"):
+        if time.monotonic() > deadline:
+            raise MachineError(
+                f"Ray Serve is up, but nothing answers at {url}.",
+                fix="Another Serve with another port may run in this Ray session: stop it first.",
+            )
+        time.sleep(0.2)
