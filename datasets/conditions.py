@@ -132,7 +132,9 @@ def place_on_frames(
 
 def conditions_schema() -> pa.Schema:
     """Return the Arrow schema of the table."""
-    columns: list[pa.Field] = [pa.field(name, kind, nullable=False) for name, kind in _SCALARS.items()]
+    columns: list[pa.Field] = [
+        pa.field(name, kind, nullable=False) for name, kind in _SCALARS.items()
+    ]
     columns.append(pa.field("num_frames", pa.int32(), nullable=False))
     for name, dtype in _ARRAYS.items():
         facts = {"dtype": np.dtype(dtype).name, "layout": "C order, little endian"}
@@ -141,9 +143,7 @@ def conditions_schema() -> pa.Schema:
     return pa.schema(columns, metadata={"animaray_conditions_version": str(CONDITIONS_VERSION)})
 
 
-def write_conditions(
-    root: Path, encoder_id: str, clips: Sequence[ClipConditions]
-) -> CommittedFile:
+def write_conditions(root: Path, encoder_id: str, clips: Sequence[ClipConditions]) -> CommittedFile:
     """Write one shard atomically, named by its content; the caller commits it.
 
     Args:
@@ -211,7 +211,11 @@ def open_conditions(root: Path, encoder_id: str | None = None) -> "ConditionsTab
     snapshot = CommitLog(root).snapshot()
     prefix = f"{CONDITIONS_DIR}/"
     names = sorted(
-        {file.table.removeprefix(prefix) for file in snapshot.files if file.table.startswith(prefix)}
+        {
+            file.table.removeprefix(prefix)
+            for file in snapshot.files
+            if file.table.startswith(prefix)
+        }
     )
     if encoder_id is None and len(names) > 1:
         raise DatasetError(
@@ -238,7 +242,9 @@ class ConditionsTable:
         self._open_files: dict[Path, pq.ParquetFile] = {}
         for path in sorted(files):
             self._index(path, withdrawn)
-        self.clip_ids = sorted({clip_id for clip_id, is_mirrored in self._places if not is_mirrored})
+        self.clip_ids = sorted(
+            {clip_id for clip_id, is_mirrored in self._places if not is_mirrored}
+        )
         """Clips of the table, sorted: the numbering that the data order refers to."""
 
     def __len__(self) -> int:

@@ -6,7 +6,6 @@ Each clip is encoded once per encoder id. Shards become visible through the comm
 killed run continues with the clips that are missing.
 """
 
-import itertools
 import tempfile
 import time
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from animaray.datasets.conditions import ConditionsTable, open_conditions
 from animaray.models.diffusion.loss import LossConfig, denoising_loss
@@ -211,14 +211,17 @@ def load_initial_animator(config: AnimatorTrainingConfig) -> Animator:
 
 
 def select_trainable(animator: Animator, trainable: Literal["all", "published"]) -> None:
-    """Freeze what the published training freezes: the U-Net but for its attentions."""
-    for name, weight in animator.unet.named_parameters():
-        weight.requires_grad_(trainable == "all" or "attentions" in name)
+    """Freeze what the published training freezes: the U-Net but for its attentions.
+
+    What the model itself froze, because it cannot learn, stays frozen.
+    """
+    if trainable == "published":
+        for name, weight in animator.unet.named_parameters():
+            if "attentions" not in name:
+                weight.requires_grad_(False)
 
 
-def _by_sigma(
-    sigma: torch.Tensor, per_clip: torch.Tensor
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _by_sigma(sigma: Tensor, per_clip: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the loss summed within decades of the noise level, and how many items each got."""
     bins = {"low": (0.0, 0.3), "middle": (0.3, 3.0), "high": (3.0, float("inf"))}
     sums = {}

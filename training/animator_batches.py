@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from animaray.datasets.conditions import ClipConditions, ConditionsTable
 from animaray.models.diffusion.loss import face_mask_from_boxes
 from animaray.models.networks.conditioning import Conditioning
-from animaray.models.pose.drawing import draw_pose
+from animaray.models.pose.drawing import draw_pose_clip, pose_images_to_tensor
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.training.batch_order import Window, WindowConfig, plan_window
 
@@ -158,14 +158,10 @@ def make_item(clip: ClipConditions, window: Window) -> AnimatorBatch:
 
 def draw_pose_images(clip: ClipConditions, frames: list[int]) -> Float[Tensor, "n 3 height width"]:
     """Draw the pose pictures of some frames, in [-1, 1]."""
-    drawn: list[UInt8[np.ndarray, "height width 3"]] = [
-        draw_pose(
-            clip.keypoints[frame], clip.keypoint_confidence[frame], clip.width_px, clip.height_px
-        )
-        for frame in frames
-    ]
-    pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
-    return pictures.float() / 127.5 - 1.0
+    pictures = draw_pose_clip(
+        clip.keypoints[frames], clip.keypoint_confidence[frames], clip.width_px, clip.height_px
+    )
+    return pose_images_to_tensor(pictures)
 
 
 def face_mask(clip: ClipConditions, frames: list[int]) -> Float[Tensor, "frames 1 h w"]:

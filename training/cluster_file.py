@@ -25,7 +25,9 @@ def lint_cluster_file(path: Path) -> list[str]:
     node_types: dict[str, dict[str, Any]] = config.get("available_node_types", {})
     resources: dict[str, Any] = node_types.get(head, {}).get("resources", {})
     if resources.get("CPU") != 0:
-        warnings.append(f"the head type `{head}` should have resources CPU: 0, so no work runs there")
+        warnings.append(
+            f"the head type `{head}` should have resources CPU: 0, so no work runs there"
+        )
     if resources.get("GPU", 0):
         warnings.append(f"the head type `{head}` has GPUs; they would cost money without work")
     warnings += [

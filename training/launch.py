@@ -54,7 +54,9 @@ class TrainResult:
         }
 
 
-Worker = Callable[[Any, RunFolder, Topology, Callable[[dict[str, Any], Checkpoint | None], None]], None]
+Worker = Callable[
+    [Any, RunFolder, Topology, Callable[[dict[str, Any], Checkpoint | None], None]], None
+]
 """Builds the task of a configuration and runs the loop: (config, folder, topology, report)."""
 
 

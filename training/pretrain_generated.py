@@ -72,7 +72,9 @@ class PretrainTask(AnimatorTask):
             objective.animator,
             self._codec,
             self._held_out.take_first(4),
-            SamplerConfig(num_inference_steps=12, guidance_scale=1.0),
+            SamplerConfig(
+                num_inference_steps=12, sigma_min=0.02, sigma_max=80.0, guidance_scale=1.0
+            ),
         )
         objective.train()
         loss = sum(float(part.loss) for part in measured) / len(measured)

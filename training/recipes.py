@@ -19,7 +19,7 @@ from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
 
 _SMALL_LOSS = LossConfig(
     noise_levels=NoiseLevelConfig(
-        distribution="log_normal", log_mean=0.2, log_std=1.4, sigma_min=0.02, sigma_max=80.0
+        distribution="log_normal", log_mean=0.0, log_std=1.4, sigma_min=0.02, sigma_max=80.0
     )
 )
 

@@ -268,7 +268,9 @@ class _MetricsWindow:
         """Return the line of this window, equal on all ranks, and begin the next."""
         elapsed_s = max(time.monotonic() - self._started, 1e-9)
         names = sorted(self._sums)
-        flat = torch.stack([part.float().reshape(()) for name in names for part in self._sums[name]])
+        flat = torch.stack(
+            [part.float().reshape(()) for name in names for part in self._sums[name]]
+        )
         if self._topology.world_size > 1:
             torch.distributed.all_reduce(flat)
         pairs = flat.reshape(-1, 2).tolist()

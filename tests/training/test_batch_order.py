@@ -76,7 +76,9 @@ def test_a_clip_as_short_as_the_window_takes_its_reference_from_the_window() -> 
 
 def test_mirroring_happens_as_often_as_asked() -> None:
     config = WindowConfig(num_frames=4, mirror_probability=0.25)
-    mirrored = [plan_window(position, LENGTHS, config, seed=0).is_mirrored for position in range(800)]
+    mirrored = [
+        plan_window(position, LENGTHS, config, seed=0).is_mirrored for position in range(800)
+    ]
     assert 0.2 < np.mean(mirrored) < 0.3
 
 

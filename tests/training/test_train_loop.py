@@ -137,9 +137,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_the_time_limit_stops_and_still_exports(tmp_path: Path) -> None:
-    config = replace(
-        LinearTrainingConfig(), loop=LoopConfig(num_steps=10**6, max_minutes=0.005)
-    )
+    config = replace(LinearTrainingConfig(), loop=LoopConfig(num_steps=10**6, max_minutes=0.005))
     folder = _run(tmp_path, config, LinearTask())
     assert (folder.weights_dir / "weights.safetensors").exists()
     assert 0 < folder.read_metrics()[-1]["step"] < 10**6

@@ -1,0 +1,149 @@
+"""The animator's training on the tiny model: batches, one process, two DeepSpeed workers."""
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ray import cloudpickle
+
+from animaray.datasets.conditions import open_conditions
+from animaray.models.networks.animator import Animator
+from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.platform.errors import ConfigError, DatasetError, RunError
+from animaray.training.animator import (
+    AnimatorTask,
+    AnimatorTrainingConfig,
+    load_initial_animator,
+    open_table,
+    select_trainable,
+    train_animator,
+    train_animator_worker,
+)
+from animaray.training.animator_batches import AnimatorBatches, face_mask, make_item
+from animaray.training.batch_order import Window, WindowConfig
+from animaray.training.launch import launch
+from animaray.training.recipes import animator_tiny_cpu
+from animaray.training.run_folder import RunFolder
+from animaray.training.train_loop import Topology
+
+
+def _config(dataset: Path, run_dir: Path, **changes: object) -> AnimatorTrainingConfig:
+    return replace(animator_tiny_cpu(), data_dir=str(dataset), run_dir=str(run_dir), **changes)
+
+
+def _losses(folder: RunFolder) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in folder.read_metrics() if "loss" in line}
+
+
+def test_an_item_holds_its_window_and_the_reference_frame(encoded_dataset: Path) -> None:
+    clip = open_conditions(encoded_dataset).load("clip-0")
+    window = Window(clip_index=0, frame_indices=(4, 5, 6, 7), reference_index=1, is_mirrored=False)
+    item = make_item(clip, window)
+    np.testing.assert_array_equal(item.latents[0].numpy(), clip.latents[4:8].astype(np.float32))
+    conditioning = item.conditioning
+    np.testing.assert_array_equal(conditioning.reference_latents[0], clip.latents[1])
+    np.testing.assert_array_equal(conditioning.image_embedding[0], clip.image_embeddings[1])
+    # Frame 1 has no identity of its own, so the clip's mean stands in.
+    np.testing.assert_array_equal(conditioning.identity_embedding[0], clip.identity_embedding)
+    assert conditioning.pose_images.shape == (1, 4, 3, 32, 32)
+    assert conditioning.pose_images.min() >= -1.0
+    # The box 8..15 px covers the second latent (downscale 8) and is known in frames 0..4 only.
+    expected = torch.zeros(4, 1, 4, 4)
+    expected[0, 0, 1, 1] = 1.0
+    assert torch.equal(face_mask(clip, [4, 5, 6, 7]), expected)
+
+
+def test_the_same_item_number_gives_the_same_batch(encoded_dataset: Path) -> None:
+    table = open_conditions(encoded_dataset)
+    makers = [
+        AnimatorBatches(table, WindowConfig(num_frames=4), seed=3, reference_noise=0.02)
+        for _ in range(2)
+    ]
+    first, second = (maker.make(range(5, 8)) for maker in makers)
+    assert torch.equal(first.latents, second.latents)
+    assert torch.equal(first.conditioning.reference_latents, second.conditioning.reference_latents)
+    assert not torch.equal(first.latents, makers[0].make(range(8, 11)).latents)
+
+
+def test_windows_longer_than_every_clip_are_refused(encoded_dataset: Path) -> None:
+    with pytest.raises(DatasetError, match="None of 6 encoded clips has the 11 frames"):
+        AnimatorBatches(
+            open_conditions(encoded_dataset), WindowConfig(num_frames=11), seed=0, reference_noise=0
+        )
+
+
+def test_a_dataset_encoded_for_another_model_is_refused(encoded_dataset: Path) -> None:
+    config = _config(encoded_dataset, encoded_dataset, animator=AnimatorConfig.generated())
+    with pytest.raises(DatasetError, match=r"width_px 32 \(the animator needs 192\)"):
+        open_table(config)
+
+
+def test_published_training_freezes_the_unet_but_for_its_attentions() -> None:
+    animator = Animator(AnimatorConfig.tiny())
+    select_trainable(animator, "published")
+    trained = {name for name, weight in animator.named_parameters() if weight.requires_grad}
+    assert any(name.startswith("pose_net.") for name in trained)
+    assert any(name.startswith("face_encoder.") for name in trained)
+    assert all("attentions" in name for name in trained if name.startswith("unet."))
+
+
+def test_weights_of_another_architecture_are_refused(encoded_dataset: Path, tmp_path: Path) -> None:
+    other = replace(AnimatorConfig.tiny(), fps=4.0)
+    Animator(other).save_pretrained(tmp_path / "other")
+    config = _config(encoded_dataset, tmp_path / "run", init_from=str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match="have another architecture"):
+        load_initial_animator(config)
+
+
+def killing_worker(config, folder, topology, report) -> None:
+    """Train, but the first time the second worker is killed while the third step is made."""
+    marker = folder.root / "killed"
+    make_batch = AnimatorTask.make_batch
+
+    def make_or_die(task: AnimatorTask, positions: range):
+        if topology.rank == 1 and positions.start >= 9 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return make_batch(task, positions)
+
+    AnimatorTask.make_batch = make_or_die
+    try:
+        train_animator_worker(config, folder, topology, report)
+    finally:
+        AnimatorTask.make_batch = make_batch
+
+
+@pytest.mark.ray
+def test_two_deepspeed_workers_of_which_one_is_killed_equal_one_process(
+    encoded_dataset: Path, tmp_path: Path, local_ray: None
+) -> None:
+    # Both see the same items in passes of one item, so losses differ by rounding only.
+    alone = _config(encoded_dataset, tmp_path / "alone")
+    alone = replace(alone, scale=replace(alone.scale, num_workers=1, strategy="ddp"))
+    folder = RunFolder.claim(tmp_path / "alone", alone)
+    train_animator_worker(alone, folder, Topology(), None)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    pair = _config(encoded_dataset, tmp_path / "pair")
+    result = launch(killing_worker, pair)
+    assert (tmp_path / "pair" / "killed").exists()
+    assert result.step == 6
+    expected = _losses(folder)
+    found = _losses(RunFolder(tmp_path / "pair"))
+    assert sorted(found) == sorted(expected) == [1, 2, 3, 4, 5, 6]
+    assert list(found.values()) == pytest.approx(list(expected.values()), rel=2e-3)
+    first = Animator.from_pretrained(folder.weights_dir).state_dict()
+    second = Animator.from_pretrained(result.weights_dir).state_dict()
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=2e-2, atol=2e-3, msg=name)
+
+    # The same command again finds the finished run; another configuration is refused.
+    again = train_animator(pair)
+    assert again.found.endswith("finished before, at step 6")
+    other = replace(pair, optimizer=replace(pair.optimizer, lr=5e-4))
+    with pytest.raises(RunError, match=r"optimizer.lr was 0.001, is now 0.0005"):
+        train_animator(other)
