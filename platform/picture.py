@@ -66,6 +66,13 @@ def encode_jpeg(frame_uint8: UInt8[np.ndarray, "height width 3"], *, quality: in
     return buffer.getvalue()
 
 
+def write_png(path: Path, frame_uint8: UInt8[np.ndarray, "height width 3"]) -> None:
+    """Write one RGB frame as PNG, atomically."""
+    buffer = io.BytesIO()
+    Image.fromarray(frame_uint8).save(buffer, "PNG")
+    write_bytes_atomic(path, buffer.getvalue())
+
+
 def _flatten(picture: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     if picture.mode in {"I", "I;16", "F"}:  # 16-bit pictures: PIL would clip, not scale
         values = np.asarray(picture, dtype=np.float64)

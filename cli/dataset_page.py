@@ -1,0 +1,64 @@
+"""Write a page that shows every video and clip of a dataset with its verdict and reasons."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from animaray.cli.figures import save_funnel
+from animaray.pipelines.report import dataset_report
+from animaray.platform.storage import write_bytes_atomic
+
+TEMPLATES_DIR = Path(__file__).parent / "templates"
+
+
+def render_template(name: str, **context: object) -> str:
+    """Render one of our page templates; the style sheet is put inline, nothing is fetched."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES_DIR),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    style = (TEMPLATES_DIR / "style.css").read_text(encoding="utf-8")
+    return environment.get_template(name).render(style=style, **context)
+
+
+def write_sheet(
+    dataset: Path, media: Path, *, policy: str, prefix: str = ""
+) -> list[dict[str, Any]]:
+    """Write the posters of all clips and return the contact sheet's entries."""
+    posters = media / "posters"
+    posters.mkdir(parents=True, exist_ok=True)
+    sheet = []
+    for item in dataset_report(dataset, policy).items:
+        poster = None
+        if item.poster is not None:
+            name = f"{item.item_id}.jpg"
+            write_bytes_atomic(posters / name, item.poster)
+            poster = f"{prefix}posters/{name}"
+        sheet.append(
+            {
+                "poster": poster,
+                "title": item.title,
+                "kept": item.kept,
+                "verdict": item.state,
+                "reasons": list(item.reasons),
+            }
+        )
+    return sorted(sheet, key=lambda entry: (not entry["kept"], entry["title"]))
+
+
+def write_dataset_page(dataset: Path, out: Path, *, policy: str = "standard") -> Path:
+    """Write `index.html` with its media into a folder and return the page's path."""
+    out.mkdir(parents=True, exist_ok=True)
+    sheet = write_sheet(dataset, out, policy=policy)
+    save_funnel(out / "funnel.svg", dataset_report(dataset, policy).funnel)
+    html = render_template(
+        "dataset.html.j2",
+        dataset=str(dataset),
+        policy=policy,
+        kept=sum(entry["kept"] for entry in sheet),
+        sheet=sheet,
+    )
+    write_bytes_atomic(out / "index.html", html.encode())
+    return out / "index.html"

@@ -1,0 +1,70 @@
+"""`animaray demo`: the whole chain on one machine, and a page that shows each step."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from animaray.cli.demo_run import DemoRun, DemoSettings
+from animaray.cli.output import JsonOption, print_hint, print_json
+from animaray.platform.errors import UsageError
+from animaray.platform.ray_session import ray_session
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder that gets everything")] = Path(
+        "demo"
+    ),
+    videos: Annotated[
+        Path | None, typer.Option(help="Your videos; without it, generated people")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of perception weights (ANIMARAY_WEIGHTS)")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="Picture to animate; else chosen")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same demo")] = 7,
+    train_minutes: Annotated[
+        float, typer.Option(min=0.1, help="Time limit of the animator's training")
+    ] = 4.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run videos -> dataset -> training -> service -> animated person; ends with a page.
+
+    Example: animaray demo --videos my-videos --weights my-weights
+    """
+    settings = DemoSettings(
+        out=out,
+        videos=videos,
+        image=image,
+        profile="generated" if videos is None else "permissive",
+        seed=seed,
+        train_minutes=train_minutes,
+    )
+    _check(settings, weights)
+    if weights is not None:
+        os.environ["ANIMARAY_WEIGHTS"] = str(weights.absolute())
+    from animaray.cli import demo_steps
+    from animaray.cli.demo_page import write_demo_page
+
+    run = DemoRun(settings)
+    out.mkdir(parents=True, exist_ok=True)
+    with ray_session():
+        page = write_demo_page(run, demo_steps.run_chain(run))
+    if as_json:
+        print_json({"page": str(page), "facts": run.facts, "timings": run.timings})
+    seconds = sum(record["seconds"] for record in run.timings.values())
+    print_hint(f"Done in {seconds:.0f} s. Open {page.absolute()}")
+
+
+def _check(settings: DemoSettings, weights: Path | None) -> None:
+    for name, folder in (("--videos", settings.videos), ("--weights", weights)):
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"There is no folder {folder} ({name}).")
+    if settings.image is not None and not settings.image.is_file():
+        raise UsageError(f"There is no picture {settings.image} (--image).")
+    if settings.videos is not None:
+        from animaray.models.frozen.profiles import load_codec, load_perception
+
+        load_perception(settings.profile)
+        load_codec(settings.profile)

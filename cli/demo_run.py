@@ -1,0 +1,103 @@
+"""The demo's folder, its numbered steps and what it remembers between starts."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from animaray.platform.storage import read_json, write_json_atomic
+
+NUM_STEPS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoSettings:
+    """What the user chose."""
+
+    out: Path
+    """Folder that gets everything."""
+    videos: Path | None = None
+    """Folder of real videos; None renders the generated world."""
+    image: Path | None = None
+    """Picture to animate; None chooses one."""
+    profile: str = "generated"
+    """Who looks at the pixels."""
+    num_videos: int = 26
+    """How many videos of the generated world to render."""
+    seed: int = 7
+    """Seed of the generated world, the trainings and the job."""
+    train_minutes: float = 4.0
+    """Time limit of the animator's training."""
+    max_frames: int = 16
+    """Frames of the animation."""
+
+    @property
+    def videos_dir(self) -> Path:
+        """Folder of the source videos."""
+        return self.videos or self.out / "videos"
+
+    @property
+    def dataset_dir(self) -> Path:
+        """Folder of the curated dataset."""
+        return self.out / "dataset"
+
+    @property
+    def media_dir(self) -> Path:
+        """Folder of the page's pictures and videos."""
+        return self.out / "media"
+
+
+@dataclass(slots=True)
+class DemoRun:
+    """Numbered steps with their seconds; kept in demo.json, so that a second start can tell."""
+
+    settings: DemoSettings
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Measured values that the page shows."""
+    timings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Per step: title, seconds, note."""
+    _number: int = 0
+
+    @contextmanager
+    def step(self, name: str, title: str) -> Iterator[dict[str, Any]]:
+        """Announce a step, time it, and print what came of it.
+
+        The yielded record's "note" is printed; "found" = True keeps the seconds of the first start.
+        """
+        self._number += 1
+        self._say(f"[{self._number}/{NUM_STEPS}] {title} ...")
+        record: dict[str, Any] = {"title": title, "note": ""}
+        started = time.monotonic()
+        yield record
+        seconds = time.monotonic() - started
+        before = self._read_before().get(name)
+        if record.pop("found", False) and before is not None:
+            record["seconds"] = before["seconds"]
+            record["note"] += f" (found; {before['seconds']:.0f} s in the first start)"
+        else:
+            record["seconds"] = seconds
+        self.timings[name] = record
+        self._say(f"[{self._number}/{NUM_STEPS}] {title}: {record['note']} ({seconds:.0f} s)")
+        self.save()
+
+    def save(self) -> None:
+        """Write demo.json."""
+        document = {"schema_version": 1, "facts": self.facts, "timings": self._merged()}
+        write_json_atomic(self._file, document)
+
+    @property
+    def _file(self) -> Path:
+        return self.settings.out / "demo.json"
+
+    def _read_before(self) -> dict[str, Any]:
+        return read_json(self._file)["timings"] if self._file.is_file() else {}
+
+    def _merged(self) -> dict[str, Any]:
+        return {**self._read_before(), **self.timings}
+
+    def _say(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
