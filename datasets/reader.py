@@ -178,11 +178,13 @@ class CurationDataset:
     def _rows(self, table: str) -> list[dict[str, Any]]:
         """Return the rows of a small table that are not withdrawn."""
         if table not in self._tables:
-            rows: list[dict[str, Any]] = []
+            key = "input_id" if table == "sources" else "clip_id"
+            rows: dict[str, dict[str, Any]] = {}
             for file in self.snapshot.of_table(table):
-                rows += self._open(file).read().to_pylist()
+                # An input that was tried again replaces what it left before.
+                rows |= {row[key]: row for row in self._open(file).read().to_pylist()}
             withdrawn = self.snapshot.withdrawn
-            self._tables[table] = [row for row in rows if row["source_id"] not in withdrawn]
+            self._tables[table] = [r for r in rows.values() if r["source_id"] not in withdrawn]
         return self._tables[table]
 
     def _media_row(self, table: str, clip_id: str) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ Reads: path, root. Adds: uri, file_name, file_bytes, modified_ns, sha256, source
 Drops: nothing. A file that cannot be read ends as unreadable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,10 @@ def acquire(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, **facts}
 
 
-def is_unchanged(path: Path, known: Sequence[tuple[int, int]]) -> bool:
-    """Return whether a file has one of the known pairs of size and modification time."""
+def is_unchanged(path: Path, known: Mapping[tuple[int, int], str]) -> str | None:
+    """Return the input id that a file has had, by its size and modification time, unread."""
     try:
         status = path.stat()
     except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns) in known
+        return None
+    return known.get((status.st_size, status.st_mtime_ns))

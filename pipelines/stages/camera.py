@@ -18,12 +18,15 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from animaray.models.frozen.protocols import PointTracker
 from animaray.pipelines.stages.faces import FaceTracks
+from animaray.pipelines.stages.foreground import people_mask
 from animaray.pipelines.stages.pose import PoseTracks
 from animaray.platform.video import decode_video, probe_video
 
 READS = ("media_path", "pose_tracks", "face_tracks")
 ADDS = ("camera_scores", "camera_path")
 DROPS: tuple[str, ...] = ()
+
+_FACE_REACH_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +45,8 @@ class CameraConfig:
     """Border without points, share of the short side: points there hardly move."""
     min_texture: float = 2e-4
     """Least eigenvalue of the gradient matrix of a point worth following (luminance in [0, 1])."""
-    person_padding: float = 0.12
-    """People's boxes are widened by this share of their longer side."""
+    person_padding_px: int = 6
+    """People are drawn this much wider, pixels at `short_side_px`."""
     noise_multiple: float = 5.0
     """Inlier tolerance over the tracker's own noise; 3 loses a tripod's points (curation.md)."""
     tolerance_px: tuple[float, float] = (0.75, 3.0)
@@ -84,17 +87,21 @@ class CameraStage:
             fps=min(config.sample_fps, info.fps),
             short_side_px=config.short_side_px,
         )
-        scale = clip.frames_uint8.shape[2] / info.width
-        boxes = person_boxes_at(clip.pts_s, row["pose_tracks"], row["face_tracks"])
-        padded = [pad_boxes(found * scale, config.person_padding) for found in boxes]
-        path = follow_camera(clip.frames_uint8, clip.pts_s, padded, self._tracker, config)
+        height, width = clip.frames_uint8.shape[1:3]
+        scale = width / info.width
+        times = clip.pts_s - clip.pts_s[0]
+        masks = [
+            background_mask(people_mask(people, faces, (width, height)), config)
+            for people, faces in people_at(times, row["pose_tracks"], row["face_tracks"], scale)
+        ]
+        path = follow_camera(clip.frames_uint8, clip.pts_s, masks, self._tracker, config)
         return {**row, "camera_path": path, "camera_scores": score_camera(path)}
 
 
 def follow_camera(
     frames_uint8: UInt8[np.ndarray, "samples height width 3"],
     pts_s: Float64[np.ndarray, " samples"],
-    person_boxes: list[Float32[np.ndarray, "persons 4"]],
+    masks: list[Bool[np.ndarray, "height width"]],
     tracker: PointTracker,
     config: CameraConfig,
 ) -> CameraPath:
@@ -103,7 +110,7 @@ def follow_camera(
     Args:
         frames_uint8: RGB samples.
         pts_s: Their times, seconds.
-        person_boxes: Per sample, boxes to leave out; pixels of the samples.
+        masks: Per sample, where the background may be followed.
         tracker: Follows points within a window.
         config: How.
     """
@@ -114,7 +121,6 @@ def follow_camera(
     num_points = np.zeros(num_samples, dtype=np.int64)
     rate = (num_samples - 1) / max(float(pts_s[-1] - pts_s[0]), 1e-3)
     length = max(2, round(config.window_s * rate) + 1)
-    masks = [background_mask(boxes, (width, height), config) for boxes in person_boxes]
     start = 0
     while start < num_samples:
         end = min(num_samples, start + length)
@@ -253,17 +259,16 @@ def choose_points(
 
 
 def background_mask(
-    person_boxes: Float32[np.ndarray, "persons 4"], size: tuple[int, int], config: CameraConfig
+    people: Bool[np.ndarray, "height width"], config: CameraConfig
 ) -> Bool[np.ndarray, "height width"]:
-    """Return where the picture shows background, its border left out."""
-    width, height = size
-    margin = round(config.margin_share * min(size))
+    """Return where the picture shows background: not near people, not at its border."""
+    height, width = people.shape
+    margin = round(config.margin_share * min(height, width))
+    side = 2 * config.person_padding_px + 1
+    grown = cv2.dilate(people.astype(np.uint8), np.ones((side, side), dtype=np.uint8))
     mask = np.zeros((height, width), dtype=bool)
-    mask[margin : height - margin, margin : width - margin] = True
-    for box in person_boxes:
-        left, top = np.floor(box[:2]).astype(int).clip(0)
-        right, bottom = np.ceil(box[2:]).astype(int).clip(0)
-        mask[top:bottom, left:right] = False
+    inner = (slice(margin, height - margin), slice(margin, width - margin))
+    mask[inner] = grown[inner] == 0
     return mask
 
 
@@ -293,36 +298,24 @@ def chain(
     return np.concatenate([linear, offset[:, None]], axis=1)
 
 
-def person_boxes_at(
-    pts_s: Float64[np.ndarray, " samples"], poses: PoseTracks, faces: FaceTracks
-) -> list[Float32[np.ndarray, "persons 4"]]:
-    """Return, per sample, boxes of everyone seen in the nearest poses and of the main face.
+def people_at(
+    times_s: Float64[np.ndarray, " samples"], poses: PoseTracks, faces: FaceTracks, scale: float
+) -> list[tuple[Float32[np.ndarray, "persons 18 3"], Float32[np.ndarray, "faces 4"]]]:
+    """Return, per sample, everyone in the three nearest poses and the nearest faces.
 
-    A body is wider than its keypoints' box around the face: the face's box is stretched to a
-    head with shoulders.
+    Args:
+        times_s: Times from the clip's start, seconds.
+        poses: What the pose stage found.
+        faces: What the face stage found.
+        scale: From pixels of the clip to pixels of the samples.
     """
-    boxes = []
-    face_times = poses.pts_s[0] + np.interp(
-        faces.frame_index, poses.frame_index, poses.pts_s - poses.pts_s[0]
-    )
-    for time_s in pts_s:
-        found = [poses.person_boxes[i] for i in np.argsort(np.abs(poses.pts_s - time_s))[:3]]
-        valid = np.flatnonzero(faces.valid)
-        if len(valid):
-            nearest = valid[np.abs(face_times[valid] - time_s).argmin()]
-            left, top, right, bottom = faces.boxes[nearest]
-            wide, tall = right - left, bottom - top
-            stretched = [left - wide, top - 0.6 * tall, right + wide, bottom + 2.0 * tall]
-            found.append(np.array([stretched], dtype=np.float32))
-        boxes.append(np.concatenate(found).astype(np.float32).reshape(-1, 4))
-    return boxes
-
-
-def pad_boxes(
-    boxes: Float32[np.ndarray, "persons 4"], share: float
-) -> Float32[np.ndarray, "persons 4"]:
-    """Widen boxes on all sides by a share of their longer side."""
-    longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
-    return np.concatenate(
-        [boxes[:, :2] - share * longer, boxes[:, 2:] + share * longer], axis=1
-    ).astype(np.float32)
+    face_times = np.interp(faces.frame_index, poses.frame_index, poses.pts_s)
+    valid = np.flatnonzero(faces.valid)
+    found = []
+    for time_s in times_s:
+        nearest = np.argsort(np.abs(poses.pts_s - time_s))[:3]
+        people = np.concatenate([poses.people[index] for index in nearest]).copy()
+        people[:, :, :2] *= scale
+        near = valid[np.abs(face_times[valid] - time_s) <= _FACE_REACH_S]
+        found.append((people, (faces.boxes[near] * scale).astype(np.float32)))
+    return found

@@ -2,7 +2,7 @@
 
 Reads: media_path, clip_num_frames, clip_fps. Adds: face_scores, face_tracks, identity_embedding.
 Drops: nothing. Scores: found_share, confidence (median), size_px and size_share (median short side
-of the box in pixels and of the frame's short side), sharpness (25th percentile of the Laplacian
+of the box in pixels and of the frame's height), sharpness (25th percentile of the Laplacian
 variance of the aligned face, never enlarged), frontal_share (|yaw| and |pitch| within limits),
 single_share (no second face of a quarter of its area), complete_share (five landmarks inside the
 frame), identity_p10 (10th percentile cosine of frontal frames to the clip's mean), num_sampled.
@@ -165,7 +165,7 @@ class FaceStage:
         scores |= {
             "face_confidence": float(np.median(tracks.scores[valid])),
             "face_size_px": float(np.median(short)),
-            "face_size_share": float(np.median(short)) / min(size),
+            "face_size_share": float(np.median(short)) / size[1],
             "face_sharpness": float(np.percentile(tracks.sharpness[valid], 25)),
             "face_frontal_share": float(frontal[valid].mean()),
             "face_single_share": float(is_single.mean()),

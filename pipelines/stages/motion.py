@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from animaray.pipelines.stages.camera import CameraPath, pad_boxes
+from animaray.pipelines.stages.camera import CameraPath
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.pose import MIN_CONFIDENCE, PoseTracks
 from animaray.platform.video import decode_video
@@ -125,5 +125,6 @@ def _box_at(poses: PoseTracks, time_s: float, scale: float) -> Float32[np.ndarra
     if not visible.any():
         return np.array([0, 0, 1e5, 1e5], dtype=np.float32)
     points = poses.keypoints[index][visible] * scale
-    box = np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float32)
-    return pad_boxes(box[None], 0.1)[0]
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = 0.1 * float((high - low).max())
+    return np.concatenate([low - margin, high + margin]).astype(np.float32)

@@ -54,8 +54,8 @@ class PoseTracks:
     keypoint_confidence: Float32[np.ndarray, "poses 18"]
     num_persons: Int64[np.ndarray, " poses"]
     """People of at least half the main person's height."""
-    person_boxes: tuple[Float32[np.ndarray, "persons 4"], ...]
-    """Boxes around everyone's keypoints, for masking the background; pixels."""
+    people: tuple[Float32[np.ndarray, "persons 18 3"], ...]
+    """Everyone's keypoints and confidences, for masking the background; pixels."""
 
 
 class PoseStage:
@@ -74,7 +74,7 @@ class PoseStage:
     def _track(self, path: str, fps: float) -> PoseTracks:
         step = max(1, int(np.ceil(fps / self._config.max_fps - 1e-6)))
         selection = FrameSelection(every=step, short_side_px=self._config.short_side_px)
-        times, keypoints, confidence, counts, boxes = [], [], [], [], []
+        times, keypoints, confidence, counts, everyone = [], [], [], [], []
         previous: PersonPose | None = None
         with FrameStream(path, selection) as frames:
             full = min(frames.info.width, frames.info.height)
@@ -93,7 +93,7 @@ class PoseStage:
                     else main.keypoint_confidence
                 )
                 counts.append(0 if main is None else _count_comparable(people, main))
-                boxes.append(np.array([person_box(p) for p in people], np.float32).reshape(-1, 4))
+                everyone.append(_as_array(people))
         pts = np.array(times)
         return PoseTracks(
             pts_s=pts - pts[0],
@@ -101,7 +101,7 @@ class PoseStage:
             keypoints=np.stack(keypoints),
             keypoint_confidence=np.stack(confidence),
             num_persons=np.array(counts, dtype=np.int64),
-            person_boxes=tuple(boxes),
+            people=tuple(everyone),
         )
 
     def _estimate(
@@ -157,6 +157,14 @@ def person_height(person: PersonPose) -> float:
     """Return the longer side of the box around the seen keypoints, pixels."""
     left, top, right, bottom = person_box(person)
     return float(max(right - left, bottom - top))
+
+
+def _as_array(people: list[PersonPose]) -> Float32[np.ndarray, "persons 18 3"]:
+    rows = [
+        np.concatenate([person.keypoints, person.keypoint_confidence[:, None]], axis=1)
+        for person in people
+    ]
+    return np.array(rows, dtype=np.float32).reshape(-1, NUM_KEYPOINTS, 3)
 
 
 def _count_comparable(people: list[PersonPose], main: PersonPose) -> int:

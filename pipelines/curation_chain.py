@@ -1,0 +1,134 @@
+"""The two Ray Data chains of curation: sources to shots, and shots to measured clips.
+
+Rows carry paths and small arrays; a video's bytes never pass between stages. Each row travels as
+one opaque column, because rows of different states have different columns and Arrow would have to
+guess their types. This is the only file of curation that names Ray.
+"""
+
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+
+from animaray.pipelines.curation_config import CurationConfig
+from animaray.pipelines.perception_stages import PerceptionStages
+from animaray.pipelines.stage_runner import Row, run_stage
+from animaray.pipelines.stages.acquire import acquire
+from animaray.pipelines.stages.clips import split_clips
+from animaray.pipelines.stages.encode import encode_clip
+from animaray.pipelines.stages.probe import probe
+from animaray.pipelines.stages.shots import find_shots
+
+Packed = dict[str, bytes]
+
+# Half a CPU each: readers and lookers of a small machine all fit beside the caller's own tasks,
+# and neither pool can starve the other of its last slot.
+_CPUS = 0.5
+
+
+def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
+    """Hash, probe and cut sources into shots; rows come back in any order."""
+
+    def scan(packed: Packed) -> Packed:
+        row = _unpack(packed)
+        row = run_stage("acquire", acquire, row)
+        row = run_stage("probe", lambda r: probe(r, config.limits), row)
+        row = run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
+        return _pack(row)
+
+    data = _dataset(rows).map(
+        scan,
+        # One task per source and no pool: a source is decoded by its own child process anyway.
+        compute=ray.data.TaskPoolStrategy(size=config.num_workers),
+        num_cpus=_CPUS,
+        **_remote_options(),
+    )
+    yield from _rows_of(data)
+
+
+def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
+    """Cut sources into clips, write them to the staging folder and measure them."""
+
+    def split(packed: Packed) -> list[Packed]:
+        return [_pack(clip) for clip in _split(_unpack(packed), config)]
+
+    def encode(packed: Packed) -> Packed:
+        row = _unpack(packed)
+        return _pack(
+            run_stage("encode", lambda r: encode_clip(r, config.encode, config.limits), row)
+        )
+
+    workers = min(config.num_workers, max(1, len(rows)))
+    data = (
+        _dataset(rows)
+        # One source becomes many clips.
+        .flat_map(split, num_cpus=_CPUS, **_remote_options())
+        # The only full-size decoding; each clip in its own child process.
+        .map(
+            encode,
+            compute=ray.data.TaskPoolStrategy(size=config.num_workers),
+            num_cpus=_CPUS,
+            **_remote_options(),
+        )
+        # An actor pool, because the networks are loaded once per process.
+        .map(
+            _Look,
+            fn_constructor_args=(config,),
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=_CPUS,
+            **_remote_options(),
+        )
+    )
+    yield from _rows_of(data)
+
+
+class _Look:
+    """The perception networks of one worker process."""
+
+    def __init__(self, config: CurationConfig) -> None:
+        from animaray.models.frozen.profiles import load_perception
+
+        self._stages = PerceptionStages(load_perception(config.profile, num_threads=1), config)
+
+    def __call__(self, packed: Packed) -> Packed:
+        return _pack(self._stages(_unpack(packed)))
+
+
+def _split(row: Row, config: CurationConfig) -> list[Row]:
+    """Split one source; a failure keeps its row."""
+    clips: list[Row] = []
+
+    def stage(pending: Row) -> Row:
+        clips.extend(split_clips(pending, config.clips))
+        return pending
+
+    after = run_stage("clips", stage, row)
+    return clips if after["state"] is None else [{**after, "clip_id": None, "num_clips": 0}]
+
+
+def _dataset(rows: Sequence[Row]) -> Any:  # noqa: ANN401 - ray.data.Dataset
+    # One row per block: sources differ in length by orders of magnitude.
+    return ray.data.from_items([_pack(row) for row in rows], override_num_blocks=len(rows))
+
+
+def _rows_of(data: Any) -> Iterator[Row]:  # noqa: ANN401 - ray.data.Dataset
+    for packed in data.iter_rows():
+        yield _unpack(packed)
+
+
+def _remote_options() -> dict[str, Any]:
+    """Hand our environment to the workers of a session that somebody else started."""
+    names = ("ANIMARAY_WEIGHTS", "ANIMARAY_CACHE_DIR", "OMP_NUM_THREADS")
+    variables = {name: os.environ[name] for name in names if name in os.environ}
+    variables.setdefault("OMP_NUM_THREADS", "1")
+    return {"runtime_env": {"env_vars": variables}}
+
+
+def _pack(row: Row) -> Packed:
+    return {"row": pickle.dumps(row)}
+
+
+def _unpack(packed: Packed) -> Row:
+    return pickle.loads(packed["row"])  # noqa: S301 - written by our own worker a moment ago

@@ -1,0 +1,260 @@
+"""Turn finished rows into table rows and commit them, all tables of a batch at once."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from animaray.datasets.commit_log import CommitLog, CommittedFile
+from animaray.datasets.shards import write_media_shard, write_shard
+from animaray.pipelines.curation_config import CurationConfig
+from animaray.pipelines.policies import POLICIES, Policy, Verdict, policy_fingerprint
+from animaray.pipelines.stage_runner import Row
+from animaray.pipelines.stages.faces import FaceTracks
+from animaray.pipelines.stages.pose import PoseTracks
+from animaray.pipelines.stages.verdict import add_verdicts
+from animaray.platform.config import fingerprint
+from animaray.platform.storage import sha256_file
+
+_SOURCE_COLUMNS = (
+    "input_id", "source_id", "uri", "file_name", "file_bytes", "modified_ns", "sha256",
+    "codec", "width", "height", "fps", "duration_s", "start_s", "num_frames", "rotation_deg",
+    "pixel_aspect", "has_audio", "warning", "num_damaged_frames", "cut_times_s", "hashes",
+    "motion_signature",
+)  # fmt: skip
+_STAGED = ("media_path", "preview_path", "poster_path")
+
+
+class BatchCommitter:
+    """Commit finished sources of one curation run."""
+
+    def __init__(self, config: CurationConfig) -> None:
+        self._config = config
+        self._root = config.output_dir
+        self._log = CommitLog(config.output_dir)
+        first = POLICIES[config.policy]
+        self._policies = [first, *(p for p in POLICIES.values() if p is not first)]
+        self._code = f"animaray {version('animaray')}"
+        self._fingerprint = fingerprint(config)
+
+    def commit(self, sources: Mapping[str, Row], clips: Sequence[Row]) -> list[Row]:
+        """Write and commit sources with all their clips; return the judged clips.
+
+        Args:
+            sources: Row of each source by input_id; its state is None when its clips decide.
+            clips: Rows of all clips of these sources; a row without a clip only ends its source.
+        """
+        judged = [
+            add_verdicts(clip, self._policies, self._config.store_media)
+            for clip in clips
+            if clip["clip_id"] is not None
+        ]
+        endings = {clip["input_id"]: clip for clip in clips if clip["clip_id"] is None}
+        source_rows = []
+        for input_id, source in sources.items():
+            own = [clip for clip in judged if clip["input_id"] == input_id]
+            source_rows.append(self._source_row(endings.get(input_id, source), source, own))
+        files = [write_shard(self._root, "sources", source_rows)]
+        if judged:
+            files += self._write_clips(judged)
+        facts = {
+            "code": self._code,
+            "config": self._fingerprint,
+            "profile": self._config.profile,
+            "policies": {policy.name: policy_fingerprint(policy) for policy in self._policies},
+        }
+        self._log.commit(files, inputs=sorted(sources), facts=facts)
+        for clip in judged:
+            for name in _STAGED:
+                if clip.get(name):
+                    Path(clip[name]).unlink(missing_ok=True)
+        return judged
+
+    def _write_clips(self, judged: Sequence[Row]) -> list[CommittedFile]:
+        stored = {
+            clip["clip_id"]: Path(clip["media_path"]) for clip in judged if clip["stores_media"]
+        }
+        files, places = [], {}
+        if stored:
+            digests = {clip_id: sha256_file(path) for clip_id, path in stored.items()}
+            videos = {clip_id: path.read_bytes() for clip_id, path in stored.items()}
+            media, groups = write_media_shard(self._root, videos)
+            files.append(media)
+            places = {
+                clip_id: {
+                    "media_file": media.path,
+                    "media_row_group": groups[clip_id],
+                    "media_bytes": len(videos[clip_id]),
+                    "media_sha256": digests[clip_id],
+                }
+                for clip_id in stored
+            }
+        clips = [{**_clip_row(clip), **places.get(clip["clip_id"], {})} for clip in judged]
+        files.append(write_shard(self._root, "clips", clips))
+        tracks = [row for clip in judged if (row := _tracks_row(clip)) is not None]
+        previews = [
+            _preview_row(clip, self._config.policy) for clip in judged if clip.get("media_path")
+        ]
+        if tracks:
+            files.append(write_shard(self._root, "tracks", tracks))
+        if previews:
+            files.append(write_shard(self._root, "preview", previews))
+        for policy in self._policies:
+            rows = [
+                verdict_row(
+                    clip["clip_id"], clip["source_id"], policy, clip["verdicts"][policy.name]
+                )
+                for clip in judged
+            ]
+            folder = f"verdicts/{policy.name}"
+            files.append(write_shard(self._root, "verdicts", rows, folder=folder))
+        return files
+
+    def _source_row(self, ending: Row, source: Row, clips: Sequence[Row]) -> dict[str, Any]:
+        if ending["state"] is not None:
+            state = {name: ending[name] for name in ("state", "reason", "detail")}
+        else:
+            state = source_state([clip["verdicts"][self._config.policy] for clip in clips])
+        return {
+            **{name: source.get(name) for name in _SOURCE_COLUMNS},
+            **state,
+            "duplicate_of": source.get("duplicate_of"),
+            "num_clips": len(clips),
+            "profile": self._config.profile,
+            "policy": self._config.policy,
+            "code": self._code,
+            "config": self._fingerprint,
+        }
+
+
+def source_state(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Return the final state of a source from what a policy says about its clips."""
+    kept = sum(verdict.keep for verdict in verdicts)
+    if kept:
+        return {"state": "kept", "reason": None, "detail": f"{kept} of {len(verdicts)} clips kept"}
+    codes = Counter(code for verdict in verdicts for code in verdict.codes)
+    failed = bool(verdicts) and all(verdict.state == "failed" for verdict in verdicts)
+    return {
+        "state": "failed" if failed else "dropped",
+        "reason": codes.most_common(1)[0][0] if codes else None,
+        "detail": "; ".join(
+            dict.fromkeys(text for verdict in verdicts for text in verdict.reasons)
+        ),
+    }
+
+
+def verdict_row(clip_id: str, source_id: str, policy: Policy, verdict: Verdict) -> dict[str, Any]:
+    """Return a row of the verdicts table."""
+    return {
+        "clip_id": clip_id,
+        "source_id": source_id,
+        "policy": policy.name,
+        "policy_fingerprint": policy_fingerprint(policy),
+        "state": verdict.state,
+        "keep": verdict.keep,
+        "reasons": list(verdict.reasons),
+        "reason_codes": list(verdict.codes),
+    }
+
+
+def _clip_row(clip: Row) -> dict[str, Any]:
+    is_failed = clip["state"] == "failed"
+    scores = dict(clip["scores"])
+    if is_failed:
+        # A clip whose stage failed has no scores; its first family says why.
+        scores |= {"picture_state": "failed", "picture_note": f"{clip['reason']}: {clip['detail']}"}
+    return {
+        "clip_id": clip["clip_id"],
+        "input_id": clip["input_id"],
+        "source_id": clip["source_id"],
+        "file_name": clip["file_name"],
+        "start_s": clip["clip_start_s"],
+        "end_s": clip["clip_end_s"],
+        "start_pts_90k": clip["start_pts_90k"],
+        "end_pts_90k": clip["end_pts_90k"],
+        "duration_s": clip.get("clip_duration_s"),
+        "width": clip.get("clip_width"),
+        "height": clip.get("clip_height"),
+        "fps": clip.get("clip_fps"),
+        "num_frames": clip.get("clip_num_frames"),
+        "is_variable_fps": clip.get("is_variable_fps"),
+        "splitter": clip["splitter"],
+        **scores,
+        "identity_embedding": clip.get("identity_embedding"),
+    }
+
+
+def _preview_row(clip: Row, policy: str) -> dict[str, Any]:
+    verdict: Verdict = clip["verdicts"][policy]
+    poster, video = Path(clip["poster_path"]), Path(clip["preview_path"])
+    return {
+        "clip_id": clip["clip_id"],
+        "file_name": clip["file_name"],
+        "start_s": clip["clip_start_s"],
+        "end_s": clip["clip_end_s"],
+        "poster": {"bytes": poster.read_bytes(), "path": f"{clip['clip_id']}.jpg"},
+        "video": {"bytes": video.read_bytes(), "path": f"{clip['clip_id']}.mp4"},
+        "verdict": verdict.state,
+        "reasons": "; ".join(verdict.reasons),
+    }
+
+
+def _tracks_row(clip: Row) -> dict[str, Any] | None:
+    """Return the clip's tracks, or None when not even faces were looked for."""
+    faces: FaceTracks | None = clip.get("face_tracks")
+    poses: PoseTracks | None = clip.get("pose_tracks")
+    if faces is None and poses is None:
+        return None
+    row: dict[str, Any] = {"clip_id": clip["clip_id"], "pose_layout": "openpose_18"}
+    row |= _pose_columns(poses) | _face_columns(faces)
+    path = clip.get("camera_path")
+    if path is not None:
+        linear = path.transforms[:, :, :2]
+        row |= {
+            "camera_pts_s": (path.pts_s - path.pts_s[0]).tolist(),
+            "camera_scale": np.sqrt(np.abs(np.linalg.det(linear))).tolist(),
+            "camera_roll_rad": np.arctan2(linear[:, 1, 0], linear[:, 0, 0]).tolist(),
+            "camera_shift": (path.transforms[:, :, 2] / min(path.size)).ravel().tolist(),
+            "camera_inlier_share": path.inlier_share.tolist(),
+            "camera_num_points": path.num_points.tolist(),
+        }
+    return row
+
+
+def _pose_columns(poses: PoseTracks | None) -> dict[str, Any]:
+    if poses is None:
+        empty = ("pts_s", "frame_index", "keypoints", "keypoint_confidence", "num_persons")
+        return {name: [] for name in empty}
+    return {
+        "pts_s": poses.pts_s.tolist(),
+        "frame_index": poses.frame_index.tolist(),
+        "keypoints": poses.keypoints.ravel().tolist(),
+        "keypoint_confidence": poses.keypoint_confidence.ravel().tolist(),
+        "num_persons": poses.num_persons.tolist(),
+    }
+
+
+def _face_columns(faces: FaceTracks | None) -> dict[str, Any]:
+    if faces is None:
+        empty = (
+            "face_frames", "face_boxes", "face_landmarks", "face_scores", "face_valid",
+            "face_count", "face_yaw_deg", "face_pitch_deg", "face_sharpness",
+            "identity_embeddings",
+        )  # fmt: skip
+        return {**{name: [] for name in empty}, "identity_dim": 0}
+    return {
+        "face_frames": faces.frame_index.tolist(),
+        "face_boxes": faces.boxes.ravel().tolist(),
+        "face_landmarks": faces.landmarks.ravel().tolist(),
+        "face_scores": faces.scores.tolist(),
+        "face_valid": faces.valid.tolist(),
+        "face_count": faces.count.tolist(),
+        "face_yaw_deg": faces.yaw_deg.tolist(),
+        "face_pitch_deg": faces.pitch_deg.tolist(),
+        "face_sharpness": faces.sharpness.tolist(),
+        "identity_embeddings": faces.embeddings.ravel().tolist(),
+        "identity_dim": faces.embeddings.shape[1],
+    }

@@ -1,0 +1,78 @@
+"""Configuration of the curation pipeline; every stage's own settings are nested here."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from animaray.pipelines.policies import POLICIES
+from animaray.pipelines.stages.camera import CameraConfig
+from animaray.pipelines.stages.clips import ClipsConfig
+from animaray.pipelines.stages.duplicates import DuplicatesConfig
+from animaray.pipelines.stages.encode import EncodeConfig
+from animaray.pipelines.stages.faces import FacesConfig
+from animaray.pipelines.stages.pose import PoseConfig
+from animaray.pipelines.stages.shots import ShotsConfig
+from animaray.platform.errors import ConfigError
+from animaray.platform.video import DecodeLimits
+
+STORE_MEDIA = ("kept", "shipped", "all")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurationConfig:
+    """What to curate, who looks at it, and where it goes."""
+
+    input_dir: Path
+    """Folder of videos; read, never written."""
+    output_dir: Path
+    """Dataset folder; made, or gone on with."""
+    profile: str = "permissive"
+    """Perception profile."""
+    policy: str = "standard"
+    """Policy that decides what counts as kept in the summary."""
+    num_workers: int = 2
+    """Processes that look at clips, and that read sources."""
+    limit: int | None = None
+    """Only the first so many files; None for all."""
+    store_media: str = "shipped"
+    """Which clips' videos are stored: kept (by this policy), shipped (by any shipped policy, so
+    that changing the policy needs no second run) or all."""
+    sources_per_commit: int = 4
+    """Sources between two commits: what a kill can lose."""
+    sources_per_wave: int = 500
+    """Sources whose near-duplicates are looked for among themselves; earlier waves are known."""
+    retry_failed: bool = False
+    """Whether inputs that ended as failed are tried again."""
+    skip_hopeless: bool = True
+    """Whether a clip without faces is spared the costly networks."""
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    """What one file may cost."""
+    shots: ShotsConfig = field(default_factory=ShotsConfig)
+    """When a cut is a cut."""
+    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
+    """When two sources are one."""
+    clips: ClipsConfig = field(default_factory=ClipsConfig)
+    """How long clips are."""
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    """How clips are stored."""
+    faces: FacesConfig = field(default_factory=FacesConfig)
+    """How faces are sampled."""
+    pose: PoseConfig = field(default_factory=PoseConfig)
+    """How densely poses are estimated."""
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    """How the background is followed."""
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
+        if self.policy not in POLICIES:
+            raise ConfigError(f"Expected policy to be one of {list(POLICIES)}, got {self.policy}.")
+        if self.store_media not in STORE_MEDIA:
+            raise ConfigError(
+                f"Expected store_media to be one of {list(STORE_MEDIA)}, got {self.store_media}."
+            )
+        for name in ("num_workers", "sources_per_commit", "sources_per_wave"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Expected {name} >= 1, got {getattr(self, name)}.")

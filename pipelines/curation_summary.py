@@ -1,0 +1,124 @@
+"""What one curation run did, in numbers that add up."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from animaray.datasets.reader import CurationDataset
+from animaray.datasets.schemas import SOURCE_STATES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurationSummary:
+    """State of every input of a run; the states' counts add up to `num_inputs`."""
+
+    num_inputs: int
+    """Files found (after the limit)."""
+    num_new_sources: int
+    """Of these, looked at in this run; the rest were finished before."""
+    sources_by_state: Mapping[str, int]
+    """Inputs per final state: kept, dropped, unreadable, duplicate, failed."""
+    num_clips: int
+    """Clips of these inputs, kept and rejected."""
+    num_kept_clips: int
+    """Clips that the run's policy keeps."""
+    clips_by_policy: Mapping[str, int]
+    """Kept clips under each policy that was applied."""
+    dropped_by_reason: Mapping[str, int]
+    """Clips per reason; one clip may have several."""
+    hours: Mapping[str, float]
+    """Hours of video: inputs and kept."""
+    seconds_by_stage: Mapping[str, float]
+    """Time spent in each stage by all workers of this run, seconds."""
+    wall_s: float
+    """Time from start to end, seconds."""
+    policy: str
+    """The run's policy."""
+    version: int
+    """Version of the commit log that holds the result."""
+    problems: Sequence[str]
+    """One line per input that is unreadable or failed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for --json."""
+        return {**asdict(self), "funnel": [list(step) for step in self.funnel()]}
+
+    def funnel(self) -> list[tuple[str, int]]:
+        """Return what was left after each step, for a bar chart."""
+        states = self.sources_by_state
+        readable = self.num_inputs - states["unreadable"]
+        return [
+            ("files", self.num_inputs),
+            ("readable", readable),
+            ("not a duplicate", readable - states["duplicate"]),
+            ("clips", self.num_clips),
+            ("kept clips", self.num_kept_clips),
+        ]
+
+    def one_line(self) -> str:
+        """Return the result in one line."""
+        states = ", ".join(f"{count} {state}" for state, count in self.sources_by_state.items())
+        return (
+            f"{self.num_inputs} files ({states}); {self.num_kept_clips} of {self.num_clips} clips "
+            f"kept under {self.policy}"
+        )
+
+    def lines(self) -> list[str]:
+        """Return the result for a terminal."""
+        lines = [
+            self.one_line(),
+            f"  looked at {self.num_new_sources} files in {self.wall_s:.0f} s; "
+            f"{self.hours['kept']:.3f} h of {self.hours['inputs']:.3f} h kept",
+            "  kept clips by policy: "
+            + ", ".join(f"{name} {count}" for name, count in self.clips_by_policy.items()),
+        ]
+        if self.dropped_by_reason:
+            reasons = (f"{name} {count}" for name, count in self.dropped_by_reason.items())
+            lines.append("  dropped for: " + ", ".join(reasons))
+        return lines + [f"  {problem}" for problem in self.problems]
+
+
+def summarize(
+    dataset: CurationDataset,
+    input_ids: Sequence[str],
+    *,
+    policy: str,
+    num_new_sources: int,
+    seconds_by_stage: Mapping[str, float],
+    wall_s: float,
+) -> CurationSummary:
+    """Count what became of some inputs."""
+    wanted = set(input_ids)
+    sources = [row for row in dataset.sources() if row["input_id"] in wanted]
+    states = Counter(row["state"] for row in sources)
+    clips = [row for row in dataset.clips() if row["input_id"] in wanted]
+    clip_ids = {row["clip_id"] for row in clips}
+    verdicts = {
+        name: [row for row in dataset.verdicts(name) if row["clip_id"] in clip_ids]
+        for name in dataset.policies()
+    }
+    kept = {row["clip_id"] for row in verdicts.get(policy, []) if row["keep"]}
+    reasons = Counter(code for row in verdicts.get(policy, []) for code in row["reason_codes"])
+    return CurationSummary(
+        num_inputs=len(input_ids),
+        num_new_sources=num_new_sources,
+        sources_by_state={state: states.get(state, 0) for state in SOURCE_STATES},
+        num_clips=len(clips),
+        num_kept_clips=len(kept),
+        clips_by_policy={name: sum(row["keep"] for row in rows) for name, rows in verdicts.items()},
+        dropped_by_reason=dict(reasons.most_common()),
+        hours={
+            "inputs": sum(row["duration_s"] or 0.0 for row in sources) / 3600,
+            "kept": sum(row["duration_s"] or 0.0 for row in clips if row["clip_id"] in kept) / 3600,
+        },
+        seconds_by_stage={name: round(value, 2) for name, value in seconds_by_stage.items()},
+        wall_s=round(wall_s, 2),
+        policy=policy,
+        version=dataset.snapshot.version,
+        problems=[
+            f"{row['uri']}: {row['state']} ({row['reason']}): {row['detail']}"
+            for row in sources
+            if row["state"] in {"unreadable", "failed"}
+        ],
+    )
