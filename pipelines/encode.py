@@ -6,33 +6,40 @@ Each clip is encoded once per encoder id. Shards become visible through the comm
 killed run continues with the clips that are missing.
 """
 
+import hashlib
+import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Float64, UInt8
+from torch import nn
 
 from animaray.datasets.commit_log import CommittedFile
 from animaray.datasets.conditions import (
     ClipConditions,
     commit_conditions,
     encoded_inputs,
+    mean_identity,
+    place_on_frames,
+    write_conditions,
 )
-from animaray.datasets.reader import CurationDataset
+from animaray.datasets.reader import ClipTracks, CurationDataset
+from animaray.models.clip_encoding import embed_faces, encode_frames, mirror_landmarks
 from animaray.models.framing import FrameFit
-from animaray.models.frozen.profiles import load_codec, load_image_encoder
+from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.frozen.protocols import IdentityEmbedder, ImageEncoder, LatentCodec
-from animaray.platform.errors import ConfigError, DatasetError
+from animaray.models.pose.layouts import MIRROR
+from animaray.platform.errors import AnimarayError, ConfigError, DatasetError
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session
 from animaray.platform.storage import content_id
 from animaray.platform.video import decode_video
-
-_SEEN = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,8 +188,13 @@ def encode_clip(
     if len(video.frames_uint8) < 2:
         raise DatasetError(f"Clip {clip_id} has fewer than two frames at {config.fps:g} fps.")
     height, width = video.frames_uint8.shape[1:3]
-    seen = np.where(tracks.keypoint_confidence[..., None] > _SEEN, tracks.keypoints, np.nan)
-    fit = FrameFit.for_person((width, height), seen, config.width_px, config.height_px)
+    fit = FrameFit.for_person(
+        (width, height),
+        tracks.keypoints,
+        config.width_px,
+        config.height_px,
+        keypoint_confidence=tracks.keypoint_confidence,
+    )
     times_s = np.arange(len(video.frames_uint8)) / config.fps
     poses = tracks.nearest_pose(times_s)
     fitted = FittedClip(
@@ -294,7 +306,7 @@ class EncodeActor:
         )
 
     def __call__(self, shard: dict[str, Any]) -> dict[str, Any]:
-        """Encode and write; return the file's facts as JSON, tried clips, and why some gave none."""
+        """Encode and write; report the file, the clips tried, and why some gave no row."""
         rows: list[ClipConditions] = []
         skipped: dict[str, str] = {}
         clip_ids = [str(clip_id) for clip_id in shard["clip_ids"]]

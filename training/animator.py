@@ -218,7 +218,7 @@ def select_trainable(animator: Animator, trainable: Literal["all", "published"])
     if trainable == "published":
         for name, weight in animator.unet.named_parameters():
             if "attentions" not in name:
-                weight.requires_grad_(False)
+                weight.requires_grad_(requires_grad=False)
 
 
 def _by_sigma(sigma: Tensor, per_clip: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

@@ -27,6 +27,11 @@ class BatchLayout:
     """Number of workers."""
 
     def __post_init__(self) -> None:
+        """Refuse a global batch that does not divide.
+
+        Raises:
+            ConfigError: It is no multiple of what all workers do in one pass.
+        """
         per_pass = self.micro_batch_size * self.world_size
         if min(self.global_batch_size, per_pass) < 1 or self.global_batch_size % per_pass:
             raise ConfigError(
@@ -61,6 +66,11 @@ class WindowConfig:
     """Share of windows taken from the mirrored copy of a clip, where one was encoded."""
 
     def __post_init__(self) -> None:
+        """Refuse empty windows and impossible shares.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
         if self.num_frames < 1 or self.max_stride < 1:
             raise ConfigError("window.num_frames and window.max_stride must be at least 1.")
         if not 0.0 <= self.mirror_probability <= 1.0:

@@ -28,6 +28,11 @@ class OptimizerConfig:
     """Decay per step of the weights' moving average, which is what gets exported; None: off."""
 
     def __post_init__(self) -> None:
+        """Refuse settings out of range.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
         if not self.lr > 0:
             raise ConfigError(f"optimizer.lr must be above 0, got {self.lr}.")
         if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
@@ -52,6 +57,11 @@ class LoopConfig:
     """Seed of the data order, the noise and fresh weights."""
 
     def __post_init__(self) -> None:
+        """Refuse settings out of range.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
         for name in ("num_steps", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"loop.{name} must be at least 1, got {getattr(self, name)}.")
@@ -83,6 +93,11 @@ class ScaleConfig:
     """How often Ray restarts the workers after one died, before the run fails."""
 
     def __post_init__(self) -> None:
+        """Refuse settings out of range.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
         for name in ("num_workers", "threads_per_worker", "global_batch_size", "micro_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"scale.{name} must be at least 1, got {getattr(self, name)}.")

@@ -4,13 +4,17 @@ For pretraining the shipped animator: the pixels go through the same frozen netw
 clips; only the way over H.264 and the filters is left out.
 """
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float32, UInt8
 
+from animaray.datasets.commit_log import CommittedFile
 from animaray.datasets.conditions import (
     ClipConditions,
     commit_conditions,
@@ -21,6 +25,11 @@ from animaray.datasets.conditions import (
 )
 from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip_spec
 from animaray.models.clip_encoding import embed_faces, encode_frames
+from animaray.models.frozen.generated_codec import GeneratedCodec
+from animaray.models.frozen.generated_faces import GeneratedFaceDetector
+from animaray.models.frozen.generated_identity import GeneratedIdentityEmbedder
+from animaray.models.frozen.generated_image_encoder import GeneratedImageEncoder
+from animaray.models.frozen.generated_pose import GeneratedPoseEstimator
 from animaray.models.frozen.protocols import (
     FaceDetector,
     IdentityEmbedder,
@@ -68,27 +77,67 @@ class GeneratedClips:
 
 
 def write_generated_conditions(
-    root: Path, clips: GeneratedClips, encoders: GeneratedEncoders, progress: StageProgress
+    root: Path,
+    clips: GeneratedClips,
+    *,
+    uses_truth: bool,
+    num_processes: int,
+    progress: StageProgress,
 ) -> None:
     """Render, encode and commit all clips that the dataset folder does not have yet.
 
     Args:
         root: Dataset folder; it gets nothing but a conditions table.
         clips: Which clips.
-        encoders: Frozen networks.
+        uses_truth: Take keypoints and faces from the world instead of the generated networks.
+        num_processes: Processes that render and encode.
         progress: Row to advance by clip.
     """
     done = encoded_inputs(root, ENCODER_ID)
-    for first in range(0, clips.num_clips, clips.clips_per_shard):
-        last = min(first + clips.clips_per_shard, clips.num_clips)
-        seeds = [clips.first_seed + index for index in range(first, last)]
-        names = [clip_name(seed) for seed in seeds]
-        if not done.issuperset(names):
-            encoded = [encode_generated(seed, clips, encoders) for seed in seeds]
-            rows = [clip for clip in encoded if clip is not None]
-            files = [write_conditions(root, ENCODER_ID, rows)] if rows else []
-            commit_conditions(root, ENCODER_ID, files, names)
-        progress.advance(len(seeds))
+    seeds = [clips.first_seed + index for index in range(clips.num_clips)]
+    missing = [seed for seed in seeds if clip_name(seed) not in done]
+    progress.advance(len(seeds) - len(missing))
+    size = clips.clips_per_shard
+    shards = [missing[start : start + size] for start in range(0, len(missing), size)]
+    if not shards:
+        return
+    with ProcessPoolExecutor(
+        num_processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_process,
+        initargs=(uses_truth,),
+    ) as pool:
+        tasks = [pool.submit(_write_shard, root, clips, shard) for shard in shards]
+        for task, shard in zip(tasks, shards, strict=True):
+            files = [file] if (file := task.result()) is not None else []
+            commit_conditions(root, ENCODER_ID, files, [clip_name(seed) for seed in shard])
+            progress.advance(len(shard))
+
+
+def load_encoders(*, uses_truth: bool) -> GeneratedEncoders:
+    """Load the shipped networks; the truth of the world stands in for detectors only if asked."""
+    return GeneratedEncoders(
+        codec=GeneratedCodec.load(),
+        image_encoder=GeneratedImageEncoder.load(),
+        identity_embedder=GeneratedIdentityEmbedder.load(),
+        pose_estimator=None if uses_truth else GeneratedPoseEstimator(),
+        face_detector=None if uses_truth else GeneratedFaceDetector(),
+    )
+
+
+_PROCESS_ENCODERS: list[GeneratedEncoders] = []
+"""The encoders of this process; loaded once by its initializer."""
+
+
+def _start_process(uses_truth: bool) -> None:  # noqa: FBT001 - called by the pool
+    torch.set_num_threads(1)
+    _PROCESS_ENCODERS.append(load_encoders(uses_truth=uses_truth))
+
+
+def _write_shard(root: Path, clips: GeneratedClips, seeds: list[int]) -> CommittedFile | None:
+    encoded = [encode_generated(seed, clips, _PROCESS_ENCODERS[0]) for seed in seeds]
+    rows = [clip for clip in encoded if clip is not None]
+    return write_conditions(root, ENCODER_ID, rows) if rows else None
 
 
 def clip_name(seed: int) -> str:
@@ -149,10 +198,12 @@ def _keypoints(
     """Return the largest person's keypoints; a frame where nobody is found has confidence 0."""
     points = np.zeros((len(rendered.frames_uint8), 18, 2), dtype=np.float32)
     confidence = np.zeros(points.shape[:2], dtype=np.float32)
+    sureness = np.random.default_rng(len(points)).uniform(0.7, 1.0, confidence.shape)
     for index, frame in enumerate(rendered.frames_uint8):
         if estimator is None:
             person = rendered.truth.frames[index].persons[0]
-            points[index], confidence[index] = person.keypoints, person.keypoint_visible
+            points[index] = person.keypoints
+            confidence[index] = person.keypoint_visible * sureness[index]
         elif people := estimator.estimate(frame):
             points[index] = people[0].keypoints
             confidence[index] = people[0].keypoint_confidence

@@ -120,7 +120,11 @@ def build_extensions() -> str:
 
 
 def _fit(worker: Worker, config: Any, folder: RunFolder) -> None:  # noqa: ANN401 - as launch
-    """Run the worker function under Ray Train until it ends well, or raise what went wrong."""
+    """Run the worker function under Ray Train until it ends well.
+
+    Raises:
+        RunError: The workers failed more often than allowed, or refused to go on.
+    """
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -168,7 +172,11 @@ def _fit(worker: Worker, config: Any, folder: RunFolder) -> None:  # noqa: ANN40
 
 
 def _run_worker(payload: dict[str, Any]) -> None:
-    """Train on one Ray Train worker."""
+    """Train on one Ray Train worker; a foreseen error is also left in the run folder.
+
+    Raises:
+        AnimarayError: The worker refused to go on.
+    """
     import ray.train
 
     config = config_from_dict(payload["kind"], payload["config"], "the run's configuration")

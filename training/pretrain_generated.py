@@ -2,10 +2,10 @@
 
     python -m animaray.training.pretrain_generated --out build/animator --clips 1500 --minutes 45
 
-Clips are rendered and encoded once (resumable); then the loop of `animaray train animator` runs in
-this process, without Ray and DeepSpeed, and writes a sheet of samples with every checkpoint:
-build/animator/samples/step-00000500.png. The same command again resumes; the weights folder is
-build/animator/run/weights.
+Clips are rendered and encoded once; then the loop of `animaray train animator` runs in this
+process, without Ray and DeepSpeed: first on windows of 4 frames, which show more people per
+second, then on windows of 8. Every checkpoint writes a sheet of samples to build/animator/samples.
+The same command again resumes; the weights folder is build/animator/run-8/weights.
 """
 
 import argparse
@@ -18,25 +18,19 @@ import torch
 from animaray.datasets.conditions import ConditionsTable, open_conditions
 from animaray.models.diffusion.sampler import SamplerConfig
 from animaray.models.frozen.generated_codec import GeneratedCodec
-from animaray.models.frozen.generated_faces import GeneratedFaceDetector
-from animaray.models.frozen.generated_identity import GeneratedIdentityEmbedder
-from animaray.models.frozen.generated_image_encoder import GeneratedImageEncoder
-from animaray.models.frozen.generated_pose import GeneratedPoseEstimator
 from animaray.models.frozen.protocols import LatentCodec
-from animaray.platform.errors import WeightsError
 from animaray.platform.progress import stage_progress
 from animaray.training.animator import AnimatorTask, AnimatorTrainingConfig, open_table
 from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches
-from animaray.training.generated_conditions import (
-    GeneratedClips,
-    GeneratedEncoders,
-    write_generated_conditions,
-)
+from animaray.training.batch_order import WindowConfig
+from animaray.training.checkpoints import latest_checkpoint
+from animaray.training.generated_conditions import GeneratedClips, write_generated_conditions
 from animaray.training.recipes import animator_pretrain_cpu
 from animaray.training.run_folder import RunFolder
 from animaray.training.sample_sheet import write_sample_sheet
 from animaray.training.train_loop import LoopSettings, Topology, run_training
 
+FIRST_STAGE_SHARE = 0.6
 HELD_OUT_CLIPS = 8
 HELD_OUT_SEED = 900_000
 """Held-out people: their seeds are below those of the training clips."""
@@ -81,51 +75,61 @@ class PretrainTask(AnimatorTask):
         return {"held_out_loss": loss, "held_out_psnr_db": psnr}
 
 
-def load_encoders(*, uses_truth: bool) -> GeneratedEncoders:
-    """Load the shipped networks; the truth of the world stands in for detectors only if asked."""
-    return GeneratedEncoders(
-        codec=GeneratedCodec.load(),
-        image_encoder=GeneratedImageEncoder.load(),
-        identity_embedder=GeneratedIdentityEmbedder.load(),
-        pose_estimator=None if uses_truth else GeneratedPoseEstimator(),
-        face_detector=None if uses_truth else GeneratedFaceDetector(),
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Render, encode, train."""
+    """Render, encode, train on short windows, train on long ones."""
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
     out: Path = options.out
-    try:
-        encoders = load_encoders(uses_truth=options.truth)
-    except WeightsError as error:
-        raise WeightsError(error.message, fix="Pass --truth to use the world's truth.") from error
     clips = GeneratedClips(num_clips=options.clips)
     held_out = dataclasses.replace(clips, num_clips=HELD_OUT_CLIPS, first_seed=HELD_OUT_SEED)
-    with stage_progress("held-out clips", HELD_OUT_CLIPS) as progress:
-        write_generated_conditions(out / "held_out", held_out, encoders, progress)
-    with stage_progress("training clips", options.clips) as progress:
-        write_generated_conditions(out / "dataset", clips, encoders, progress)
+    for name, part in (("held_out", held_out), ("dataset", clips)):
+        with stage_progress(f"encode {name}", part.num_clips) as progress:
+            write_generated_conditions(
+                out / name,
+                part,
+                uses_truth=options.truth,
+                num_processes=options.threads,
+                progress=progress,
+            )
+    if options.minutes > 0:
+        first = _train(out, 4, options.minutes * FIRST_STAGE_SHARE, options.threads, None)
+        _train(out, 8, options.minutes * (1 - FIRST_STAGE_SHARE), options.threads, first)
 
+
+def _train(
+    out: Path, num_frames: int, minutes: float, threads: int, init_from: Path | None
+) -> Path:
+    """Train one stage and return its weights folder."""
     recipe = animator_pretrain_cpu()
     config = dataclasses.replace(
         recipe,
         data_dir=str(out / "dataset"),
-        run_dir=str(out / "run"),
-        loop=dataclasses.replace(recipe.loop, max_minutes=options.minutes),
-        scale=dataclasses.replace(recipe.scale, threads_per_worker=options.threads),
+        run_dir=str(out / f"run-{num_frames}"),
+        init_from=None if init_from is None else str(init_from),
+        window=WindowConfig(num_frames=num_frames, max_stride=12 // num_frames),
+        loop=dataclasses.replace(recipe.loop, max_minutes=minutes),
+        scale=dataclasses.replace(
+            recipe.scale,
+            threads_per_worker=threads,
+            global_batch_size=32 // num_frames,
+            micro_batch_size=32 // num_frames,
+        ),
     )
-    folder = RunFolder.claim(out / "run", config)
+    folder = RunFolder.claim(Path(config.run_dir), config)
+    newest = latest_checkpoint(folder.checkpoints_dir)
+    if folder.read_status().get("state") == "finished" and newest is not None:
+        return folder.weights_dir
     task = PretrainTask(
         config,
         open_table(config),
         open_conditions(out / "held_out"),
-        encoders.codec,
+        GeneratedCodec.load(),
         out / "samples",
     )
     settings = LoopSettings(optimizer=config.optimizer, loop=config.loop, scale=config.scale)
     run_training(task, settings, folder, Topology())
+    folder.write_status("finished")
+    return folder.weights_dir
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -111,7 +111,7 @@ def animator_pretrain_cpu() -> AnimatorTrainingConfig:
     return replace(
         animator_demo_cpu(),
         init_from=None,
-        window=WindowConfig(num_frames=8, max_stride=2),
+        loss=replace(_SMALL_LOSS, conditioning_dropout=0.05),
         optimizer=OptimizerConfig(lr=5e-4, warmup_steps=100, ema_decay=0.998, betas=(0.9, 0.99)),
         loop=LoopConfig(
             num_steps=1_000_000, log_every_steps=10, checkpoint_every_steps=200, seed=1

@@ -8,7 +8,7 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -71,7 +71,7 @@ class Topology:
 
     rank: int = 0
     world_size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +93,7 @@ def learning_rate(step: int, config: OptimizerConfig, num_steps: int) -> float:
     return config.lr * (0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share))))
 
 
-def run_training(
+def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
     task: TrainingTask,
     settings: LoopSettings,
     folder: RunFolder,
