@@ -3,7 +3,7 @@
 import tempfile
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import av
 import numpy as np
@@ -78,7 +78,7 @@ class Mp4Writer:
         self._origin_s = 0.0
         self.num_frames = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Mp4Writer":
         """Return the writer."""
         return self
 
