@@ -73,7 +73,10 @@ def test_the_same_item_number_gives_the_same_batch(encoded_dataset: Path) -> Non
 def test_windows_longer_than_every_clip_are_refused(encoded_dataset: Path) -> None:
     with pytest.raises(DatasetError, match="None of 6 encoded clips has the 11 frames"):
         AnimatorBatches(
-            open_conditions(encoded_dataset), WindowConfig(num_frames=11), seed=0, reference_noise=0
+            open_conditions(encoded_dataset),
+            WindowConfig(num_frames=11),
+            seed=0,
+            reference_noise=0.0,
         )
 
 
