@@ -35,6 +35,8 @@ from animaray.serving.weights_folder import check_weights_folder
 
 APPLICATION = "animaray"
 INGRESS_CPUS = 0.1
+MAX_OPEN_CONNECTIONS = 500
+"""Requests at the same time; most are event streams that wait."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +104,6 @@ class ServeConfig:
         return JobStore(url)
 
 
-@serve.deployment(name="AnimatorReplica", max_ongoing_requests=1, health_check_period_s=2)
 class AnimatorReplica:
     """Hold one model; work in a thread of its own, off Serve's event loop.
 
@@ -152,7 +153,6 @@ class AnimatorReplica:
         self._thread.join(timeout=self._drain_s + 15)
 
 
-@serve.deployment(name="Ingress", max_ongoing_requests=200)
 @serve.ingress()
 class Ingress:
     """Answer HTTP; knows the job store, not the model.
@@ -166,7 +166,7 @@ class Ingress:
         self._config = config
         self._animators = animators
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - Serve's name
+    def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the application inside the replica."""
         config = self._config
         return make_app(
@@ -250,7 +250,7 @@ class ServerHandle:
         try:
             if ray.is_initialized():
                 serve.delete(APPLICATION)
-                serve.shutdown()
+                serve.shutdown()  # type: ignore[no-untyped-call]
         finally:
             self._session.close()
 
@@ -289,15 +289,22 @@ def start_server(config: ServeConfig) -> ServerHandle:
 
 
 def _deploy(config: ServeConfig) -> None:
-    replicas = AnimatorReplica.options(
+    replicas = serve.deployment(
+        name="AnimatorReplica",
+        max_ongoing_requests=1,
+        health_check_period_s=2,
         num_replicas=config.num_replicas,
         graceful_shutdown_timeout_s=config.drain_s + 20,
         ray_actor_options={
             "num_cpus": config.num_cpus_per_replica,
             "num_gpus": config.num_gpus_per_replica,
         },
-    )
-    ingress = Ingress.options(ray_actor_options={"num_cpus": INGRESS_CPUS})
+    )(AnimatorReplica)
+    ingress = serve.deployment(
+        name="Ingress",
+        max_ongoing_requests=MAX_OPEN_CONNECTIONS,
+        ray_actor_options={"num_cpus": INGRESS_CPUS},
+    )(Ingress)
     serve.start(
         http_options={"host": config.host, "port": config.port, "location": "HeadOnly"},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
@@ -349,9 +356,9 @@ def _make_data_dir(data_dir: Path) -> None:
 
 def _check_cpus(config: ServeConfig) -> None:
     needed = config.num_replicas * config.num_cpus_per_replica + INGRESS_CPUS
-    there = float(ray.cluster_resources().get("CPU", 0.0))
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    there, gpus_there = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     gpus = config.num_replicas * config.num_gpus_per_replica
-    gpus_there = float(ray.cluster_resources().get("GPU", 0.0))
     if needed > there or gpus > gpus_there:
         raise MachineError(
             f"{config.num_replicas} replicas need {needed:g} CPUs and {gpus:g} GPUs; the Ray"
@@ -362,7 +369,7 @@ def _check_cpus(config: ServeConfig) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5.0).status_code == 200
+        return httpx.get(url, timeout=5.0, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -88,22 +88,27 @@ def postgres_url(folder: Path) -> Iterator[str]:
         user=account, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
     )  # fmt: skip
     try:
-        _await_port(port, server)
-        yield f"postgresql+psycopg://{user}@127.0.0.1:{port}/postgres"
+        url = f"postgresql+psycopg://{user}@127.0.0.1:{port}/postgres"
+        _await_answer(url, server)
+        yield url
     finally:
         server.terminate()
         server.wait(timeout=20)
 
 
-def _await_port(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+def _await_answer(url: str, server: subprocess.Popen[bytes]) -> None:
+    import psycopg  # an optional driver: only where the fixture did not skip
+
+    deadline = time.monotonic() + 60
+    while True:
         assert server.poll() is None, "PostgreSQL ended at once"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise AssertionError("PostgreSQL did not start")
+        try:
+            psycopg.connect(url.replace("+psycopg", ""), connect_timeout=5).close()
+        except psycopg.OperationalError:  # not listening yet, or still starting up
+            assert time.monotonic() < deadline, "PostgreSQL did not start"
+            time.sleep(0.1)
+        else:
+            return
 
 
 @dataclass

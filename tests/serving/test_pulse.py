@@ -1,0 +1,100 @@
+"""The heartbeat that keeps leases, and what it tells the working thread."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from serving_parts import Clock, job_request
+
+from animaray.platform.errors import RefusedError
+from animaray.serving.job_records import (
+    JobCancelledError,
+    Lease,
+    LeaseLostError,
+    WorkerDrainedError,
+)
+from animaray.serving.jobs import JobStore
+from animaray.serving.limits import ServingLimits
+from animaray.serving.pulse import Pulse
+
+LIMITS = ServingLimits()
+
+
+@pytest.fixture
+def pulse(store: JobStore) -> Iterator[Pulse]:
+    beating = Pulse(store.leases, "w", pulse_s=0.02)
+    beating.start()
+    yield beating
+    beating.stop()
+    assert store.leases.workers(1e9) == []
+
+
+def claim(store: JobStore) -> Lease:
+    store.submit(job_request(), LIMITS)
+    lease = store.leases.claim("w", 10.0)
+    assert lease is not None
+    return lease
+
+
+def eventually(happens: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def raised_by(pulse: Pulse) -> str | None:
+    try:
+        pulse.check()
+    except (LeaseLostError, JobCancelledError, WorkerDrainedError, RefusedError) as error:
+        return type(error).__name__
+    return None
+
+
+def test_lease_is_renewed_while_the_job_is_held(
+    store: JobStore, clock: Clock, pulse: Pulse
+) -> None:
+    lease = claim(store)
+    with pulse.holding(lease, 60.0):
+        for _ in range(3):
+            clock.now += 8  # more than the lease's 10 s in all
+            time.sleep(0.15)
+            assert store.leases.release_expired() == []
+            pulse.check()
+
+
+def test_cancel_is_noticed_between_steps(store: JobStore, pulse: Pulse) -> None:
+    lease = claim(store)
+    with pulse.holding(lease, 60.0):
+        pulse.check()
+        store.request_cancel(lease.job.job_id, "public")
+        eventually(lambda: raised_by(pulse) == "JobCancelledError")
+    pulse.check()  # the next job is not concerned
+
+
+def test_lost_lease_is_noticed(store: JobStore, pulse: Pulse) -> None:
+    lease = claim(store)
+    with pulse.holding(lease, 60.0):
+        store.leases.hand_back(lease)
+        eventually(lambda: raised_by(pulse) == "LeaseLostError")
+
+
+def test_job_that_takes_too_long_is_refused(store: JobStore, pulse: Pulse) -> None:
+    with pulse.holding(claim(store), 0.0):
+        time.sleep(0.01)
+        with pytest.raises(RefusedError, match="longer than the service allows"):
+            pulse.check()
+
+
+def test_drain_stops_the_job_after_its_grace(store: JobStore, pulse: Pulse) -> None:
+    with pulse.holding(claim(store), 60.0):
+        pulse.drain(0.2)
+        pulse.check()
+        eventually(lambda: raised_by(pulse) == "WorkerDrainedError")
+    eventually(lambda: [w.state for w in store.leases.workers(1e9)] == ["draining"])
+
+
+def test_state_is_shown_at_once(store: JobStore, pulse: Pulse) -> None:
+    pulse.show("failed", "No weights.")
+    (worker,) = store.leases.workers(10.0)
+    assert (worker.worker_id, worker.state, worker.detail) == ("w", "failed", "No weights.")
