@@ -212,7 +212,9 @@ def draw_torso(layer: Layer, body: PlacedBody) -> None:
     if outfit.leg_wear == "skirt":
         _draw_skirt(layer, body, torso)
     else:
-        layer.fill(smooth_closed(torso.band(-0.13, 0.16, grow=rim)), darker(outfit.leg_colour, 0.45))
+        layer.fill(
+            smooth_closed(torso.band(-0.13, 0.16, grow=rim)), darker(outfit.leg_colour, 0.45)
+        )
         layer.fill(smooth_closed(torso.band(-0.13, 0.16)), darker(outfit.leg_colour, 0.10))
     hem, shoulders = 0.03, 1.0
     outline = torso.band(hem, shoulders)
@@ -278,9 +280,7 @@ def _draw_pattern(layer: Layer, body: PlacedBody, torso: Torso) -> None:
         angles = np.pi / 2 + np.arange(2 * sides) * np.pi / sides
         radius = np.where(np.arange(2 * sides) % 2 == 0, 1.0, 0.55 if sides > 3 else 0.9)
         layer.fill(torso.surface(0.62 * np.cos(_ANGLES), 0.6 + 0.17 * np.sin(_ANGLES)), accent)
-        star = torso.surface(
-            0.42 * radius * np.cos(angles), 0.6 + 0.125 * radius * np.sin(angles)
-        )
+        star = torso.surface(0.42 * radius * np.cos(angles), 0.6 + 0.125 * radius * np.sin(angles))
         layer.fill(star, lighter(outfit.top_colour, 0.5))
 
 

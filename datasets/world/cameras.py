@@ -45,9 +45,7 @@ class Similarity:
         """Return the same move as a 2x3 matrix in px."""
         turn = self.scale * complex(np.cos(self.roll_rad), np.sin(self.roll_rad))
         shift = middle + complex(self.dx_px, self.dy_px) - turn * middle
-        return np.array(
-            [[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]]
-        )
+        return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
 def camera_path(

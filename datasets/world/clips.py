@@ -84,7 +84,9 @@ class ClipSpec:
         }
         for name, (value, allowed) in choices.items():
             if value not in allowed:
-                raise ConfigError(f"expected {name} out of {allowed}, got {value!r}; use one of them")
+                raise ConfigError(
+                    f"expected {name} out of {allowed}, got {value!r}; use one of them"
+                )
         if len(self.person_seeds) > 3:
             raise ConfigError(
                 f"expected at most 3 person_seeds, got {len(self.person_seeds)}; leave some out"

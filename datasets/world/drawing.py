@@ -55,9 +55,7 @@ def capsule(
     along = end - start
     length = abs(along)
     turn = along / length if length > 1e-6 else 1.0 + 0j
-    return np.concatenate(
-        [start + (start_radius * turn) * _ARC, end - (end_radius * turn) * _ARC]
-    )
+    return np.concatenate([start + (start_radius * turn) * _ARC, end - (end_radius * turn) * _ARC])
 
 
 def ellipse(
@@ -86,7 +84,8 @@ def smooth_closed(
     curve = here + 0.5 * t * (
         after
         - before
-        + t * (2 * before - 5 * here + 4 * after - beyond + t * (3 * (here - after) + beyond - before))
+        + t
+        * (2 * before - 5 * here + 4 * after - beyond + t * (3 * (here - after) + beyond - before))
     )
     return curve.ravel()
 
@@ -124,9 +123,7 @@ class Layer:
         rings = [self._fixed_point(outer), self._fixed_point(inner)]
         cv2.fillPoly(self._pixels, rings, (*colour, 255), cv2.LINE_AA, _SHIFT_BITS)
 
-    def fill_many(
-        self, outlines: list[Complex[np.ndarray, " _"]], colour: Colour
-    ) -> None:
+    def fill_many(self, outlines: list[Complex[np.ndarray, " _"]], colour: Colour) -> None:
         """Fill several outlines (frame px) that do not overlap with one colour."""
         if outlines:
             corners = [self._fixed_point(outline) for outline in outlines]

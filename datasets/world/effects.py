@@ -36,7 +36,9 @@ def apply_effects(frames: _Frames, effects: tuple[str, ...], *, seed: int) -> _F
         frames = (frames * np.array([0.24, 0.25, 0.31])).astype(np.uint8)
     if "fade" in effects:
         half = max(len(frames) // 3, 1)
-        gain = np.clip(np.minimum(np.arange(len(frames)), np.arange(len(frames))[::-1]) / half, 0, 1)
+        gain = np.clip(
+            np.minimum(np.arange(len(frames)), np.arange(len(frames))[::-1]) / half, 0, 1
+        )
         frames = (frames * gain[:, None, None, None]).astype(np.uint8)
     if "noise" in effects or "low_light" in effects:
         strength = 9.0 if "noise" in effects else 4.0

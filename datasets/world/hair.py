@@ -154,7 +154,9 @@ def _draw_shine(layer: Layer, head: HeadShape, swell: float, colour: Colour) -> 
 def _draw_bald_shine(layer: Layer, head: HeadShape) -> None:
     unit = head.placement.unit_px
     spot = head.placement.centre + unit * (-0.30 - 0.70j)
-    layer.fill(ellipse(spot, 0.17 * unit, 0.08 * unit, angle_rad=-0.5), lighter(head.face.skin, 0.4))
+    layer.fill(
+        ellipse(spot, 0.17 * unit, 0.08 * unit, angle_rad=-0.5), lighter(head.face.skin, 0.4)
+    )
 
 
 @lru_cache(maxsize=256)
@@ -167,9 +169,7 @@ def _curl_places(seed: int) -> Float[np.ndarray, "curls 3"]:
     return np.stack([azimuth + rng.normal(0, 0.1, count), share, rng.uniform(0.8, 1.2, count)], 1)
 
 
-def _draw_curls(
-    layer: Layer, head: HeadShape, swell: float, colour: Colour, grow: float
-) -> None:
+def _draw_curls(layer: Layer, head: HeadShape, swell: float, colour: Colour, grow: float) -> None:
     places = _curl_places(head.face.texture_seed)
     azimuth, share = places[:, 0], places[:, 1]
     line = _hairline(head, azimuth)
@@ -190,7 +190,11 @@ def _draw_locks(layer: Layer, head: HeadShape, swell: float) -> None:
     shown = head.towards_camera(points) > 0.1
     unit = head.placement.unit_px
     for index, spot in enumerate(head.project(points[shown])):
-        tone = lighter(head.face.hair_colour, 0.13) if index % 2 else darker(head.face.hair_colour, 0.18)
+        tone = (
+            lighter(head.face.hair_colour, 0.13)
+            if index % 2
+            else darker(head.face.hair_colour, 0.18)
+        )
         layer.fill(ellipse(complex(spot), 0.07 * unit, 0.055 * unit, angle_rad=index), tone)
 
 
@@ -205,7 +209,9 @@ def _draw_quiff(layer: Layer, head: HeadShape, swell: float, colour: Colour) -> 
     outline = _closed(head.project(points))
     layer.fill(outline, darker(colour, 0.16))
     middle = outline.mean()
-    layer.fill(middle + (outline - middle) * 0.86 + head.placement.unit_px * (-0.03 - 0.03j), colour)
+    layer.fill(
+        middle + (outline - middle) * 0.86 + head.placement.unit_px * (-0.03 - 0.03j), colour
+    )
 
 
 def _closed(points: Complex[np.ndarray, " n"]) -> Complex[np.ndarray, " m"]:

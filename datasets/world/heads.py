@@ -114,9 +114,7 @@ class HeadShape:
                 best = (start, end)
         return best
 
-    def faces_camera(
-        self, x: float, y: float, *, threshold: float = 0.08
-    ) -> bool:
+    def faces_camera(self, x: float, y: float, *, threshold: float = 0.08) -> bool:
         """Return whether the face surface at a point is turned to the camera."""
         half_width = float(self.half_width(np.array([y]))[0])
         azimuth = np.arcsin(np.clip(x / max(half_width, 1e-6), -1.0, 1.0))

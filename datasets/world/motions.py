@@ -126,7 +126,7 @@ class Motion:
     def posture(self, time_s: float) -> Posture:
         """Return the joint angles at one time, seconds."""
         posture = _MOTIONS[self.kind](self, time_s)
-        blink = 1.0 - float(np.exp(-(((time_s * 0.3 + self.phases[7]) % 1.0 - 0.5) / 0.02) ** 2))
+        blink = 1.0 - float(np.exp(-((((time_s * 0.3 + self.phases[7]) % 1.0 - 0.5) / 0.02) ** 2)))
         return replace(posture, yaw_rad=posture.yaw_rad + self.yaw_offset_rad, eye_open=blink)
 
     def pose(self, body: Body, time_s: float) -> Pose:

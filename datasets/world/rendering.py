@@ -81,7 +81,9 @@ def draw_person(
     for side in (0, 1):
         if not in_front[side]:
             draw_arm(layer, body, side)
-    far_first = (0, 1) if body.depths[9] + body.depths[10] < body.depths[12] + body.depths[13] else (1, 0)
+    far_first = (
+        (0, 1) if body.depths[9] + body.depths[10] < body.depths[12] + body.depths[13] else (1, 0)
+    )
     for side in far_first:
         draw_leg(layer, body, side)
     draw_neck(layer, body, head.placement.centre)
@@ -226,9 +228,7 @@ def _person_truth(body: PlacedBody, head: HeadShape, stage: Stage) -> PersonTrut
     visible &= (keypoints >= 0).all(axis=1)
     visible &= (keypoints[:, 0] <= width - 1) & (keypoints[:, 1] <= height - 1)
     box = head.face_region_box()
-    inside = np.maximum(
-        np.minimum(box[2:], [width, height]) - np.maximum(box[:2], 0.0), 0.0
-    ).prod()
+    inside = np.maximum(np.minimum(box[2:], [width, height]) - np.maximum(box[:2], 0.0), 0.0).prod()
     share = float(inside / max((box[2:] - box[:2]).prod(), 1e-6))
     placement = head.placement
     wrapped = float((placement.yaw_rad + np.pi) % (2 * np.pi) - np.pi)

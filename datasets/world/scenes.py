@@ -290,7 +290,9 @@ def _shelf(paint: Painter, x: float, y: float, width: float) -> None:
         left = x + 0.03
         while left < x + width - 0.08:
             thick, tall = paint.uniform(0.03, 0.07), paint.uniform(0.18, 0.30)
-            tone = paint.pick((206, 90, 74), (70, 110, 150), (236, 196, 110), (84, 138, 110), (120, 86, 130))
+            tone = paint.pick(
+                (206, 90, 74), (70, 110, 150), (236, 196, 110), (84, 138, 110), (120, 86, 130)
+            )
             paint.box(left, base, thick, tall, tone)
             paint.box(left, base + 0.7 * tall, thick, 0.02, lighter(tone, 0.5))
             left += thick + 0.006
@@ -345,11 +347,14 @@ def _park(paint: Painter) -> None:
     grass = paint.pick((134, 178, 96), (112, 164, 104), (170, 182, 96))
     paint.gradient(paint.bottom, 0.12, lighter(grass, 0.1), darker(grass, 0.06))
     for _ in range(7):
-        _tree(paint, paint.uniform(paint.left, paint.right), paint.uniform(0.02, 0.1), paint.uniform(1.6, 2.6))
+        _tree(
+            paint,
+            paint.uniform(paint.left, paint.right),
+            paint.uniform(0.02, 0.1),
+            paint.uniform(1.6, 2.6),
+        )
     path = paint.pick((222, 204, 168), (206, 196, 184))
-    paint.polygon(
-        [(-0.3, 0.1), (0.1, 0.1), (1.5, paint.bottom), (-1.1, paint.bottom)], path
-    )
+    paint.polygon([(-0.3, 0.1), (0.1, 0.1), (1.5, paint.bottom), (-1.1, paint.bottom)], path)
     for _ in range(170):
         x, y = paint.uniform(paint.left, paint.right), paint.uniform(paint.bottom, 0.08)
         size = 0.02 + 0.03 * max(0.0, -y)
@@ -357,7 +362,9 @@ def _park(paint: Painter) -> None:
             tone = darker(grass, paint.uniform(0.1, 0.35))
             paint.polygon([(x - size, y), (x, y + 2.4 * size), (x + size, y)], tone)
         else:
-            paint.disc(x, y, 0.6 * size, paint.pick((250, 240, 220), (240, 130, 120), (246, 206, 90)))
+            paint.disc(
+                x, y, 0.6 * size, paint.pick((250, 240, 220), (240, 130, 120), (246, 206, 90))
+            )
 
 
 def _street(paint: Painter) -> None:
@@ -365,7 +372,9 @@ def _street(paint: Painter) -> None:
     x = paint.left - 0.2
     while x < paint.right:
         width = paint.uniform(1.2, 2.0)
-        front = paint.pick((206, 130, 104), (226, 190, 140), (140, 160, 172), (186, 110, 104), (170, 176, 150))
+        front = paint.pick(
+            (206, 130, 104), (226, 190, 140), (140, 160, 172), (186, 110, 104), (170, 176, 150)
+        )
         paint.box(x, 0.0, width, paint.top, front)
         _bricks(paint, x, width, front)
         y = 0.95
@@ -374,14 +383,18 @@ def _street(paint: Painter) -> None:
             for column in range(count):
                 left = x + (column + 0.5) * width / count - 0.15
                 paint.box(left - 0.03, y - 0.03, 0.36, 0.56, lighter(front, 0.55))
-                paint.box(left, y, 0.30, 0.50, paint.pick((72, 92, 116), (246, 214, 140), (110, 140, 160)))
+                paint.box(
+                    left, y, 0.30, 0.50, paint.pick((72, 92, 116), (246, 214, 140), (110, 140, 160))
+                )
                 paint.line([(left + 0.15, y), (left + 0.15, y + 0.5)], 0.02, lighter(front, 0.55))
             y += 0.78
         awning = paint.pick((206, 76, 70), (70, 130, 120), (232, 176, 76))
         for stripe in range(int(width / 0.16)):
             tone = awning if stripe % 2 else (246, 242, 232)
             left = x + 0.06 + 0.16 * stripe
-            paint.polygon([(left, 0.62), (left + 0.16, 0.62), (left + 0.16, 0.80), (left, 0.80)], tone)
+            paint.polygon(
+                [(left, 0.62), (left + 0.16, 0.62), (left + 0.16, 0.80), (left, 0.80)], tone
+            )
         paint.box(x + 0.15, 0.0, 0.36, 0.6, darker(front, 0.45))
         paint.box(x + 0.62, 0.16, max(width - 0.8, 0.2), 0.42, (120, 156, 168))
         x += width
@@ -399,13 +412,19 @@ def _bricks(paint: Painter, x: float, width: float, front: Colour) -> None:
 
 
 def _studio(paint: Painter) -> None:
-    colour = paint.pick((214, 196, 184), (150, 176, 190), (196, 180, 206), (232, 206, 160), (160, 190, 170))
+    colour = paint.pick(
+        (214, 196, 184), (150, 176, 190), (196, 180, 206), (232, 206, 160), (160, 190, 170)
+    )
     paint.gradient(0.0, paint.top, lighter(colour, 0.25), darker(colour, 0.10))
     paint.gradient(paint.bottom, 0.0, lighter(colour, 0.10), lighter(colour, 0.25))
     for _ in range(60):
         x, y = paint.uniform(paint.left, paint.right), paint.uniform(paint.bottom, paint.top)
         size = paint.uniform(0.05, 0.22)
-        tone = mix(colour, paint.pick((255, 250, 240), (90, 80, 120), (240, 140, 110)), paint.uniform(0.08, 0.3))
+        tone = mix(
+            colour,
+            paint.pick((255, 250, 240), (90, 80, 120), (240, 140, 110)),
+            paint.uniform(0.08, 0.3),
+        )
         kind = paint.rng.integers(3)
         if kind == 0:
             paint.disc(x, y, size * 0.6, tone)
@@ -416,7 +435,9 @@ def _studio(paint: Painter) -> None:
 
 
 def _pattern(paint: Painter) -> None:
-    wall = paint.pick((60, 92, 104), (222, 190, 170), (146, 160, 132), (186, 146, 160), (96, 96, 130))
+    wall = paint.pick(
+        (60, 92, 104), (222, 190, 170), (146, 160, 132), (186, 146, 160), (96, 96, 130)
+    )
     accent = lighter(wall, 0.4) if sum(wall) < 420 else darker(wall, 0.3)
     second = paint.pick((236, 180, 100), (220, 110, 96), (240, 232, 214))
     paint.gradient(0.0, paint.top, wall, darker(wall, 0.08))
@@ -440,7 +461,9 @@ def _pattern(paint: Painter) -> None:
                     tip = (cx + 0.36 * step * np.cos(angle), cy + 0.36 * step * np.sin(angle))
                     paint.line([(cx, cy), tip], 0.03, accent)
                 paint.disc(cx, cy, 0.09 * step, second)
-    _floor_tiles(paint, (222, 214, 202), paint.pick((150, 140, 146), (186, 150, 130), (120, 134, 140)))
+    _floor_tiles(
+        paint, (222, 214, 202), paint.pick((150, 140, 146), (186, 150, 130), (120, 134, 140))
+    )
     paint.box(paint.left, 0.0, paint.right - paint.left, 0.11, lighter(wall, 0.6))
 
 
@@ -452,7 +475,14 @@ def _library(paint: Painter) -> None:
         x = paint.left
         while x < paint.right:
             thick, tall = paint.uniform(0.04, 0.10), paint.uniform(0.24, 0.34)
-            tone = paint.pick((176, 78, 68), (66, 98, 128), (214, 176, 104), (84, 122, 96), (112, 84, 118), (206, 196, 180))
+            tone = paint.pick(
+                (176, 78, 68),
+                (66, 98, 128),
+                (214, 176, 104),
+                (84, 122, 96),
+                (112, 84, 118),
+                (206, 196, 180),
+            )
             if paint.rng.random() < 0.92:
                 paint.box(x, y, thick, tall, tone)
                 paint.box(x, y + 0.72 * tall, thick, 0.03, lighter(tone, 0.45))

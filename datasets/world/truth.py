@@ -55,7 +55,8 @@ class PersonTruth:
     def from_json(cls, values: dict[str, Any]) -> PersonTruth:
         """Return the truth that to_json wrote."""
         arrays = {
-            name: np.array(values[name], np.float64) for name in ("keypoints", "face_box", "landmarks")
+            name: np.array(values[name], np.float64)
+            for name in ("keypoints", "face_box", "landmarks")
         }
         seen = np.array(values["keypoint_visible"], bool)
         return cls(**{**values, **arrays, "keypoint_visible": seen})
