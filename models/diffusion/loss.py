@@ -159,4 +159,4 @@ def resize_face_mask(
 ) -> Float[Tensor, "batch frames 1 h w"]:
     """Resize pixel masks to the latents' resolution (height, width) by nearest neighbour."""
     flat = torch.nn.functional.interpolate(face_mask.flatten(0, 1), latent_size, mode="nearest")
-    return flat.unflatten(0, face_mask.shape[:2])
+    return torch.unflatten(flat, 0, face_mask.shape[:2])

@@ -11,6 +11,7 @@ from animaray.models.diffusion.preconditioning import precondition
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning, EncodedConditioning
 from animaray.models.networks.face_encoder import FaceEncoder
+from animaray.models.networks.identity_adapter import AdapterMode
 from animaray.models.networks.pose_net import PoseNet
 from animaray.models.networks.reference_attention import ReferenceAttention
 from animaray.models.networks.unet import AnimatorUNet
@@ -63,13 +64,13 @@ class Animator(nn.Module):
             reference_features = self.reference_attention(
                 conditioning.reference_latents,
                 self.pose_net.trunk(conditioning.reference_pose_image),
-                trunk.unflatten(0, (batch, frames)),
+                torch.unflatten(trunk, 0, (batch, frames)),
             )
         return EncodedConditioning(
             image_tokens=image_tokens,
             face_tokens=self.face_encoder(conditioning.identity_embedding, image_tokens),
             reference_latents=conditioning.reference_latents,
-            pose_features=self.pose_net.project(trunk).unflatten(0, (batch, frames)),
+            pose_features=torch.unflatten(self.pose_net.project(trunk), 0, (batch, frames)),
             reference_features=reference_features,
         )
 
@@ -142,8 +143,7 @@ class Animator(nn.Module):
     def from_pretrained(cls, folder: Path | str) -> "Animator":
         """Build an animator from a folder that `save_pretrained` wrote, in evaluation mode.
 
-        Raises:
-            WeightsError: A file is missing, damaged or of another architecture.
+        A missing or damaged file, or one of another architecture, raises WeightsError.
         """
         folder = Path(folder)
         animator = cls(load_config(folder / INDEX_FILE, AnimatorConfig))
@@ -162,7 +162,7 @@ def network_config(config: AnimatorConfig, name: str) -> object:
     return getattr(config, name)
 
 
-def with_adapter_mode(config: AnimatorConfig, mode: str) -> AnimatorConfig:
+def with_adapter_mode(config: AnimatorConfig, mode: AdapterMode) -> AnimatorConfig:
     """Return the configuration with another identity adapter mode (an ablation)."""
     return replace(config, unet=replace(config.unet, adapter_mode=mode))
 

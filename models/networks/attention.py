@@ -30,7 +30,7 @@ def attend(
     if key.shape[1] == 1:
         return value.expand(-1, query.shape[1], -1)
     query, key, value = (
-        x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value)
+        torch.unflatten(x, -1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value)
     )
     return attend_heads(query, key, value).transpose(1, 2).flatten(2)
 

@@ -63,7 +63,7 @@ class PerceiverAttention(nn.Module):
         image, tokens = self.norm1(image), self.norm2(tokens)
         key, value = self.to_kv(torch.cat([image, tokens], dim=1)).chunk(2, dim=-1)
         query, key, value = (
-            x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            torch.unflatten(x, -1, (self.num_heads, -1)).transpose(1, 2)
             for x in (self.to_q(tokens), key, value)
         )
         attended = nn.functional.scaled_dot_product_attention(query, key, value)
@@ -94,7 +94,8 @@ class FusionModel(nn.Module):
     ) -> Float[Tensor, "batch tokens dim"]:
         """Return the refined tokens."""
         image = self.proj_in(image)
-        for attention, feed_forward in self.layers:  # type: ignore[misc] # ModuleList of pairs
+        for layer in self.layers:
+            attention, feed_forward = layer.children()
             tokens = tokens + attention(image, tokens)
             tokens = tokens + feed_forward(tokens)
         output: Tensor = self.norm_out(self.proj_out(tokens))
@@ -128,7 +129,7 @@ class FaceEncoder(nn.Module):
             image_tokens: The image embedding of the reference, as one token or several.
         """
         tokens = self.proj(identity_embedding * self.config.identity_scale)
-        tokens = tokens.unflatten(-1, (self.config.num_tokens, -1))
+        tokens = torch.unflatten(tokens, -1, (self.config.num_tokens, -1))
         refined: Tensor = self.fusion_model(self.norm(tokens), image_tokens)
         return refined
 

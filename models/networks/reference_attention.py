@@ -75,16 +75,16 @@ class ReferenceAttention(nn.Module):
         value = self._heads(self.to_v(appearance))
         query = self._heads(self.to_q(torch.cat(query_input, dim=1)))
         # The frames' queries of one clip share its keys: fold frames into the tokens.
-        query = query.unflatten(0, (batch, frames)).transpose(1, 2).flatten(2, 3)
+        query = torch.unflatten(query, 0, (batch, frames)).transpose(1, 2).flatten(2, 3)
         gathered = attend_heads(query, key, value)
-        gathered = gathered.unflatten(2, (frames, height, width)).permute(0, 2, 1, 5, 3, 4)
+        gathered = torch.unflatten(gathered, 2, (frames, height, width)).permute(0, 2, 1, 5, 3, 4)
         features: Tensor = self.to_out(gathered.flatten(2, 3).flatten(0, 1))
-        return features.unflatten(0, (batch, frames))
+        return torch.unflatten(features, 0, (batch, frames))
 
     def _heads(
         self, features: Float[Tensor, "batch channels h w"]
     ) -> Float[Tensor, "batch heads tokens head_dim"]:
-        return features.flatten(2).unflatten(1, (self.config.num_heads, -1)).transpose(2, 3)
+        return torch.unflatten(features.flatten(2), 1, (self.config.num_heads, -1)).transpose(2, 3)
 
 
 def position_encoding(

@@ -92,7 +92,8 @@ class InjectionConv(nn.Conv2d):
         """Convolve the leading channels and add the rest, if any."""
         if input.shape[1] == self.in_channels:
             return super().forward(input)
-        sample, features = input.split([self.in_channels, input.shape[1] - self.in_channels], dim=1)
+        sizes = [self.in_channels, input.shape[1] - self.in_channels]
+        sample, features = torch.split(input, sizes, dim=1)
         return super().forward(sample) + features
 
 
@@ -104,7 +105,7 @@ class TemporalConv(nn.Conv3d):
         if input.device.type != "cpu":
             return super().forward(input)
         flat = nnf.conv2d(input.flatten(3), self.weight.flatten(3), self.bias, padding=(1, 0))
-        return flat.unflatten(3, input.shape[3:])
+        return torch.unflatten(flat, 3, input.shape[3:])
 
 
 class AnimatorUNet(UNetSpatioTemporalConditionModel):  # type: ignore[misc] # diffusers is untyped
@@ -135,10 +136,10 @@ class AnimatorUNet(UNetSpatioTemporalConditionModel):  # type: ignore[misc] # di
 
     def _freeze_unused(self) -> None:
         """Freeze what cannot learn: queries and keys of attention to the one image token."""
+        temporal = "temporal_transformer_blocks.0."
+        unused = ("attn2.to_k", f"{temporal}attn2.to_q", f"{temporal}norm2")
         for name, module in self.named_modules():
-            if name.endswith(("attn2.to_k", "temporal_transformer_blocks.0.attn2.to_q")) or (
-                name.endswith("temporal_transformer_blocks.0.norm2")
-            ):
+            if name.endswith(unused):
                 module.requires_grad_(requires_grad=False)
 
     def forward(

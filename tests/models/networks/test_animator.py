@@ -85,7 +85,7 @@ def test_every_trainable_parameter_gets_a_gradient(animator):
 
 def test_reference_attention_needs_the_reference_pose(animator):
     conditioning = replace(conditioning_for(animator.config), reference_pose_image=None)
-    with pytest.raises(ConfigError, match="needs `reference_pose_image`"):
+    with pytest.raises(ConfigError, match=r"needs `reference_pose_image`"):
         animator.encode_conditioning(conditioning)
 
 
@@ -103,7 +103,7 @@ def test_saved_animator_denoises_alike(animator, tmp_path):
 
 
 def test_missing_folder_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="Expected a weights folder with model_index.json"):
+    with pytest.raises(WeightsError, match=r"Expected a weights folder with model_index.json"):
         Animator.from_pretrained(tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_unknown_setting_is_refused(animator, tmp_path):
     animator.save_pretrained(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
     (tmp_path / "model_index.json").write_text(json.dumps(index | {"colour": "red"}))
-    with pytest.raises(WeightsError, match="does not know.*colour"):
+    with pytest.raises(WeightsError, match=r"does not know.*colour"):
         Animator.from_pretrained(tmp_path)
 
 
@@ -120,14 +120,14 @@ def test_weights_of_another_size_are_refused(animator, tmp_path):
     index = json.loads((tmp_path / "model_index.json").read_text())
     index["pose_net"]["trunk_dim"] = 12
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(WeightsError, match="does not fit PoseNet"):
+    with pytest.raises(WeightsError, match=r"does not fit PoseNet"):
         Animator.from_pretrained(tmp_path)
 
 
 def test_damaged_weights_are_refused(animator, tmp_path):
     animator.save_pretrained(tmp_path)
     (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"no")
-    with pytest.raises(WeightsError, match="Cannot read the weights"):
+    with pytest.raises(WeightsError, match=r"Cannot read the weights"):
         Animator.from_pretrained(tmp_path)
 
 
@@ -145,7 +145,7 @@ def test_generated_animator_is_small():
 
 def test_parts_that_do_not_fit_are_refused():
     tiny = AnimatorConfig.tiny()
-    with pytest.raises(ConfigError, match="`pose_net.out_channels` must be 32"):
+    with pytest.raises(ConfigError, match=r"`pose_net.out_channels` must be 32"):
         replace(tiny, pose_net=replace(tiny.pose_net, out_channels=16))
-    with pytest.raises(ConfigError, match="`width_px` must be a multiple of 8"):
+    with pytest.raises(ConfigError, match=r"`width_px` must be a multiple of 8"):
         replace(tiny, width_px=30)

@@ -1,0 +1,264 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from animaray.models.diffusion.noise_levels import karras_sigmas
+from animaray.models.diffusion.sampler import SamplerConfig, StepInfo, sample
+from animaray.models.networks.animator import Animator
+from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.networks.conditioning import Conditioning, EncodedConditioning
+from animaray.models.networks.face_encoder import FaceEncoderConfig
+from animaray.models.networks.pose_net import PoseNetConfig
+from animaray.platform.errors import ConfigError
+
+FAST = SamplerConfig(num_inference_steps=2, sigma_max=80.0, tile_frames=4, tile_overlap=1)
+
+
+class GaussianAnimator(Animator):
+    """The exact denoiser of independent Gaussian latents with known mean and deviation.
+
+    denoised = mean + d^2 / (d^2 + sigma^2) * (noisy - mean).
+    """
+
+    mean, deviation = 0.7, 0.4
+
+    def denoise(self, noisy_latents, sigma, conditioning):  # noqa: ARG002
+        share = self.deviation**2 / (self.deviation**2 + sigma.square())
+        return self.mean + share[:, None, None, None, None] * (noisy_latents - self.mean)
+
+
+def conditioning_of(frames=6, batch=1):
+    return Conditioning(
+        reference_latents=torch.randn(batch, 4, 4, 4),
+        image_embedding=torch.randn(batch, 32),
+        identity_embedding=torch.randn(batch, 16),
+        pose_images=torch.rand(batch, frames, 3, 32, 32) * 2 - 1,
+        reference_pose_image=torch.rand(batch, 3, 32, 32) * 2 - 1,
+    )
+
+
+@pytest.fixture(scope="module")
+def animator():
+    torch.manual_seed(0)
+    animator = Animator(AnimatorConfig.tiny()).eval()
+    for name, parameter in animator.named_parameters():
+        if "proj_out" in name or "final_proj" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return animator
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_inference_steps": 60},
+        {"num_inference_steps": 30, "second_order": True},
+        {"num_inference_steps": 60, "second_order": True, "s_churn": 20.0},
+    ],
+)
+def test_gaussian_data_is_recovered(changes):
+    gaussian = GaussianAnimator(AnimatorConfig.tiny()).eval()
+    config = SamplerConfig(
+        sigma_max=80.0, guidance_scale=1.0, repeat_noise=False, tile_frames=16, **changes
+    )
+    latents = sample(gaussian, conditioning_of(16, 16), 16, config, generator())
+    assert latents.mean().item() == pytest.approx(0.7, abs=0.02)
+    assert latents.std().item() == pytest.approx(0.4, rel=0.06)
+
+
+def test_second_order_is_closer_to_the_exact_solution():
+    # Along the exact path (x - mean) / sqrt(d^2 + sigma^2) stays constant.
+    gaussian = GaussianAnimator(AnimatorConfig.tiny()).eval()
+    noise = torch.randn(1, 4, 4, 4, 4)
+    start = noise * (80.0**2 + 1) ** 0.5
+    exact = 0.7 + (start - 0.7) * 0.4 / (80.0**2 + 0.4**2) ** 0.5
+    errors = []
+    for second_order in (False, True):
+        config = SamplerConfig(
+            num_inference_steps=40,
+            sigma_min=0.02,
+            sigma_max=80.0,
+            guidance_scale=1.0,
+            second_order=second_order,
+        )
+        latents = sample(gaussian, conditioning_of(4), 4, config, generator(), initial_noise=noise)
+        errors.append((latents - exact).abs().max().item())
+    assert errors[1] < 0.25 * errors[0]
+
+
+def test_guidance_one_equals_conditional(animator):
+    conditioning = conditioning_of(4)
+    encoded = animator.encode_conditioning(conditioning)
+    config = replace(FAST, num_inference_steps=1, guidance_scale=1.0)
+    noise = torch.randn(1, 4, 4, 4, 4)
+    latents = sample(animator, encoded, 4, config, generator(), initial_noise=noise)
+    start = noise * (80.0**2 + 1) ** 0.5
+    with torch.no_grad():
+        expected = animator.denoise(start, torch.tensor([80.0]), encoded)
+    assert_close(latents, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_guidance_follows_its_formula(animator):
+    encoded = animator.encode_conditioning(conditioning_of(4))
+    noise = torch.randn(1, 4, 4, 4, 4)
+    start = noise * (80.0**2 + 1) ** 0.5
+    config = replace(FAST, num_inference_steps=1, guidance_scale=2.5)
+    latents = sample(animator, encoded, 4, config, generator(), initial_noise=noise)
+    with torch.no_grad():
+        conditional = animator.denoise(start, torch.tensor([80.0]), encoded)
+        without = animator.denoise(start, torch.tensor([80.0]), animator.unconditional(encoded))
+    assert_close(latents, without + 2.5 * (conditional - without), atol=1e-4, rtol=1e-4)
+
+
+def test_equal_seeds_give_equal_latents(animator):
+    conditioning = conditioning_of(6)
+    first, second = (sample(animator, conditioning, 6, FAST, generator(5)) for _ in "ab")
+    other = sample(animator, conditioning, 6, FAST, generator(6))
+    assert torch.equal(first, second)
+    assert not torch.allclose(first, other)
+
+
+def test_correction_replaces_the_estimate(animator):
+    # The last step returns the (corrected) estimate itself.
+    seen = []
+
+    def correct(denoised, step: StepInfo):
+        seen.append((step.step_index, step.next_sigma == 0))
+        return torch.full_like(denoised, 3.0)
+
+    latents = sample(animator, conditioning_of(4), 4, FAST, generator(), correct)
+    assert seen == [(0, False), (1, True)]
+    assert_close(latents, torch.full_like(latents, 3.0))
+
+
+def test_raising_in_on_step_ends_the_sampling(animator):
+    class Cancelled(Exception):  # noqa: N818
+        pass
+
+    steps = []
+
+    def cancel(step):
+        steps.append(step.step_index)
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        sample(animator, conditioning_of(4), 4, FAST, generator(), on_step=cancel)
+    assert steps == [0]
+
+
+def test_noise_repeats_over_windows_as_published():
+    gaussian = GaussianAnimator(AnimatorConfig.tiny()).eval()
+    config = replace(FAST, guidance_scale=1.0)
+    latents = sample(gaussian, conditioning_of(6), 6, config, generator())
+    assert_close(latents[:, 4:], latents[:, :2])
+
+
+def test_bfloat16_is_close(animator):
+    conditioning = conditioning_of(4)
+    config = replace(FAST, guidance_scale=1.0)
+    exact = sample(animator, conditioning, 4, config, generator())
+    rounded = sample(animator, conditioning, 4, replace(config, use_bfloat16=True), generator())
+    assert rounded.dtype == torch.float32
+    assert (exact - rounded).std() < 0.1 * exact.std()
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ConfigError, match="`num_inference_steps` must be at least 1"):
+        SamplerConfig(num_inference_steps=0)
+    with pytest.raises(ConfigError, match="0 < `sigma_min` < `sigma_max`"):
+        SamplerConfig(sigma_max=0.0)
+    with pytest.raises(ConfigError, match="`tile_overlap` must be within"):
+        SamplerConfig(tile_overlap=0)
+
+
+def test_trajectory_equals_the_published_scheduler(golden):
+    # Each recorded step: estimate from the raw output, then one Euler step.
+    _, tensors, _ = golden("euler_step")
+    sigmas = karras_sigmas(6, 0.002, 700.0)
+    assert_close(sigmas, tensors["step_sigmas"], rtol=1e-5, atol=1e-5)
+
+    class Replay(Animator):
+        calls = 0
+
+        def denoise(self, noisy_latents, sigma, conditioning):  # noqa: ARG002
+            index = Replay.calls
+            Replay.calls += 1
+            assert_close(noisy_latents, tensors["sample"][index], rtol=1e-4, atol=1e-4)
+            return tensors["pred_x0"][index]
+
+    frames, *size = tensors["sample"].shape[2:]
+    encoded = EncodedConditioning(
+        image_tokens=torch.zeros(1, 1, 32),
+        face_tokens=torch.zeros(1, 4, 32),
+        reference_latents=torch.zeros(1, *size),
+        pose_features=None,
+    )
+    noise = tensors["sample"][0] / (sigmas[0] ** 2 + 1) ** 0.5
+    config = SamplerConfig(num_inference_steps=6, guidance_scale=1.0)
+    latents = sample(
+        Replay(AnimatorConfig.tiny()), encoded, frames, config, generator(), initial_noise=noise
+    )
+    assert_close(latents, tensors["prev_sample"][-1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def golden_pipeline(golden, golden_unet_config):
+    config, tensors, _ = golden("pipeline")
+    settings = config["config"]
+    animator = Animator(
+        AnimatorConfig(
+            unet=golden_unet_config(settings["unet_config"]),
+            pose_net=PoseNetConfig(out_channels=32),
+            face_encoder=FaceEncoderConfig(
+                identity_dim=64, image_embedding_dim=64, cross_attention_dim=64
+            ),
+            width_px=64,
+            height_px=96,
+        )
+    ).eval()
+    animator.unet.load_state_dict(golden("unet")[2])
+    _, _, weights = golden("train_loss")
+    pipeline_weights = golden("pipeline")[2]
+    for name in ("pose_net", "face_encoder"):
+        source = pipeline_weights if f"{name}.scale" in pipeline_weights else weights
+        part = {k[len(name) + 1 :]: v for k, v in source.items() if k.startswith(f"{name}.")}
+        getattr(animator, name).load_state_dict(part)
+    return animator, settings, tensors
+
+
+def test_clip_equals_the_published_pipeline(golden_pipeline):
+    animator, settings, tensors = golden_pipeline
+    num_frames = settings["num_frames"]
+    poses = tensors["poses_u8"].permute(0, 3, 1, 2).float() / 127.5 - 1
+    poses = poses.repeat_interleave(8, 2).repeat_interleave(8, 3)[None]
+    context = tensors["encoder_hidden_cond"]
+    conditioning = Conditioning(
+        reference_latents=tensors["image_latents_cond"],
+        image_embedding=context[:, 0],
+        identity_embedding=tensors["id_embedding"][None],
+        pose_images=poses,
+    )
+    with torch.no_grad():
+        encoded = animator.encode_conditioning(conditioning)
+    assert_close(encoded.face_tokens, context[:, 1:], atol=1e-5, rtol=1e-5)
+    config = SamplerConfig(
+        num_inference_steps=settings["num_inference_steps"],
+        tile_frames=settings["tile_size"],
+        tile_overlap=settings["tile_overlap"],
+    )
+    noise = tensors["initial_noise_tile"][:, torch.arange(num_frames) % settings["tile_size"]]
+    steps = []
+
+    def compare(step):
+        steps.append(step.step_index)
+
+    latents = sample(
+        animator, encoded, num_frames, config, generator(), on_step=compare, initial_noise=noise
+    )
+    assert len(steps) == 3
+    assert_close(latents[0], tensors["latents_out"][-1], atol=2e-3, rtol=1e-4)
