@@ -21,11 +21,11 @@ from animaray.datasets.world.effects import EFFECTS, Occluder, apply_effects, hi
 from animaray.datasets.world.motions import (
     MOTION_KINDS,
     Motion,
-    posture_to_pose,
     sample_motion,
     sample_posture,
 )
 from animaray.datasets.world.people import Person, sample_person
+from animaray.datasets.world.postures import posture_to_pose
 from animaray.datasets.world.rendering import TILT, Stage, draw_person
 from animaray.datasets.world.scenes import SCENE_KINDS, Scene, make_scene
 from animaray.datasets.world.truth import ClipTruth, FrameTruth, PersonTruth
@@ -148,9 +148,9 @@ def render_clip(spec: ClipSpec) -> RenderedClip:
     for shot in shots:
         if frames:
             cuts.append(len(frames))
-        for frame, truth in _render_shot(shot):
+        for frame, seen in _render_shot(shot):
             frames.append(frame)
-            truths.append(truth)
+            truths.append(seen)
     stacked = apply_effects(np.stack(frames), spec.effects, seed=spec.seed)
     verdict, reason = _expected_verdict(spec, truths)
     people = {person.person_id: None for frame_truth in truths for person in frame_truth.persons}

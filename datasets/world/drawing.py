@@ -136,7 +136,13 @@ class Layer:
         corners = self._fixed_point(points)
         thickness = max(1, round(width_px * _SUPERSAMPLING))
         cv2.polylines(
-            self._pixels, [corners], False, (*colour, 255), thickness, cv2.LINE_AA, _SHIFT_BITS
+            self._pixels,
+            [corners],
+            isClosed=False,
+            color=(*colour, 255),
+            thickness=thickness,
+            lineType=cv2.LINE_AA,
+            shift=_SHIFT_BITS,
         )
 
     def paste_onto(self, frame: UInt8[np.ndarray, "height width 3"]) -> None:

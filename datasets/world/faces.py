@@ -76,8 +76,8 @@ def draw_glasses(layer: Layer, head: HeadShape) -> None:
     power = 0.55 if face.glasses == "square" else 1.0
     ring_x = np.sign(_CIRCLE_X) * np.abs(_CIRCLE_X) ** power
     ring_y = np.sign(_CIRCLE_Y) * np.abs(_CIRCLE_Y) ** power
-    front = DEPTH = float(head.on_face(np.array([0.3]), np.array([face.eye_height]))[0, 2]) + 0.10
-    del DEPTH
+    front = depth = float(head.on_face(np.array([0.3]), np.array([face.eye_height]))[0, 2]) + 0.10
+    del depth
     thickness = 0.042
     for side in (-1.0, 1.0):
         x = side * _eye_x(head)
@@ -244,10 +244,8 @@ def _draw_brow(layer: Layer, head: HeadShape, side: float) -> None:
     half = 0.5 * face.brow_thickness * (1.15 - 0.55 * np.clip(side * _ACROSS, -1.0, 1.0))
     outline_x = np.concatenate([x, x[::-1]])
     outline_y = np.concatenate([arch + half, (arch - half)[::-1]])
-    if face.hair_style == "bald":
-        colour = darker(face.skin, 0.6)
-    else:
-        colour = darker(face.hair_colour, 0.25)
+    is_bald = face.hair_style == "bald"
+    colour = darker(face.skin, 0.6) if is_bald else darker(face.hair_colour, 0.25)
     layer.fill(_on_face(head, outline_x, outline_y), colour)
 
 

@@ -22,8 +22,8 @@ from animaray.datasets.world.faces import (
 )
 from animaray.datasets.world.hair import covers_ears, draw_hair, draw_hair_behind
 from animaray.datasets.world.heads import HeadPlacement, HeadShape
-from animaray.datasets.world.motions import Pose
 from animaray.datasets.world.people import Person
+from animaray.datasets.world.postures import Pose
 from animaray.datasets.world.truth import PersonTruth
 
 _CAMERA_DISTANCE_M = 7.0
