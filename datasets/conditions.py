@@ -251,6 +251,10 @@ class ConditionsTable:
         """Return the number of clips, mirrored copies not counted."""
         return len(self.clip_ids)
 
+    def keep_only(self, clip_ids: Collection[str]) -> None:
+        """Forget the clips that are not named, for example those that a policy drops by now."""
+        self.clip_ids = [clip_id for clip_id in self.clip_ids if clip_id in clip_ids]
+
     def num_frames(self, clip_id: str) -> int:
         """Return a clip's number of frames without reading its arrays."""
         return self._lengths[clip_id, False]

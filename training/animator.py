@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from animaray.datasets.conditions import ConditionsTable, open_conditions
+from animaray.datasets.reader import CurationDataset
 from animaray.models.diffusion.loss import LossConfig, denoising_loss
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
@@ -41,6 +42,8 @@ class AnimatorTrainingConfig:
     """Run folder to write or resume."""
     animator: AnimatorConfig
     """Architecture and frame size; must equal that of `init_from` when that is given."""
+    policy: str | None = "standard"
+    """Encoded clips that this policy does not keep (any more) are left out; None takes all."""
     encoder_id: str | None = None
     """Which conditions table of the dataset; None: the only one that fits the animator."""
     init_from: str | None = None
@@ -166,6 +169,13 @@ def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
         DatasetError: There is none, or it was encoded for other sizes.
     """
     table = open_conditions(Path(config.data_dir), config.encoder_id)
+    if config.policy is not None:
+        table.keep_only(set(CurationDataset.open(config.data_dir).clip_ids(config.policy)))
+    if not table.clip_ids:
+        raise DatasetError(
+            f"Policy {config.policy} keeps none of the encoded clips of {config.data_dir}.",
+            fix="Encode the dataset again under this policy, or name another policy.",
+        )
     clip = table.load(table.clip_ids[0])
     animator = config.animator
     found = {

@@ -105,6 +105,7 @@ def _train(
         recipe,
         data_dir=str(out / "dataset"),
         run_dir=str(out / f"run-{num_frames}"),
+        policy=None,
         init_from=None if init_from is None else str(init_from),
         window=WindowConfig(num_frames=num_frames, max_stride=12 // num_frames),
         loop=dataclasses.replace(recipe.loop, max_minutes=minutes),

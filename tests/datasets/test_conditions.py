@@ -89,6 +89,14 @@ def test_a_withdrawn_source_hides_its_clips(tmp_path: Path) -> None:
     assert open_conditions(tmp_path).clip_ids == ["bb"]
 
 
+def test_clips_that_are_dropped_by_now_can_be_left_out(tmp_path: Path) -> None:
+    _store(tmp_path, "enc", _clip("a"), _clip("bb"))
+    table = open_conditions(tmp_path)
+    table.keep_only({"bb", "never encoded"})
+    assert table.clip_ids == ["bb"]
+    assert len(table) == 1
+
+
 def test_several_encoders_need_a_name(tmp_path: Path) -> None:
     _store(tmp_path, "one", _clip("a"))
     _store(tmp_path, "two", _clip("bb"))

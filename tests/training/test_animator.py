@@ -33,7 +33,8 @@ from animaray.training.train_loop import Topology
 
 
 def _config(dataset: Path, run_dir: Path, **changes: object) -> AnimatorTrainingConfig:
-    return replace(animator_tiny_cpu(), data_dir=str(dataset), run_dir=str(run_dir), **changes)
+    recipe = replace(animator_tiny_cpu(), policy=None)  # encoded clips only, never curated
+    return replace(recipe, data_dir=str(dataset), run_dir=str(run_dir), **changes)
 
 
 def _losses(folder: RunFolder) -> dict[int, float]:
