@@ -195,7 +195,8 @@ class Torso:
     def is_seen(self, azimuth: float) -> bool:
         """Return whether the cloth at an azimuth is turned to the camera."""
         body = self.body
-        return np.sin(azimuth) * body.right_depth + np.cos(azimuth) * body.forward_depth > 0.12
+        depth = np.sin(azimuth) * body.right_depth + np.cos(azimuth) * body.forward_depth
+        return bool(depth > 0.12)
 
     def band(self, low: float, high: float, *, grow: float = 0.0) -> Complex[np.ndarray, " n"]:
         """Return the outline of the part between two heights."""

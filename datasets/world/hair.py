@@ -195,7 +195,7 @@ def _draw_locks(layer: Layer, head: HeadShape, swell: float) -> None:
             if index % 2
             else darker(head.face.hair_colour, 0.18)
         )
-        layer.fill(ellipse(complex(spot), 0.07 * unit, 0.055 * unit, angle_rad=index), tone)
+        layer.fill(ellipse(complex(spot), 0.07 * unit, 0.055 * unit, angle_rad=float(index)), tone)
 
 
 def _draw_quiff(layer: Layer, head: HeadShape, swell: float, colour: Colour) -> None:

@@ -216,7 +216,7 @@ def _pick(rng: np.random.Generator, choices: tuple[Colour, ...]) -> Colour:
     return (r, g, b)
 
 
-def _choose(rng: np.random.Generator, weights: dict[str, float]) -> str:
+def _choose(rng: np.random.Generator, weights: dict[str, float | int]) -> str:
     chances = np.array(list(weights.values()))
     return list(weights)[int(rng.choice(len(weights), p=chances / chances.sum()))]
 

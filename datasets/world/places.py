@@ -80,7 +80,7 @@ def _plant(paint: Painter, x: float, y: float, height: float) -> None:
         root = (x, y + 0.28 * height)
         middle = ((root[0] + tip[0]) / 2, (root[1] + tip[1]) / 2)
         wide = 0.09 * height
-        tone = mix(green, lighter(green, 0.3), paint.uniform(0, 1))
+        tone = mix(green, lighter(green, 0.3), paint.uniform(0.0, 1.0))
         paint.polygon(
             [
                 root,
@@ -194,7 +194,7 @@ def _tree(paint: Painter, x: float, y: float, height: float) -> None:
     )
     for layer, tone in enumerate((darker(green, 0.22), green, lighter(green, 0.14))):
         for _ in range(16):
-            angle, radius = paint.uniform(0, 2 * np.pi), paint.uniform(0, 0.24) * height
+            angle, radius = paint.uniform(0.0, 2 * np.pi), paint.uniform(0.0, 0.24) * height
             paint.disc(
                 x + radius * np.cos(angle) - 0.03 * layer * height,
                 y + 0.72 * height + 0.85 * radius * np.sin(angle) + 0.03 * layer * height,
