@@ -3,6 +3,7 @@
 Command: animaray train aligner --data DATASET --out RUN
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,10 +120,8 @@ class AlignerTask:
 
     def evaluate(self) -> dict[str, float]:
         """Return the mean distance on held-out clips for every way of aligning."""
-        aligner = self.objective.aligner
-        device = next(aligner.parameters()).device
-        figures = evaluate_alignment(aligner.to("cpu").eval(), self.held_out, self._config.pairs)
-        aligner.to(device).train()
+        aligner = copy.deepcopy(self.objective.aligner).to("cpu").eval()
+        figures = evaluate_alignment(aligner, self.held_out, self._config.pairs)
         return {f"dis_{name}": value for name, value in figures.items()}
 
     def export(self, folder: Path) -> None:

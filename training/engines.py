@@ -177,7 +177,6 @@ class DeepSpeedEngine:
             model_parameters=_parameters(optimizer),
             optimizer=optimizer,
             config=settings,
-            dist_init_required=False,
         )
 
     def forward(self, *inputs: Any, is_last_pass: bool) -> Any:  # noqa: ANN401 - the objective's

@@ -49,6 +49,22 @@ def aligner_demo_cpu() -> AlignerTrainingConfig:
     )
 
 
+def aligner_pretrain_cpu() -> AlignerTrainingConfig:
+    """Train the demo's aligner from the closed form on generated motion: one process, one core.
+
+    Used by animaray.training.pretrain_aligner to make the bundled aligner; about ten minutes.
+    """
+    demo = aligner_demo_cpu()
+    return replace(
+        demo,
+        init_from=None,
+        held_out_share=0.01,
+        optimizer=replace(demo.optimizer, warmup_steps=50, ema_decay=0.995),
+        loop=LoopConfig(num_steps=2000, log_every_steps=50, checkpoint_every_steps=500, seed=1),
+        scale=replace(demo.scale, num_workers=1, micro_batch_size=256),
+    )
+
+
 def aligner_8xa100() -> AlignerTrainingConfig:
     """Train the aligner as published, 50 epochs over 5K videos: one machine with 8 A100.
 
@@ -222,6 +238,7 @@ RECIPES: Mapping[str, Callable[[], AlignerTrainingConfig | AnimatorTrainingConfi
             recipe.__name__: recipe
             for recipe in (
                 aligner_demo_cpu,
+                aligner_pretrain_cpu,
                 aligner_8xa100,
                 animator_demo_cpu,
                 animator_pretrain_cpu,
