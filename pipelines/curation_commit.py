@@ -133,17 +133,24 @@ class BatchCommitter:
 def source_state(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Return the final state of a source from what a policy says about its clips."""
     kept = sum(verdict.keep for verdict in verdicts)
+    state = state_of_clips([verdict.state for verdict in verdicts])
     if kept:
-        return {"state": "kept", "reason": None, "detail": f"{kept} of {len(verdicts)} clips kept"}
+        return {"state": state, "reason": None, "detail": f"{kept} of {len(verdicts)} clips kept"}
     codes = Counter(code for verdict in verdicts for code in verdict.codes)
-    failed = bool(verdicts) and all(verdict.state == "failed" for verdict in verdicts)
     return {
-        "state": "failed" if failed else "dropped",
+        "state": state,
         "reason": codes.most_common(1)[0][0] if codes else None,
         "detail": "; ".join(
             dict.fromkeys(text for verdict in verdicts for text in verdict.reasons)
         ),
     }
+
+
+def state_of_clips(states: Sequence[str]) -> str:
+    """Return the final state of a source from the verdict states of its clips."""
+    if "keep" in states:
+        return "kept"
+    return "failed" if states and all(state == "failed" for state in states) else "dropped"
 
 
 def verdict_row(clip_id: str, source_id: str, policy: Policy, verdict: Verdict) -> dict[str, Any]:
