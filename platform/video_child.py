@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -112,7 +113,8 @@ class ChildFrameStream(FrameSource):
         assert self._process.stdout is not None  # noqa: S101
         self._output: IO[bytes] = self._process.stdout
         try:
-            with self._process.stdin as pipe:
+            # A child that is gone already shows when its answer is read.
+            with suppress(BrokenPipeError), self._process.stdin as pipe:
                 pipe.write(json.dumps(request).encode())
             self.info = VideoInfo(**self._read_json(b"I"))
         except BaseException:

@@ -188,6 +188,8 @@ class FrameStream(FrameSource):
         self._limits = limits or DecodeLimits()
         self._counters = _Counters()
         self._container, self._stream = open_video(self._path, self._limits)
+        # One packet may give several frames, so one generator must yield them all.
+        self._frames = self._decoded()
         try:
             self.info, self._first = self._read_first()
         except BaseException:
@@ -230,7 +232,8 @@ class FrameStream(FrameSource):
         self.warning = self._make_warning()
 
     def _read_first(self) -> tuple[VideoInfo, Any]:
-        for frame in self._decoded():
+        frame = next(self._frames, None)
+        if frame is not None:
             return make_info(self._container, self._stream, frame), frame
         raise MediaError(
             f"{self._path.name} holds a picture stream, but no frame of it decodes.",
@@ -248,30 +251,28 @@ class FrameStream(FrameSource):
     def _from_start(self) -> Iterator[Any]:
         """Decode from the key frame before start_s where that saves work."""
         start_s = self._selection.start_s
-        if start_s - self.info.start_s > 1.0:
-            frame = self._seek(start_s)
-            if frame is not None:
-                self._counters.seeked = True
-                yield frame
-                yield from self._decoded()
-                return
+        if start_s - self.info.start_s <= 1.0:
+            yield self._first
+        elif (frame := self._seek(start_s)) is not None:
+            self._counters.seeked = True
+            yield frame
+        else:
             self._container.close()
             self._container, self._stream = open_video(self._path, self._limits)
-        else:
-            yield self._first
-        yield from self._decoded()
+            self._frames = self._decoded()
+        yield from self._frames
 
     def _seek(self, time_s: float) -> Any | None:  # noqa: ANN401 - av.VideoFrame
         """Jump to a key frame not after time_s; None when the file cannot."""
         offset = int(time_s / self._stream.time_base)
+        self._frames = self._decoded()
         try:
             self._container.seek(offset, stream=self._stream, backward=True)
-            frame = next(self._decoded(), None)
+            frame = next(self._frames, None)
         except FFmpegError:
             return None
-        if frame is None or frame.pts is None or frame.time > time_s:
-            return None
-        return frame
+        is_usable = frame is not None and frame.pts is not None and frame.time <= time_s
+        return frame if is_usable else None
 
     def _decoded(self) -> Iterator[Any]:
         """Yield every frame that decodes; count and skip packets that do not."""
@@ -374,17 +375,17 @@ def _on_grid(
 ) -> Iterator[tuple[float, Any]]:
     """Yield, for each time of a regular grid, the nearest frame."""
     previous: tuple[float, Any] | None = None
-    origin_s = 0.0
-    step_s = 1.0 / fps
-    taken = 0
+    origin_s, step_s, taken = 0.0, 1.0 / fps, 0
     for pts_s, frame in frames:
         if previous is None:
             origin_s = pts_s if start_s <= 0 else max(start_s, pts_s)
         while (wanted_s := origin_s + taken / fps) <= pts_s + _TIME_SLACK_S:
             if end_s is not None and wanted_s >= end_s - _TIME_SLACK_S:
                 return
-            is_previous = previous is not None and wanted_s - previous[0] < pts_s - wanted_s
-            yield previous if is_previous and previous is not None else (pts_s, frame)
+            middle_s = pts_s if previous is None else (previous[0] + pts_s) / 2
+            # Half-way between two frames the earlier is taken.
+            is_earlier = previous is not None and wanted_s <= middle_s + _TIME_SLACK_S
+            yield previous if is_earlier and previous is not None else (pts_s, frame)
             taken += 1
         if previous is not None:
             step_s = pts_s - previous[0]

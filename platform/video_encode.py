@@ -26,7 +26,8 @@ def encode_mp4(
 ) -> bytes:
     """Encode RGB frames as H.264 4:2:0 with closed groups of pictures and the index first.
 
-    The same frames and settings give the same bytes. Odd sides are padded by one pixel.
+    One thread encodes, so that bytes do not depend on the machine's load. Odd sides are padded by
+    one pixel.
 
     Args:
         frames_uint8: RGB frames.
@@ -94,7 +95,8 @@ class Mp4Writer:
         if self._stream is None:
             self._origin_s = pts_s
             self._stream = self._open_stream(padded.shape[1], padded.shape[0])
-        frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
+        frame = av.VideoFrame.from_ndarray(padded, format="rgb24").reformat(format="yuv420p")
+        _fill_line_ends(frame)
         frame.pts = round((pts_s - self._origin_s) / _TIME_BASE)
         frame.time_base = _TIME_BASE
         self._container.mux(self._stream.encode(frame))
@@ -128,3 +130,14 @@ def _pad_to_even(
     if height % 2 == 0 and width % 2 == 0:
         return frame_uint8
     return np.pad(frame_uint8, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def _fill_line_ends(frame: Any) -> None:  # noqa: ANN401 - av.VideoFrame
+    """Repeat the last pixel of each line in the memory behind it.
+
+    The encoder looks there when the width is no multiple of its blocks, and what the memory held
+    before would change the file's bytes from run to run.
+    """
+    for plane in frame.planes:
+        lines = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)
+        lines[:, plane.width :] = lines[:, plane.width - 1 : plane.width]
