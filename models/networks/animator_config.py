@@ -124,7 +124,7 @@ class AnimatorConfig:
                 out_channels=latent_channels,
                 block_out_channels=(64, 64, 96),
                 num_attention_heads=(2, 2, 3),
-                has_attention=(True, True, False),
+                has_attention=(False, True, True),
                 layers_per_block=1,
                 cross_attention_dim=image_embedding_dim,
                 addition_time_embed_dim=32,
@@ -146,6 +146,7 @@ class AnimatorConfig:
             num_frames=8,
             fps=8.0,
             fps_id=8.0,
+            noise_aug_strength=0.0,
             unconditional="as_trained",
         )
 
@@ -179,5 +180,6 @@ class AnimatorConfig:
             num_frames=4,
             fps=8.0,
             fps_id=8.0,
+            noise_aug_strength=0.0,
             unconditional="as_trained",
         )
