@@ -60,9 +60,9 @@ def refine_peak(
     logs = np.log(np.maximum(heat, 1e-6))
     x, y = float(column), float(row)
     if 0 < column < heat.shape[1] - 1:
-        x += _parabola(*logs[row, column - 1 : column + 2])
+        x += _parabola(*logs[row, column - 1 : column + 2].tolist())
     if 0 < row < heat.shape[0] - 1:
-        y += _parabola(*logs[row - 1 : row + 2, column])
+        y += _parabola(*logs[row - 1 : row + 2, column].tolist())
     return x, y
 
 

@@ -35,8 +35,8 @@ class OptimisationConfig:
     """Decay per step of the averaged weights, which are the result."""
     seed: int = 0
     """Seed of initialisation, order and augmentation."""
-    num_threads: int = 2
-    """Threads of PyTorch."""
+    num_threads: int = 1
+    """Threads of PyTorch; more only help on an otherwise idle machine."""
 
 
 def seed_everything(seed: int) -> np.random.Generator:

@@ -41,7 +41,7 @@ def focal_loss(logits: Float[Tensor, "*shape"], heat: Float[Tensor, "*shape"]) -
 def heat_loss(logits: Float[Tensor, "b k h w"], heat: Float[Tensor, "b k h w"]) -> Tensor:
     """Return cross-entropy against soft heat, with more weight on the blobs."""
     loss = functional.binary_cross_entropy_with_logits(logits, heat, reduction="none")
-    return (loss * (1 + 12 * heat)).mean()
+    return (loss * (1 + 40 * heat)).mean()
 
 
 def people_loss(
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder of render_cache")
     parser.add_argument("--out", type=Path, required=True, help="folder of the weights files")
     parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     config = OptimisationConfig(num_steps=options.steps, seed=options.seed, learning_rate=2e-3)
