@@ -70,25 +70,26 @@ def test_networks_equal_their_onnx_conversions(real_weights):
 def test_portraits_survive_the_round_trip(real_data, real_weights):
     codec = TinyAutoencoderCodec.load()
     decibels = []
-    for name in ("p07_1.jpg", "p09_1.jpg", "n10.jpg", "n13.jpg"):
+    for name in ("p07_1.jpg", "p09_1.jpg", "n13.jpg"):
         picture = read_picture(real_data / "images" / name)
-        picture = cv2.resize(picture, (384, 384), interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(picture, (256, 256), interpolation=cv2.INTER_AREA)
         frames = frames_of([picture])
         with torch.inference_mode():
             restored = codec.decode(codec.encode(frames)).clamp(-1, 1)
         error = float(((restored - frames) / 2).square().mean())
         decibels.append(-10 * np.log10(error))
-    assert min(decibels) > 27
-    assert np.mean(decibels) > 31
+    # Measured 29.5, 39.1 and 32.7 dB.
+    assert min(decibels) > 28
+    assert np.mean(decibels) > 32
 
 
 @pytest.mark.real
 def test_latents_have_about_zero_mean_and_unit_variance(real_data, real_weights):
     codec = TinyAutoencoderCodec.load()
     rows = []
-    for name in ("v01", "v02", "v06", "v08", "v27"):
+    for name in ("v01", "v06", "v08", "v27"):
         frame = decode_video(
-            real_data / "videos" / f"{name}.mp4", short_side_px=256, max_frames=1
+            real_data / "videos" / f"{name}.mp4", short_side_px=192, max_frames=1
         ).frames_uint8[0]
         height, width = (side // 8 * 8 for side in frame.shape[:2])
         with torch.inference_mode():
