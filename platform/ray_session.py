@@ -53,13 +53,12 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     if ray.is_initialized():
         yield
         return
-    for name in _QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
     runtime_env = {"env_vars": worker_environment()}
     try:
         if address:
@@ -88,8 +87,11 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
 
 
 def _quiet_ray_data() -> None:
-    import ray
+    """Leave progress to our own rows; Ray's messages stay in its log files."""
+    import ray.data
 
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
