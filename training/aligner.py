@@ -38,7 +38,7 @@ from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import LoopSettings, Measured, Topology, run_training
 
 _EVALUATED_FRAMES = 16
-_EVALUATED_DRAWS = 8
+_EVALUATED_DRAWS = 4
 _WAYS: dict[str, tuple[AlignmentMethod, TransformScope]] = {
     "none": ("none", "clip"),
     "procrustes_frame": ("procrustes", "frame"),
