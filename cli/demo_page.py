@@ -12,6 +12,9 @@ from animaray.cli.dataset_page import render_template, write_sheet
 from animaray.cli.demo_aligner import write_alignment_picture
 from animaray.cli.demo_run import DemoRun
 from animaray.cli.demo_steps import DRIVING_FPS, ChainResult
+from animaray.models.animation import AnimationPipeline
+from animaray.models.pose.alignment import align_clip
+from animaray.models.pose.drawing import draw_pose_clip
 from animaray.platform.picture import read_picture, write_png
 from animaray.platform.storage import write_bytes_atomic
 from animaray.platform.video import decode_video, write_mp4
@@ -60,7 +63,7 @@ def _write_result_media(media: Path, chain: ChainResult) -> None:
     driving = decode_video(chain.driving).frames_uint8
     result = decode_video(chain.result).frames_uint8
     without = decode_video(chain.result_without).frames_uint8
-    pose = decode_video(chain.pose).frames_uint8
+    pose = _aligned_pose_pictures(chain)
     count = min(len(driving), len(result), len(pose), len(without))
     rows = [
         figures.side_by_side(
@@ -82,6 +85,17 @@ def _write_result_media(media: Path, chain: ChainResult) -> None:
         for text, clip in (("driving", driving), ("pose", pose), ("result", result))
     ]
     write_png(media / "frames.png", np.concatenate(_equal_width(strips)))
+
+
+def _aligned_pose_pictures(chain: ChainResult) -> UInt8[np.ndarray, "frames height width 3"]:
+    pipeline = AnimationPipeline.from_pretrained(chain.animator.weights_dir)
+    reference = pipeline.prepare_reference(read_picture(chain.reference))
+    motion = pipeline.estimate_motion(decode_video(chain.driving).frames_uint8)
+    pose = align_clip("learned", reference.pose, motion.posed(), aligner=pipeline.aligner)
+    config = pipeline.animator.config
+    return draw_pose_clip(
+        pose.keypoints, pose.keypoint_confidence, config.width_px, config.height_px
+    )
 
 
 def _equal_width(

@@ -18,7 +18,7 @@ from animaray.platform.video import encode_mp4
 
 CLEAN_SHARE = 0.62
 CLIPS_PER_PERSON = 2
-CLEAN_MOTIONS = ("wave", "dance", "raise_arms", "clap", "dance", "squat")
+CLEAN_MOTIONS = ("dance", "raise_arms", "squat", "dance", "walk", "raise_arms")
 FLAWS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("camera_pan", {"camera_kind": "pan"}),
     ("two_people", {"num_people": 2, "framing": "full"}),
