@@ -98,6 +98,11 @@ class ServeConfig:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "") else self.host  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
+    @property
+    def device(self) -> str:
+        """Where the networks work."""
+        return "cuda" if self.num_gpus_per_replica > 0 else "cpu"
+
     def open_store(self) -> JobStore:
         """Open the job database."""
         url = self.database_url or f"sqlite:///{self.data_dir.absolute()}/jobs.sqlite"
@@ -127,7 +132,7 @@ class AnimatorReplica:
             store = config.open_store()
             worker = AnimationWorker(
                 store,
-                lambda: load_model(config.weights_dir),
+                lambda: load_model(config.weights_dir, config.device),
                 JobFiles(config.data_dir.absolute()),
                 config.limits,
                 WorkerSettings(lease_s=config.lease_s, drain_s=config.drain_s),

@@ -26,6 +26,8 @@ from animaray.models.animation import (
     AnimationPipeline,
     AnimationProgress,
 )
+from animaray.models.motion import Motion
+from animaray.models.reference import Reference
 from animaray.platform.errors import AnimarayError, ServiceError
 from animaray.platform.storage import content_id, sha256_file
 from animaray.platform.video import DecodeLimits, decode_in_child, encode_mp4, probe_in_child
@@ -46,6 +48,9 @@ from animaray.serving.pulse import PULSE_S, Pulse
 
 DRIVING_SHORT_SIDE_PX = 512
 """The driving video is only looked at for its pose; larger pictures would not change it."""
+
+MAX_OUT_OF_FRAME_SHARE = 0.1
+"""Above this share of keypoints outside the picture a result carries a warning."""
 
 _log = logging.getLogger("animaray.serving")
 
@@ -73,13 +78,19 @@ class WorkerSettings:
     """Seconds that a stopping worker gives its job before it hands it back."""
 
 
-def load_model(weights_dir: Path) -> LoadedModel:
-    """Load a weights folder; WeightsError and ConfigError come from its parts."""
+def load_model(weights_dir: Path, device: str = "cpu") -> LoadedModel:
+    """Load a weights folder; WeightsError and ConfigError come from its parts.
+
+    Args:
+        weights_dir: What training wrote.
+        device: Where the networks work, such as "cuda".
+    """
     files = sorted(path for path in weights_dir.rglob("*") if path.is_file())
     parts = [(str(path.relative_to(weights_dir)), sha256_file(path)) for path in files]
-    return LoadedModel(
-        pipeline=AnimationPipeline.from_pretrained(weights_dir), model_id=content_id(*parts)
-    )
+    pipeline = AnimationPipeline.from_pretrained(weights_dir)
+    if device != "cpu":
+        pipeline = pipeline.to(device)
+    return LoadedModel(pipeline=pipeline, model_id=content_id(*parts))
 
 
 class AnimationWorker:
@@ -206,6 +217,7 @@ class AnimationWorker:
             reference = pipeline.prepare_reference(picture)
             self._pulse.check()
             motion = pipeline.estimate_motion(frames)
+        self._pulse.check()
         with _timed(stage_s, "denoise"):
             animation = pipeline.animate(
                 reference,
@@ -219,6 +231,7 @@ class AnimationWorker:
             mp4 = encode_mp4(animation.frames_uint8, pipeline.fps)
             mp4 = add_provenance(mp4, facts["generator"], facts)
             name = self._files.write_result(job.job_id, lease.fence, mp4)
+        warnings += find_warnings(reference, motion, animation)
         return self._result(name, animation, pipeline.fps, warnings, stage_s, facts)
 
     def _decode_driving(
@@ -312,6 +325,28 @@ class AnimationWorker:
             gpu_peak_memory_bytes=torch.cuda.max_memory_allocated() if has_gpu else None,
             provenance=facts,
         )
+
+
+def find_warnings(reference: Reference, motion: Motion, animation: Animation) -> list[str]:
+    """Return what the client should know about a job that succeeded all the same."""
+    warnings = []
+    if reference.num_persons > 1:
+        warnings.append(
+            f"The picture shows {reference.num_persons} people; the largest one is animated."
+        )
+    num_filled = int(motion.is_filled.sum())
+    if num_filled:
+        warnings.append(
+            f"{num_filled} of {len(motion.is_filled)} frames of the driving video show nobody;"
+            " their pose is interpolated."
+        )
+    outside = animation.alignment_report.out_of_frame_share
+    if outside > MAX_OUT_OF_FRAME_SHARE:
+        warnings.append(
+            f"{outside:.0%} of the driving keypoints fall outside the picture: the two do not show"
+            " the same part of the body."
+        )
+    return warnings
 
 
 @contextmanager
