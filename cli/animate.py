@@ -1,5 +1,6 @@
 """`animaray animate`: one picture and one driving video in, one mp4 out, without a server."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,14 @@ import typer
 from animaray.cli.output import JsonOption, print_hint, print_json
 from animaray.platform.errors import UsageError
 from animaray.platform.progress import stage_progress
+
+
+class AlignmentChoice(StrEnum):
+    """Ways of moving the driving pose onto the person."""
+
+    NONE = "none"
+    PROCRUSTES = "procrustes"
+    LEARNED = "learned"
 
 
 def animate(
@@ -20,7 +29,9 @@ def animate(
     seed: Annotated[int, typer.Option(help="Same seed, same video")] = 0,
     steps: Annotated[int, typer.Option(min=1, max=200, help="Denoising steps")] = 25,
     guidance: Annotated[float, typer.Option(min=1.0, help="Guidance scale; 1 is off")] = 2.0,
-    alignment: Annotated[str, typer.Option(help="none, procrustes or learned")] = "learned",
+    alignment: Annotated[
+        AlignmentChoice, typer.Option(help="How to move the pose onto the person")
+    ] = AlignmentChoice.LEARNED,
     face_optimization: Annotated[
         bool, typer.Option(help="Correct the face while sampling (HJB)")
     ] = True,
@@ -50,7 +61,7 @@ def animate(
         seed=seed,
         num_inference_steps=steps,
         guidance_scale=guidance,
-        alignment=alignment,
+        alignment=alignment.value,
         face_optimization=face_optimization,
     )
     with stage_progress("denoise", steps) as row:

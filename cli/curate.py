@@ -40,6 +40,7 @@ def run(
     Example: animaray curate videos/ --out dataset --profile permissive
     """
     from animaray.pipelines.curation import CurationConfig, curate
+    from animaray.pipelines.stages.acquire import list_inputs
 
     base = CurationConfig(
         input_dir=videos, output_dir=out, profile=profile, policy=policy, limit=limit
@@ -48,6 +49,7 @@ def run(
     if print_config:
         print_json(config_to_dict(config))
         return
+    list_inputs(config.input_dir, limit=config.limit)  # refuse a wrong folder before Ray starts
     with ray_session():
         summary = curate(config)
     if as_json:

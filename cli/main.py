@@ -10,9 +10,8 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from animaray import __version__
@@ -33,6 +32,9 @@ from animaray.cli import (
     weights,
 )
 from animaray.platform.errors import AnimarayError
+
+# typer brings its own click; its exceptions are reached through the public one.
+_ClickError: type[Any] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="animaray",
@@ -58,10 +60,11 @@ app.add_typer(cluster.app, name="cluster")
 app.command("explain")(explain.explain)
 
 
-def _print_version(value: bool) -> None:
+def _print_version(value: bool) -> bool:
     if value:
         typer.echo(f"animaray {__version__}")
         raise typer.Exit
+    return value
 
 
 @app.callback()
@@ -101,12 +104,10 @@ def run(arguments: list[str]) -> int:
         result = command.main(args=arguments, prog_name="animaray", standalone_mode=False)
     except AnimarayError as error:
         return _fail(str(error), error.exit_code, error)
-    except click.exceptions.Abort:
-        return _fail("Stopped. The same command goes on from here.", 130, None)
-    except click.ClickException as error:
+    except _ClickError as error:
         error.show()
-        return error.exit_code
-    except KeyboardInterrupt:
+        return int(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
         return _fail("Stopped. The same command goes on from here.", 130, None)
     except _TerminatedError:
         return _fail("Terminated. The same command goes on from here.", 143, None)

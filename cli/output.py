@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +22,7 @@ SetOption = Annotated[
 class DefaultCommandGroup(TyperGroup):
     """A group whose first command runs when no command is named."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's click
         """Insert the default command's name where the user left it out."""
         first = next(iter(self.commands))
         wants_help = args[:1] in (["-h"], ["--help"])

@@ -1,7 +1,7 @@
 """`animaray train`: the pose aligner, then the animator, on Ray Train."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -73,7 +73,7 @@ def recipes() -> None:
     print_table("Recipes", ("name", "for"), rows)
 
 
-def _recipe(name: str, kind: str) -> object:
+def _recipe(name: str, kind: str) -> Any:  # noqa: ANN401 - a configuration of either trainer
     from animaray.training.recipes import RECIPES
 
     known = [recipe for recipe in RECIPES if recipe.startswith(kind)]
@@ -82,7 +82,8 @@ def _recipe(name: str, kind: str) -> object:
     return RECIPES[name]()
 
 
-def _print_result(result: object, *, as_json: bool) -> None:
+def _print_result(result: Any, *, as_json: bool) -> None:  # noqa: ANN401 - a TrainResult
     if as_json:
-        print_json(result.to_dict())  # type: ignore[attr-defined]
-    print_hint(f"Run folder: {result.run_dir}; weights: {result.weights_dir}")  # type: ignore[attr-defined]
+        print_json(result.to_dict())
+    print_hint(f"{result.found}")
+    print_hint(f"Run folder: {result.run_dir}; weights: {result.weights_dir}")

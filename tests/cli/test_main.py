@@ -1,0 +1,113 @@
+"""The command line: exit codes, one clear line for each wrong input, JSON for machines."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from animaray.cli.main import run
+from animaray.cli.output import JSON_SCHEMA_VERSION
+
+
+def _error(capsys: pytest.CaptureFixture[str]) -> str:
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        [], ["doctor"], ["demo"], ["curate"], ["curate", "run"], ["train"], ["train", "aligner"],
+        ["train", "animator"], ["evaluate"], ["animate"], ["serve"], ["jobs"], ["jobs", "submit"],
+        ["dataset"], ["runs"], ["weights"], ["cache"], ["cluster"], ["explain"],
+    ],
+)  # fmt: skip
+def test_every_door_has_help(door: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*door, "--help"]) == 0
+    assert "Usage: animaray" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["curate", "no-such-folder", "--out", "x"], 2, "no-such-folder"),
+        (["animate", "no.png", "no.mp4", "--weights", "w"], 2, "There is no file no.png"),
+        (["demo", "--videos", "no-such-folder"], 2, "There is no folder no-such-folder"),
+        (["train", "animator", "--recipe", "animator_moon"], 2, "Unknown animator recipe"),
+        (["train", "aligner", "--set", "optimizer.lrr=1"], 2, "`optimizer.lr`"),
+        (["runs", "list", "--root", "no-such-folder"], 2, "no folder no-such-folder"),
+        (["weights", "list", "--profile", "moon"], 2, "Unknown profile `moon`"),
+        (["weights", "verify", "moon/face"], 2, "Unknown weights `moon/face`"),
+        (["cache", "prune", "moon", "--yes"], 2, "Unknown cache `moon`"),
+        (["explain", "AR-XYZ-99"], 2, "Unknown error id"),
+        (["jobs", "list", "--server", "http://127.0.0.1:9"], 6, "127.0.0.1:9"),
+    ],
+)
+def test_wrong_input_gives_one_line_and_its_exit_code(
+    arguments: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == code
+    assert message in _error(capsys)
+
+
+def test_empty_video_folder_says_what_is_accepted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "videos").mkdir()
+    assert run(["curate", str(tmp_path / "videos"), "--out", str(tmp_path / "out")]) in {2, 5}
+    assert "video" in _error(capsys)
+
+
+def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["currate"]) == 2
+    assert "curate" in _error(capsys)
+
+
+def test_wrong_weights_folder_is_named_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = run(["serve", "--weights", str(tmp_path), "--port", str(port)])
+    assert code == 4
+    assert str(tmp_path) in _error(capsys)
+
+
+def test_json_documents_start_with_their_schema_version(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["weights", "list", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert next(iter(document)) == "schema_version"
+    assert document["schema_version"] == JSON_SCHEMA_VERSION
+    ids = {row["id"] for row in document["weights"]}
+    assert {"generated/codec", "permissive/face_detector"} <= ids
+
+
+def test_error_ids_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["explain", "AR-MED-01"]) == 0
+    assert "video or picture" in capsys.readouterr().out
+
+
+def test_recipes_are_listed_and_their_settings_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["train", "recipes"]) == 0
+    assert "animator_demo_cpu" in capsys.readouterr().out
+    assert run(["train", "animator", "--print-config", "--set", "loop.num_steps=7"]) == 0
+    assert json.loads(capsys.readouterr().out)["loop"]["num_steps"] == 7
+
+
+def test_generated_videos_are_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["dataset", "world", str(tmp_path), "--videos", "1", "--seed", "1"]) == 0
+    assert (tmp_path / "clip_0001.mp4").stat().st_size > 1000
+    assert "Next: animaray curate" in capsys.readouterr().err
