@@ -1,0 +1,155 @@
+"""The person to animate: from a picture of any size to what the animator is told about them."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from animaray.models.diffusion.face_landmarks import nearest_face
+from animaray.models.framing import FrameFit
+from animaray.models.frozen.protocols import (
+    FaceDetection,
+    ImageEncoder,
+    LatentCodec,
+    Perception,
+    PersonPose,
+)
+from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.pose.alignment import PosedPicture
+from animaray.models.pose.layouts import FACE_POINTS, VISIBLE_CONFIDENCE
+from animaray.platform.errors import FaceError, PoseError
+
+MAX_PERCEPTION_PX = 1280
+"""Larger pictures are reduced before anything looks at them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """A prepared reference image."""
+
+    picture_uint8: UInt8[np.ndarray, "height width 3"]
+    """The picture in the model's size."""
+    fit: FrameFit
+    """How it got there; maps points of the (reduced) original."""
+    pose: PosedPicture
+    """The person's keypoints in the model's picture."""
+    face: FaceDetection
+    """The face, in the (reduced) original."""
+    identity_embedding: Float32[np.ndarray, " identity_dim"]
+    """Unit vector."""
+    image_embedding: Float[Tensor, "1 image_dim"]
+    """Image embedding of `picture_uint8`."""
+    num_persons: int
+    """People found; the largest one is used."""
+
+
+def prepare_reference(
+    picture_uint8: UInt8[np.ndarray, "height width 3"],
+    config: AnimatorConfig,
+    perception: Perception,
+    image_encoder: ImageEncoder,
+) -> Reference:
+    """Find the person, their face and identity, and fit the picture to the model's size.
+
+    Args:
+        picture_uint8: RGB, any size, upright.
+        config: Gives the model's size.
+        perception: Detectors and recogniser.
+        image_encoder: Sums up the picture.
+
+    Raises:
+        PoseError: Nobody is found in the picture.
+        FaceError: The person's face is not found.
+    """
+    picture = _reduced(picture_uint8)
+    people = perception.pose_estimator.estimate(picture)
+    if not people:
+        raise PoseError(
+            "The reference picture shows no person whose body keypoints can be found.",
+            fix="Use a picture that shows one person clearly, at least head and shoulders.",
+            reason="no_person",
+        )
+    person = people[0]
+    face = nearest_face(perception.face_detector.detect(picture), _face_place(person))
+    if face is None:
+        raise FaceError(
+            "The reference picture shows no face.",
+            fix="Use a picture where the face is visible, turned to the camera and not covered.",
+            reason="no_face",
+        )
+    height, width = picture.shape[:2]
+    fit = FrameFit.for_person(
+        (width, height),
+        person.keypoints[None],
+        config.width_px,
+        config.height_px,
+        keypoint_confidence=person.keypoint_confidence[None],
+    )
+    framed = fit.apply_picture(picture)
+    with torch.no_grad():
+        image_embedding = image_encoder.encode(to_frames(framed[None]))
+    return Reference(
+        picture_uint8=framed,
+        fit=fit,
+        pose=PosedPicture(
+            keypoints=fit.apply_points(person.keypoints),
+            keypoint_confidence=person.keypoint_confidence,
+            width_px=config.width_px,
+            height_px=config.height_px,
+        ),
+        face=face,
+        identity_embedding=perception.identity_embedder.embed(picture, face.landmarks),
+        image_embedding=image_embedding,
+        num_persons=len(people),
+    )
+
+
+def reference_latents(
+    reference: Reference,
+    codec: LatentCodec,
+    noise_aug_strength: float,
+    generator: torch.Generator,
+) -> Float[Tensor, "1 channels h w"]:
+    """Encode the reference picture, with a little noise where the model was trained so.
+
+    Args:
+        reference: The prepared picture.
+        codec: Makes latents.
+        noise_aug_strength: Standard deviation of the noise, in frames of [-1, 1].
+        generator: Source of the noise, on the CPU.
+    """
+    frames = to_frames(reference.picture_uint8[None])
+    if noise_aug_strength > 0:
+        frames = frames + noise_aug_strength * torch.randn(frames.shape, generator=generator)
+    with torch.no_grad():
+        return codec.encode(frames)
+
+
+def to_frames(
+    frames_uint8: UInt8[np.ndarray, "frames height width 3"],
+) -> Float[Tensor, "frames 3 height width"]:
+    """Return pictures as the frozen encoders take them: channels first, in [-1, 1]."""
+    return torch.from_numpy(frames_uint8).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _reduced(
+    picture_uint8: UInt8[np.ndarray, "height width 3"],
+) -> UInt8[np.ndarray, "reduced_height reduced_width 3"]:
+    height, width = picture_uint8.shape[:2]
+    scale = MAX_PERCEPTION_PX / max(height, width)
+    if scale >= 1:
+        return np.ascontiguousarray(picture_uint8)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(picture_uint8, size, interpolation=cv2.INTER_AREA)
+
+
+def _face_place(person: PersonPose) -> Float32[np.ndarray, " 2"]:
+    """Return the mean of the seen face keypoints, NaN where there are none."""
+    points = list(FACE_POINTS)
+    seen = person.keypoint_confidence[points] >= VISIBLE_CONFIDENCE
+    if not seen.any():
+        return np.full(2, np.nan, np.float32)
+    return person.keypoints[points][seen].mean(axis=0)

@@ -1,0 +1,138 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from animaray.models.animation import (
+    AnimationOptions,
+    AnimationPipeline,
+    default_sampler,
+)
+from animaray.models.diffusion.face_optimization import FaceOptimizationConfig
+from animaray.models.networks.animator import Animator
+from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.pose.aligner import AlignerConfig, PoseAligner
+from animaray.platform.errors import ConfigError, WeightsError
+
+OPTIONS = AnimationOptions(
+    seed=3,
+    num_inference_steps=2,
+    guidance_scale=1.5,
+    face_optimization_config=FaceOptimizationConfig(num_iterations=2, first_steps=1),
+)
+
+
+@pytest.fixture(scope="module")
+def pipeline(marker_perception, marker_networks):
+    torch.manual_seed(0)
+    aligner = PoseAligner(AlignerConfig(width=16, num_heads=1)).eval()
+    animator = Animator(replace(AnimatorConfig.tiny(), height_px=64, width_px=64))
+    return AnimationPipeline(animator, aligner, *marker_networks, marker_perception)
+
+
+@pytest.fixture
+def reference(pipeline, marker_picture):
+    return pipeline.prepare_reference(marker_picture())
+
+
+@pytest.fixture
+def motion(pipeline, marker_picture):
+    frames = np.stack([marker_picture(96, 72, left=left) for left in (20, 24, 28, 32, 36)])
+    return pipeline.estimate_motion(frames)
+
+
+def test_every_part_of_the_result_fits(pipeline, reference, motion):
+    animation = pipeline.animate(reference, motion, OPTIONS)
+    assert animation.frames_uint8.shape == (5, 64, 64, 3)
+    assert animation.pose_images.shape == (5, 64, 64, 3)
+    assert animation.keypoints.shape == (5, 18, 2)
+    assert animation.identity_similarity.shape == (5,)
+    # Driving person of 48 px in 72: in the reference 48 px in 64. Heights 72 -> 64 : 64 / 72 up.
+    assert animation.alignment_report.scale == pytest.approx(72 / 64, rel=0.02)
+    # The clip's person moves 4 px per frame, in pixels of the reference's picture as well.
+    steps = np.diff(animation.keypoints[:, 0, 0])
+    assert np.allclose(steps, 4, atol=0.2)
+    assert [entry.step_index for entry in animation.face_optimization] == [0]
+    assert json.loads(json.dumps(animation.summary()))["num_frames"] == 5
+    assert animation.describe().startswith("5 frames, 64x64, ")
+
+
+def test_equal_seeds_give_equal_frames(pipeline, reference, motion):
+    first, second = (pipeline.animate(reference, motion, OPTIONS) for _ in "ab")
+    assert np.array_equal(first.frames_uint8, second.frames_uint8)
+    other = pipeline.animate(reference, motion, replace(OPTIONS, seed=4))
+    assert not np.array_equal(first.frames_uint8, other.frames_uint8)
+
+
+def test_progress_names_phases_and_counts_to_the_end(pipeline, reference, motion):
+    seen = []
+    pipeline.animate(reference, motion, OPTIONS, seen.append)
+    assert seen[0].phase == "align"
+    assert [entry.phase for entry in seen][-2:] == ["decode", "measure"]
+    assert seen[-1].step == seen[-1].num_steps == 4
+    steps = [entry.step for entry in seen]
+    assert steps == sorted(steps)
+    assert any(entry.identity_similarity is not None for entry in seen)
+
+
+def test_raising_in_progress_ends_the_animation(pipeline, reference, motion):
+    class Cancelled(Exception):  # noqa: N818
+        pass
+
+    phases = []
+
+    def cancel(progress):
+        phases.append(progress.phase)
+        if progress.phase == "denoise":
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        pipeline.animate(reference, motion, OPTIONS, cancel)
+    assert phases[-1] == "denoise"
+
+
+def test_face_optimization_can_be_switched_off(pipeline, reference, motion):
+    animation = pipeline.animate(reference, motion, replace(OPTIONS, face_optimization=False))
+    assert animation.face_optimization == ()
+
+
+@pytest.mark.parametrize("method", ["none", "procrustes", "learned"])
+def test_each_alignment_can_be_chosen(pipeline, reference, motion, method):
+    options = replace(OPTIONS, alignment=method, face_optimization=False)
+    animation = pipeline.animate(reference, motion, options)
+    assert np.isfinite(animation.keypoints).all()
+
+
+def test_learned_alignment_needs_an_aligner(pipeline, reference, motion):
+    without = AnimationPipeline(
+        pipeline.animator, None, pipeline.codec, pipeline.image_encoder, pipeline.perception
+    )
+    with pytest.raises(ConfigError, match="`learned` needs an aligner"):
+        without.animate(reference, motion, replace(OPTIONS, alignment="learned"))
+    assert without.animate(reference, motion, OPTIONS).alignment_report.residual < 1
+
+
+def test_default_sampler_suits_the_model():
+    published = default_sampler(AnimatorConfig.published())
+    assert (published.num_inference_steps, published.sigma_max) == (25, 700.0)
+    assert (published.tile_frames, published.tile_overlap) == (16, 4)
+    small = default_sampler(AnimatorConfig.generated())
+    assert (small.sigma_max, small.tile_frames, small.tiling) == (80.0, 8, "sliding")
+
+
+def test_saved_folder_holds_all_parts(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "perception.json").read_text()) == {"profile": "generated"}
+    assert Animator.from_pretrained(tmp_path).config == pipeline.animator.config
+    assert PoseAligner.from_pretrained(tmp_path / "aligner").config == pipeline.aligner.config
+
+
+def test_missing_folder_and_unknown_profile_are_refused(pipeline, tmp_path):
+    with pytest.raises(WeightsError, match=r"weights folder with perception\.json"):
+        AnimationPipeline.from_pretrained(tmp_path)
+    pipeline.save_pretrained(tmp_path)
+    (tmp_path / "perception.json").write_text('{"profile": "moon"}')
+    with pytest.raises(ConfigError, match="Unknown perception profile `moon`"):
+        AnimationPipeline.from_pretrained(tmp_path)
