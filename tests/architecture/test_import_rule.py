@@ -35,7 +35,7 @@ ONE_OWNER = {
     "cotracker": 1,
     "scenedetect": 1,
     "deepspeed": 3,
-    "sqlalchemy": 1,
+    "sqlalchemy": 3,
 }
 
 
