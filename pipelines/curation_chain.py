@@ -5,6 +5,7 @@ one opaque column, because rows of different states have different columns and A
 guess their types. This is the only file of curation that names Ray.
 """
 
+import logging
 import os
 import pickle
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,6 @@ from typing import Any
 import ray
 
 from animaray.pipelines.curation_config import CurationConfig
-from animaray.pipelines.perception_stages import PerceptionStages
 from animaray.pipelines.stage_runner import Row, run_stage
 from animaray.pipelines.stages.acquire import acquire
 from animaray.pipelines.stages.clips import split_clips
@@ -74,8 +74,7 @@ def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
         )
         # An actor pool, because the networks are loaded once per process.
         .map(
-            _Look,
-            fn_constructor_args=(config,),
+            _make_looker(config),
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=_CPUS,
             **_remote_options(),
@@ -84,16 +83,26 @@ def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
     yield from _rows_of(data)
 
 
-class _Look:
-    """The perception networks of one worker process."""
+def _make_looker(config: CurationConfig) -> type:
+    """Return the class of the worker that holds the perception networks.
 
-    def __init__(self, config: CurationConfig) -> None:
-        from animaray.models.frozen.profiles import load_perception
+    The configuration travels inside the class: an actor's constructor arguments would live in the
+    object store, and an actor whose node was lost could not be started again.
+    """
 
-        self._stages = PerceptionStages(load_perception(config.profile, num_threads=1), config)
+    class Look:
+        """The perception networks of one worker process."""
 
-    def __call__(self, packed: Packed) -> Packed:
-        return _pack(self._stages(_unpack(packed)))
+        def __init__(self) -> None:
+            from animaray.models.frozen.profiles import load_perception
+            from animaray.pipelines.perception_stages import PerceptionStages
+
+            self._stages = PerceptionStages(load_perception(config.profile, num_threads=1), config)
+
+        def __call__(self, packed: Packed) -> Packed:
+            return _pack(self._stages(_unpack(packed)))
+
+    return Look
 
 
 def _split(row: Row, config: CurationConfig) -> list[Row]:
@@ -109,6 +118,10 @@ def _split(row: Row, config: CurationConfig) -> list[Row]:
 
 
 def _dataset(rows: Sequence[Row]) -> Any:  # noqa: ANN401 - ray.data.Dataset
+    # Ray Data announces each execution; the progress rows of ours tell more.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
     # One row per block: sources differ in length by orders of magnitude.
     return ray.data.from_items([_pack(row) for row in rows], override_num_blocks=len(rows))
 

@@ -41,7 +41,7 @@ DROPS: tuple[str, ...] = ()
 class EncodeConfig:
     """How clips are stored."""
 
-    max_short_side_px: int = 1080
+    max_short_side_px: int = 720
     """Larger pictures are shrunk to this short side."""
     crf: int = 17
     """Quality of the stored clip: 17 is visually lossless."""

@@ -38,7 +38,7 @@ _SECOND_PERSON_HEIGHT = 0.5
 class PoseConfig:
     """How densely poses are estimated."""
 
-    max_fps: float = 12.5
+    max_fps: float = 10.0
     """Poses per second; a faster clip is looked at on every k-th frame."""
     short_side_px: int = 640
     """Frames are shrunk to this for the estimator; keypoints are those of the clip's frames."""
