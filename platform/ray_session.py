@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from animaray.platform.errors import MachineError
 
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Enough for rows that carry paths and small structs; a clip's bytes pass through once."""
 
+_QUIET_ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"}
 _QUIET_LOGGERS = ("ray.serve", "ray.train", "ray.data", "ray.tune")
 
 
@@ -53,26 +55,27 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name, value in _QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
         yield
         return
     runtime_env = {"env_vars": worker_environment()}
+    options: dict[str, Any] = {"address": address, "log_to_driver": False}
+    if not address:
+        options = {
+            "num_cpus": num_cpus,
+            "include_dashboard": dashboard,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "log_to_driver": bool(os.environ.get("ANIMARAY_RAY_LOGS")),
+            "logging_level": logging.ERROR,
+            "_node_ip_address": "127.0.0.1",
+        }
     try:
-        if address:
-            ray.init(address=address, runtime_env=runtime_env, log_to_driver=False)
-        else:
-            ray.init(
-                num_cpus=num_cpus,
-                include_dashboard=dashboard,
-                object_store_memory=OBJECT_STORE_BYTES,
-                runtime_env=runtime_env,
-                log_to_driver=bool(os.environ.get("ANIMARAY_RAY_LOGS")),
-                logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
-            )
+        with _silent_stderr():
+            ray.init(runtime_env=runtime_env, **options)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray session"
         raise MachineError(
@@ -84,6 +87,24 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep the line in which Ray's core reports its log level off the terminal."""
+    if os.environ.get("ANIMARAY_RAY_LOGS"):
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
 
 
 def _quiet_ray_data() -> None:
