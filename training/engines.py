@@ -1,31 +1,39 @@
 """The two ways in which gradients of several workers become one optimizer step.
 
-This is the only file that names DeepSpeed.
+This is the only file that names DeepSpeed. Both engines write the same checkpoint: per trained
+parameter its weight and AdamW's two moments, each rank a share of them. So a run may continue on
+another number of workers, and with the other engine.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from animaray.platform.errors import MachineError, RunError
-from animaray.training.checkpoints import Checkpoint
 from animaray.training.configs import OptimizerConfig, ScaleConfig
+from animaray.training.weights_average import share_of_rank, trainable_weights
 
-_STATE_FILE = "state.pt"
-_DEEPSPEED_TAG = "deepspeed"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_STEPS_KEY = "optimizer_steps"
+
+States = dict[str, Tensor]
+"""One parameter's `weight`, `exp_avg` and `exp_avg_sq`, float32."""
 
 
 @runtime_checkable
 class TrainEngine(Protocol):
-    """Forward, backward, step, save and load of one objective on all workers."""
+    """Forward, backward, step, and the states that a checkpoint holds, on all workers."""
 
     strategy: str
+    objective: nn.Module
 
     def forward(self, *inputs: Any, is_last_pass: bool) -> Any:  # noqa: ANN401 - the objective's
         """Call the objective; gradients are exchanged after the last pass of a step."""
@@ -39,13 +47,58 @@ class TrainEngine(Protocol):
         """Update the weights and return the norm of the gradient before clipping."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimizer states; called by all ranks."""
+    def states(self) -> Iterator[tuple[str, States]]:
+        """Yield every parameter's states; all ranks iterate together."""
         ...
 
-    def load(self, checkpoint: Checkpoint) -> None:
-        """Read what `save` wrote; called by all ranks."""
+    def restore(self, read: "StateReader") -> None:
+        """Take over the states of a checkpoint."""
         ...
+
+
+class StateReader:
+    """Reads states out of the files that any number of ranks wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        self._places: dict[str, Path] = {}
+        self.num_steps = 0
+        for path in sorted(folder.glob("states-*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                self.num_steps = int((file.metadata() or {})[_STEPS_KEY])
+                self._places |= dict.fromkeys(file.keys(), path)
+
+    def read(self, name: str) -> States:
+        """Return one parameter's states.
+
+        Raises:
+            RunError: The checkpoint does not have this parameter.
+        """
+        states = {}
+        for kind in ("weight", *_MOMENTS):
+            path = self._places.get(f"{name}/{kind}")
+            if path is None:
+                raise RunError(
+                    f"The checkpoint has no {kind} of the parameter {name}.",
+                    fix="It was written by another version; start in a new run folder.",
+                )
+            with safe_open(path, framework="pt") as file:
+                states[kind] = file.get_tensor(f"{name}/{kind}")
+        return states
+
+
+def save_states(
+    engine: TrainEngine, folder: Path, *, num_steps: int, rank: int, world_size: int
+) -> None:
+    """Write this rank's share of the states; all ranks must call it."""
+    mine = set(share_of_rank(trainable_weights(engine.objective), rank=rank, world_size=world_size))
+    tensors = {
+        f"{name}/{kind}": tensor.detach().cpu().contiguous()
+        for name, states in engine.states()
+        if name in mine
+        for kind, tensor in states.items()
+    }
+    path = folder / f"states-{rank:03d}.safetensors"
+    save_file(tensors, path, metadata={_STEPS_KEY: str(num_steps)})
 
 
 def make_engine(
@@ -54,34 +107,21 @@ def make_engine(
     scale: ScaleConfig,
     *,
     num_passes: int,
-    rank: int,
-    world_size: int,
 ) -> TrainEngine:
     """Return the engine that the configuration names; outside Ray Train it is plain torch."""
-    trainable = [weight for weight in objective.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
-        trainable,
+        list(trainable_weights(objective).values()),
         lr=optimizer_config.lr,
         betas=optimizer_config.betas,
         eps=optimizer_config.eps,
         weight_decay=optimizer_config.weight_decay,
     )
+    limit = optimizer_config.max_grad_norm
     if scale.strategy == "deepspeed" and torch.distributed.is_initialized():
         return DeepSpeedEngine(
-            objective,
-            optimizer,
-            scale,
-            num_passes=num_passes,
-            max_grad_norm=optimizer_config.max_grad_norm,
-            world_size=world_size,
+            objective, optimizer, scale, num_passes=num_passes, max_grad_norm=limit
         )
-    return TorchEngine(
-        objective,
-        optimizer,
-        num_passes=num_passes,
-        max_grad_norm=optimizer_config.max_grad_norm,
-        rank=rank,
-    )
+    return TorchEngine(objective, optimizer, num_passes=num_passes, max_grad_norm=limit)
 
 
 class TorchEngine:
@@ -96,13 +136,11 @@ class TorchEngine:
         *,
         num_passes: int,
         max_grad_norm: float | None,
-        rank: int,
     ) -> None:
-        self._objective = objective
+        self.objective = objective
         self._optimizer = optimizer
         self._num_passes = num_passes
         self._max_grad_norm = max_grad_norm
-        self._rank = rank
         self._wrapped = (
             DistributedDataParallel(objective) if torch.distributed.is_initialized() else None
         )
@@ -110,7 +148,7 @@ class TorchEngine:
     def forward(self, *inputs: Any, is_last_pass: bool) -> Any:  # noqa: ANN401 - the objective's
         """Call the objective; gradients are exchanged after the last pass of a step."""
         if self._wrapped is None:
-            return self._objective(*inputs)
+            return self.objective(*inputs)
         with nullcontext() if is_last_pass else self._wrapped.no_sync():
             return self._wrapped(*inputs)
 
@@ -120,7 +158,7 @@ class TorchEngine:
 
     def step(self, lr: float) -> float:
         """Update the weights and return the norm of the gradient before clipping."""
-        weights = [weight for group in self._optimizer.param_groups for weight in group["params"]]
+        weights = trainable_weights(self.objective).values()
         limit = self._max_grad_norm if self._max_grad_norm is not None else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(weights, limit)
         _set_lr(self._optimizer, lr)
@@ -128,21 +166,22 @@ class TorchEngine:
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimizer states, equal on all ranks, from rank 0."""
-        if self._rank == 0:
-            state = {
-                "weights": self._objective.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-            }
-            torch.save(state, folder / _STATE_FILE)
+    def states(self) -> Iterator[tuple[str, States]]:
+        """Yield every parameter's states."""
+        for name, weight in trainable_weights(self.objective).items():
+            state = self._optimizer.state[weight]
+            yield name, {"weight": weight, **{kind: state[kind] for kind in _MOMENTS}}
 
-    def load(self, checkpoint: Checkpoint) -> None:
-        """Read weights and optimizer states on every rank; any number of workers wrote them."""
-        _require_strategy(checkpoint, self.strategy)
-        state = torch.load(checkpoint.path / _STATE_FILE, map_location="cpu", weights_only=True)
-        self._objective.load_state_dict(state["weights"])
-        self._optimizer.load_state_dict(state["optimizer"])
+    @torch.no_grad()
+    def restore(self, read: StateReader) -> None:
+        """Take over the states of a checkpoint."""
+        for name, weight in trainable_weights(self.objective).items():
+            states = read.read(name)
+            weight.copy_(states["weight"])
+            self._optimizer.state[weight] = {
+                "step": torch.tensor(float(read.num_steps)),
+                **{kind: states[kind].to(weight.device) for kind in _MOMENTS},
+            }
 
 
 class DeepSpeedEngine:
@@ -158,10 +197,9 @@ class DeepSpeedEngine:
         *,
         num_passes: int,
         max_grad_norm: float | None,
-        world_size: int,
     ) -> None:
         deepspeed = import_deepspeed()
-        self._world_size = world_size
+        self.objective = objective
         settings = {
             "train_micro_batch_size_per_gpu": scale.micro_batch_size,
             "gradient_accumulation_steps": num_passes,
@@ -174,7 +212,7 @@ class DeepSpeedEngine:
         }
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=objective,
-            model_parameters=_parameters(optimizer),
+            model_parameters=list(trainable_weights(objective).values()),
             optimizer=optimizer,
             config=settings,
         )
@@ -197,30 +235,37 @@ class DeepSpeedEngine:
         norm = self._engine.get_global_grad_norm()
         return float(norm) if norm is not None else float("nan")
 
-    def save(self, folder: Path) -> None:
-        """Write this rank's partition of the states; every rank must call it."""
-        self._engine.save_checkpoint(str(folder), tag=_DEEPSPEED_TAG, save_latest=False)
+    def states(self) -> Iterator[tuple[str, States]]:
+        """Yield every parameter's states, gathered from the ranks; all ranks iterate together."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-    def load(self, checkpoint: Checkpoint) -> None:
-        """Read this rank's partition of the states.
+        for name, weight in trainable_weights(self.objective).items():
+            moments = {kind: safe_get_full_optimizer_state(weight, kind) for kind in _MOMENTS}
+            yield name, {"weight": safe_get_full_fp32_param(weight), **moments}
 
-        Raises:
-            RunError: Another number of workers, or another strategy, wrote the checkpoint.
-        """
-        _require_strategy(checkpoint, self.strategy)
-        if checkpoint.world_size != self._world_size:
-            raise RunError(
-                f"Checkpoint {checkpoint.path} was written by {checkpoint.world_size} DeepSpeed "
-                f"workers, this run has {self._world_size}.",
-                fix=f"Resume with scale.num_workers={checkpoint.world_size}.",
-            )
-        loaded, _ = self._engine.load_checkpoint(str(checkpoint.path), tag=_DEEPSPEED_TAG)
-        if loaded is None:
-            raise RunError(
-                f"DeepSpeed cannot read the checkpoint {checkpoint.path}.",
-                fix="Remove that folder to resume from the checkpoint before it.",
-            )
-        self._engine.micro_steps = 0  # a resumed run may use another number of passes
+    @torch.no_grad()
+    def restore(self, read: StateReader) -> None:
+        """Take over the states of a checkpoint: each rank keeps its partition of them."""
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+        from deepspeed.utils.mixed_precision_linkage import lazy_init_hp_params_optimizer_state
+
+        # The optimizer makes its moments at its first step: one of length zero, without gradient.
+        partitions = self._optimizer.single_partition_of_fp32_groups
+        for partition in partitions:
+            partition.grad = torch.zeros_like(partition)
+        _set_lr(self._optimizer, 0.0)
+        inner = self._optimizer.optimizer
+        inner.step()
+        for partition, weights in zip(partitions, self._optimizer.bit16_groups, strict=True):
+            partition.grad = None
+            inner.state[partition]["step"].fill_(float(read.num_steps))
+            lazy_init_hp_params_optimizer_state(weights, partition, inner.state)
+        for name, weight in trainable_weights(self.objective).items():
+            states = {kind: value.to(weight.device) for kind, value in read.read(name).items()}
+            weight.copy_(states["weight"])
+            safe_set_full_fp32_param(weight, states["weight"])
+            for kind in _MOMENTS:
+                safe_set_full_optimizer_state(weight, states[kind], kind)
 
 
 def import_deepspeed() -> Any:  # noqa: ANN401 - an untyped package
@@ -244,20 +289,6 @@ def import_deepspeed() -> Any:  # noqa: ANN401 - an untyped package
     return deepspeed
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [weight for group in optimizer.param_groups for weight in group["params"]]
-
-
 def _set_lr(optimizer: Any, lr: float) -> None:  # noqa: ANN401 - torch's or DeepSpeed's optimizer
-    groups: Iterable[dict[str, Any]] = optimizer.param_groups
-    for group in groups:
+    for group in optimizer.param_groups:
         group["lr"] = lr
-
-
-def _require_strategy(checkpoint: Checkpoint, strategy: str) -> None:
-    if checkpoint.strategy != strategy:
-        raise RunError(
-            f"Checkpoint {checkpoint.path} was written by strategy {checkpoint.strategy}, "
-            f"this run uses {strategy}.",
-            fix=f"Resume with scale.strategy={checkpoint.strategy}.",
-        )

@@ -35,8 +35,10 @@ MAY_CHANGE = (
     "scale.threads_per_worker",
     "scale.micro_batch_size",
     "scale.max_failures",
+    "scale.strategy",
+    "scale.zero_stage",
 )
-"""Settings that a resumed run may change: they move neither the data order nor the loss."""
+"""Settings that a resumed run may change: they move neither data order nor optimizer steps."""
 
 
 @dataclass(frozen=True, slots=True)

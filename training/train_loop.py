@@ -26,7 +26,7 @@ from animaray.training.checkpoints import (
     temporary_folder,
 )
 from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
-from animaray.training.engines import make_engine
+from animaray.training.engines import StateReader, TrainEngine, make_engine, save_states
 from animaray.training.prefetch import Prefetcher
 from animaray.training.run_folder import RunFolder
 from animaray.training.weights_average import WeightsAverage, averaged_weights
@@ -124,8 +124,6 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
         settings.optimizer,
         scale,
         num_passes=layout.num_micro_steps,
-        rank=topology.rank,
-        world_size=topology.world_size,
     )
     average = (
         WeightsAverage(
@@ -142,7 +140,7 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
     first_step = 0
     found = latest_checkpoint(folder.checkpoints_dir)
     if found is not None:
-        engine.load(found)
+        engine.restore(StateReader(found.path))
         first_step = found.step
         if average is not None:
             average.load(found.path)
@@ -208,7 +206,7 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
 
 
 def _save(
-    engine: Any,  # noqa: ANN401 - a TrainEngine
+    engine: TrainEngine,
     average: WeightsAverage | None,
     folder: RunFolder,
     step: int,
@@ -218,7 +216,13 @@ def _save(
     """Write a checkpoint with all ranks; rank 0 completes it and returns it."""
     temporary = temporary_folder(folder.checkpoints_dir, step)
     temporary.mkdir(parents=True, exist_ok=True)
-    engine.save(temporary)
+    save_states(
+        engine,
+        temporary,
+        num_steps=step,
+        rank=topology.rank,
+        world_size=topology.world_size,
+    )
     if average is not None:
         average.save(temporary)
     _barrier()

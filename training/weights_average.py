@@ -1,6 +1,6 @@
 """Moving average of the weights, each rank keeping a share of the parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,25 +20,12 @@ class WeightsAverage:
     def __init__(self, module: nn.Module, decay: float, *, rank: int, world_size: int) -> None:
         self.decay = decay
         self._rank = rank
-        self._world_size = world_size
-        trainable = {
-            name: weight for name, weight in module.named_parameters() if weight.requires_grad
-        }
-        self._weights = {name: trainable[name] for name in self._share(trainable)}
+        trainable = trainable_weights(module)
+        mine = share_of_rank(trainable, rank=rank, world_size=world_size)
+        self._weights = {name: trainable[name] for name in mine}
         self.averages = {
             name: weight.detach().float().clone() for name, weight in self._weights.items()
         }
-
-    def _share(self, trainable: dict[str, nn.Parameter]) -> list[str]:
-        by_size = sorted(trainable, key=lambda name: (-trainable[name].numel(), name))
-        loads = [0] * self._world_size
-        mine = []
-        for name in by_size:
-            lightest = loads.index(min(loads))
-            loads[lightest] += trainable[name].numel()
-            if lightest == self._rank:
-                mine.append(name)
-        return mine
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -58,6 +45,23 @@ class WeightsAverage:
         merged = read_average(folder)
         for name, average in self.averages.items():
             average.copy_(merged[name])
+
+
+def trainable_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name."""
+    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+
+
+def share_of_rank(weights: Mapping[str, Tensor], *, rank: int, world_size: int) -> list[str]:
+    """Return the names that one rank looks after; together the ranks have all, evenly by size."""
+    loads = [0] * world_size
+    mine = []
+    for name in sorted(weights, key=lambda name: (-weights[name].numel(), name)):
+        lightest = loads.index(min(loads))
+        loads[lightest] += weights[name].numel()
+        if lightest == rank:
+            mine.append(name)
+    return mine
 
 
 def read_average(folder: Path) -> dict[str, Tensor]:
