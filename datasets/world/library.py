@@ -75,6 +75,7 @@ def plan_world(
             framing="full" if index % 4 == 3 else "half",
             camera_kind="static",
             scene_kind=SCENE_KINDS[(5 * index + seed) % len(SCENE_KINDS)],
+            distance=1.15,
             num_frames=max(2, round(fps * duration_s)),
             fps=fps,
             size=size,

@@ -8,6 +8,10 @@ from jaxtyping import UInt8
 
 from animaray.datasets.world.drawing import Colour
 
+FLECK_THRESHOLD = 2.1
+"""Of standard normal noise in cells of 3 px: about one cell of 28 gets a fleck."""
+FLECK_SHARE = 5.0
+"""Strength of a fleck over that of the grain."""
 MARGIN = 0.3
 """Part of the frame's size that the picture reaches beyond each edge."""
 
@@ -84,12 +88,15 @@ class Painter:
         return float(self.rng.uniform(min(low, high), max(low, high)))
 
     def grain(self, strength: float) -> None:
-        """Add a paper-like grain at two scales over everything."""
+        """Add a paper-like grain at two scales, and flecks that a point tracker can hold on to."""
         height, width = self.pixels.shape[:2]
         total = np.zeros((height, width), np.float32)
         for cell, share in ((2, 0.5), (7, 0.8)):
             noise = self.rng.standard_normal((height // cell + 2, width // cell + 2))
             total += share * cv2.resize(noise.astype(np.float32), (width, height))
+        flecks = self.rng.standard_normal((height // 3 + 2, width // 3 + 2)).astype(np.float32)
+        flecks = np.where(np.abs(flecks) > FLECK_THRESHOLD, np.sign(flecks), np.float32(0.0))
+        total += FLECK_SHARE * cv2.resize(flecks, (width, height))
         grey = cv2.cvtColor(strength * total, cv2.COLOR_GRAY2RGB)
         mixed = cv2.add(self.pixels.astype(np.float32), grey)
         self.pixels = np.clip(mixed, 0, 255).astype(np.uint8)
