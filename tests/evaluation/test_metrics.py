@@ -49,7 +49,7 @@ def test_ssim_of_equal_and_of_constant_videos() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2, 32, 24, 3), dtype=np.uint8)
     assert ssim(noise, noise) == pytest.approx(1.0)
     # Constant pictures have no variance: what is left is (2ab + c1) / (a^2 + b^2 + c1).
-    # c1 is (0.01 * 255)^2.
+    # The stabilising constant is the square of one hundredth of 255.
     c1 = 2.55**2
     expected = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
     assert ssim(video(100), video(150)) == pytest.approx(expected)
