@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from animaray.models.networks.attention import attend_heads
 
+START_GAIN = 2.0
+"""A neighbouring latent of 24 then starts some two logits below the own place."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceAttentionConfig:
@@ -52,6 +55,22 @@ class ReferenceAttention(nn.Module):
         self.to_k = nn.Conv2d(width + pose_dim + position_dim, width, 1)
         self.to_v = nn.Conv2d(width, width, 1)
         self.to_out = nn.Conv2d(width, out_channels, 1)
+        self._start_at_equal_places(position_dim)
+
+    @torch.no_grad()
+    def _start_at_equal_places(self, position_dim: int) -> None:
+        """Let the first head attend to its own place, so that a still background is there at once.
+
+        Query and key see the same position encoding p; with weights g on it their product is
+        g^2 (sum of cos(wave * dx) + cos(wave * dy)), largest where dx = dy = 0.
+        """
+        head_dim = self.config.width // self.config.num_heads
+        used = min(position_dim, head_dim)
+        for projection in (self.to_q, self.to_k):
+            projection.weight[:used] = 0
+            own_place = START_GAIN * torch.eye(used)[:, :, None, None]
+            first = projection.in_channels - position_dim
+            projection.weight[:used, first : first + used] = own_place
 
     def forward(
         self,

@@ -175,6 +175,19 @@ def test_face_mask_from_boxes_equals_nearest_resize():
     assert torch.equal(mask, expected)
 
 
+def test_face_mask_equals_the_published_rectangles(golden):
+    _, tensors, _ = golden("face_mask")
+    masks = face_mask_from_boxes(
+        tensors["bboxes_xyxy"], torch.ones(2, dtype=torch.bool), (56, 40), (40, 56)
+    )
+    assert torch.equal(masks.amax(0)[0] * 255, tensors["m1"].float())
+    assert torch.equal(masks[0, 0] * 255, tensors["m2"].float())
+    nothing = face_mask_from_boxes(
+        torch.zeros(1, 4), torch.tensor([False]), (56, 40), (40, 56), absent_value=1.0
+    )
+    assert torch.equal(nothing[0, 0] * 255, tensors["m3"].float())
+
+
 def test_impossible_dropout_is_refused():
     with pytest.raises(ConfigError, match="`conditioning_dropout` must be within"):
         LossConfig(conditioning_dropout=0.5)
