@@ -335,7 +335,7 @@ def _encode_on_ray(
         {"clip_ids": clip_ids[start : start + size]} for start in range(0, len(clip_ids), size)
     ]
     rows = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
-        EncodeActor,
+        EncodeActor,  # type: ignore[arg-type] # Ray makes instances of it
         fn_constructor_args=(config, str(root), encoder_id),
         compute=ray.data.ActorPoolStrategy(size=min(config.num_workers, len(shards))),
         num_cpus=1,

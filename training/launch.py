@@ -210,7 +210,7 @@ def _run_worker(payload: dict[str, Any]) -> None:
 def _require_resources(scale: ScaleConfig) -> None:
     import ray
 
-    have = ray.cluster_resources()
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     needs = {"CPU": scale.num_workers * scale.cpus_per_worker}
     if scale.use_gpu:
         needs["GPU"] = float(scale.num_workers)

@@ -23,7 +23,6 @@ from animaray.platform.progress import stage_progress
 from animaray.training.animator import AnimatorTask, AnimatorTrainingConfig, open_table
 from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches
 from animaray.training.batch_order import WindowConfig
-from animaray.training.checkpoints import latest_checkpoint
 from animaray.training.generated_conditions import GeneratedClips, write_generated_conditions
 from animaray.training.recipes import animator_pretrain_cpu
 from animaray.training.run_folder import RunFolder
@@ -99,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _train(
     out: Path, num_frames: int, minutes: float, threads: int, init_from: Path | None
 ) -> Path:
-    """Train one stage and return its weights folder."""
+    """Train one stage and return its weights folder; more minutes prolong the second one."""
+    is_first_stage = init_from is None
     recipe = animator_pretrain_cpu()
     config = dataclasses.replace(
         recipe,
@@ -117,8 +117,7 @@ def _train(
         ),
     )
     folder = RunFolder.claim(Path(config.run_dir), config)
-    newest = latest_checkpoint(folder.checkpoints_dir)
-    if folder.read_status().get("state") == "finished" and newest is not None:
+    if is_first_stage and folder.read_status().get("state") == "finished":
         return folder.weights_dir
     task = PretrainTask(
         config,

@@ -45,8 +45,10 @@ class Measured:
 class TrainingTask(Protocol):
     """What a trainer brings: an objective, its batches, its evaluation and its export."""
 
-    objective: nn.Module
-    """Module whose call takes (batch, noise seed) and returns `Measured`."""
+    @property
+    def objective(self) -> nn.Module:
+        """Module whose call takes (batch, noise seed) and returns `Measured`."""
+        ...
 
     def make_batch(self, positions: range) -> Any:  # noqa: ANN401 - the objective knows it
         """Return the batch of these items, on the CPU; called from another thread."""

@@ -1,0 +1,91 @@
+"""Conditions of generated clips, through the shipped networks."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from animaray.datasets.conditions import ClipConditions
+from animaray.models.diffusion.sampler import SamplerConfig
+from animaray.models.frozen.generated_codec import GeneratedCodec
+from animaray.models.networks.animator import Animator
+from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.training.animator_batches import collate, make_item
+from animaray.training.batch_order import Window
+from animaray.training.generated_conditions import (
+    GeneratedClips,
+    encode_generated,
+    load_encoders,
+)
+from animaray.training.pretrain_aligner import generated_pose_clip, generated_pose_clips
+from animaray.training.sample_sheet import write_sample_sheet
+
+CLIPS = GeneratedClips(num_clips=1, num_frames=3, width_px=96, height_px=96)
+
+
+@pytest.fixture(scope="module")
+def clip() -> ClipConditions:
+    """Return the first clip of a few seeds whose face is seen."""
+    encoders = load_encoders(uses_truth=True)
+    encoded = (encode_generated(seed, CLIPS, encoders) for seed in range(10))
+    return next(found for found in encoded if found is not None)
+
+
+def test_a_generated_clip_has_all_conditions(clip: ClipConditions) -> None:
+    assert clip.latents.shape == (3, 4, 12, 12)
+    assert 0.2 < clip.latents.astype(np.float32).std() < 3.0
+    assert clip.identity_valid.any()
+    assert np.linalg.norm(clip.identity_embedding) == pytest.approx(1.0, abs=1e-5)
+    neck = clip.keypoints[:, 1]
+    assert ((neck > 0) & (neck < 96)).all()
+    boxes = clip.face_boxes[clip.face_box_valid]
+    assert (boxes[:, 2] > boxes[:, 0]).all()
+    assert (boxes.mean(axis=1) < 96).all()
+
+
+def test_the_latents_decode_to_the_picture(clip: ClipConditions) -> None:
+    # The head is where the face box says: the decoded box differs from the picture's corner.
+    codec = GeneratedCodec.load()
+    frames = codec.decode(torch.from_numpy(clip.latents.astype(np.float32)))
+    assert frames.shape == (3, 3, 96, 96)
+    assert frames.abs().max() < 1.5
+    assert frames.std() > 0.1
+
+
+def test_a_sample_sheet_is_written_and_measured(clip: ClipConditions, tmp_path: Path) -> None:
+    tiny = AnimatorConfig.tiny()
+    config = replace(
+        tiny,
+        unet=replace(tiny.unet, cross_attention_dim=256),
+        face_encoder=replace(
+            tiny.face_encoder, identity_dim=128, image_embedding_dim=256, cross_attention_dim=256
+        ),
+        width_px=96,
+        height_px=96,
+    )
+    window = Window(clip_index=0, frame_indices=(0, 1), reference_index=2, is_mirrored=False)
+    batch = collate([make_item(clip, window)])
+    psnr = write_sample_sheet(
+        tmp_path / "sheet.png",
+        Animator(config).eval(),
+        GeneratedCodec.load(),
+        batch,
+        SamplerConfig(num_inference_steps=2, sigma_max=80.0, guidance_scale=1.0),
+    )
+    assert 3.0 < psnr < 40.0
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_generated_skeletons_stand_in_the_picture_and_move() -> None:
+    points, confidence = generated_pose_clip(5)
+    again, _ = generated_pose_clip(5)
+    np.testing.assert_array_equal(points, again)
+    head, ankles = points[:, 0, 1], points[:, [10, 13], 1].max(axis=1)
+    assert (head < ankles).all()  # y grows downwards
+    assert np.abs(np.diff(points, axis=0)).max() > 1e-3
+    assert set(np.unique(confidence)) <= {0.1, 0.95}
+    clips = generated_pose_clips(3, first_seed=7)
+    assert clips.length.tolist() == [20, 20, 20]
+    assert len(set(clips.groups)) == 3
