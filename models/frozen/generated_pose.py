@@ -27,7 +27,10 @@ from animaray.models.frozen.protocols import PersonPose
 _HEAT_STRIDE_PX = 4
 _PERSON_STRIDE_PX = 8
 _UNIT_PX = 64.0
-_SEARCH_SHARE = 0.12
+_SEARCH_SHARE = np.full(18, 0.12)
+_SEARCH_SHARE[[3, 4, 6, 7, 9, 10, 12, 13]] = (
+    0.25  # limbs stray further from where they are expected
+)
 """Standard deviation of the search around a predicted keypoint, shares of the person's size."""
 _MIN_HEAT = 0.08
 _MIN_VISIBLE = 3
@@ -97,7 +100,7 @@ def _refined(
     rows, columns = heat.shape[1:]
     x = (np.arange(columns) + 0.5) * _HEAT_STRIDE_PX - 0.5
     y = (np.arange(rows) + 0.5) * _HEAT_STRIDE_PX - 0.5
-    spread = 2 * max(_SEARCH_SHARE * size, 6.0) ** 2
+    spread = 2 * np.maximum(_SEARCH_SHARE * size, 6.0)[:, None] ** 2
     near = (
         np.exp(-((y - rough[:, 1:]) ** 2) / spread)[:, :, None]
         * (np.exp(-((x - rough[:, :1]) ** 2) / spread)[:, None, :])
