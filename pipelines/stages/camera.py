@@ -43,7 +43,7 @@ class CameraConfig:
     """One point at most is taken from each square of this side."""
     margin_share: float = 0.05
     """Border without points, share of the short side: points there hardly move."""
-    min_texture: float = 2e-4
+    min_texture: float = 3e-5
     """Least eigenvalue of the gradient matrix of a point worth following (luminance in [0, 1])."""
     person_padding_px: int = 6
     """People are drawn this much wider, pixels at `short_side_px`."""
@@ -51,8 +51,10 @@ class CameraConfig:
     """Inlier tolerance over the tracker's own noise; 3 loses a tripod's points (curation.md)."""
     tolerance_px: tuple[float, float] = (0.75, 3.0)
     """Least and largest inlier tolerance, pixels at `short_side_px`."""
-    min_fit_points: int = 8
+    min_fit_points: int = 12
     """With fewer usable points a sample has no fit."""
+    min_fit_inliers: float = 0.4
+    """With a smaller share of points that move as one a sample has no fit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,9 +134,9 @@ def follow_camera(
                 continue  # already fitted as the last sample of the window before
             num_points[index] = fit.num_points
             has_fit[index] = fit.transform is not None
+            inlier_share[index] = fit.inlier_share
             if fit.transform is not None:
                 transforms[index] = chain(fit.transform, transforms[start])
-                inlier_share[index] = fit.inlier_share
                 look[index] = background_change(
                     (window[0], masks[start]), (window[offset], masks[index]), fit.transform
                 )
@@ -232,9 +234,9 @@ def _fit(
     if transform is None:
         return _Fit(transform=None, inlier_share=0.0, num_points=count)
     residual = np.linalg.norm(before @ transform[:, :2].T + transform[:, 2] - after, axis=1)
-    return _Fit(
-        transform=transform, inlier_share=float((residual <= tolerance).mean()), num_points=count
-    )
+    share = float((residual <= tolerance).mean())
+    is_good = share >= config.min_fit_inliers
+    return _Fit(transform=transform if is_good else None, inlier_share=share, num_points=count)
 
 
 def choose_points(

@@ -10,13 +10,12 @@ from jaxtyping import Bool, Float32
 
 _MIN_CONFIDENCE = 0.3
 _NECK, _SHOULDERS, _HIPS = 1, (2, 5), (8, 11)
-_LIMBS = (
-    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12),
-    (12, 13), (1, 0), (2, 8), (5, 11), (8, 11),
-)  # fmt: skip
+_TORSO = ((1, 2), (1, 5), (1, 8), (1, 11), (2, 8), (5, 11), (8, 11))
+_ARMS, _LEGS = ((2, 3), (3, 4), (5, 6), (6, 7)), ((8, 9), (9, 10), (11, 12), (12, 13))
 _LAST_LIMBS = ((3, 4), (6, 7), (9, 10), (12, 13))
-# Shares of the torso's length (neck to hips, about 0.3 of a person's height).
-_LIMB_WIDTH, _HEAD_RADIUS, _HAND_REACH = 0.55, 0.5, 0.5
+_HEAD = (0, 14, 15, 16, 17)
+# Widths as shares of the torso's length (neck to hips, about 0.3 of a person's height).
+_TORSO_WIDTH, _ARM_WIDTH, _LEG_WIDTH, _HEAD_RADIUS, _HAND_REACH = 0.35, 0.28, 0.40, 0.42, 0.5
 
 
 def people_mask(
@@ -61,24 +60,26 @@ def _draw_person(canvas: np.ndarray, person: Float32[np.ndarray, "18 3"]) -> Non
     # OpenCV cannot draw lines of which an end is very far away.
     limit = 4.0 * max(canvas.shape)
     points = person[:, :2].astype(np.float64).clip(-limit, limit)
-    width = max(3, round(_LIMB_WIDTH * torso))
-    for start, end in _LIMBS:
-        if seen[start] and seen[end]:
-            tip = points[end]
-            if (start, end) in _LAST_LIMBS:
+    for limbs, share in ((_TORSO, _TORSO_WIDTH), (_ARMS, _ARM_WIDTH), (_LEGS, _LEG_WIDTH)):
+        for start, end in limbs:
+            if seen[start] and seen[end]:
                 # Hands and feet reach further than wrists and ankles.
-                way = points[end] - points[start]
-                tip = tip + way * _HAND_REACH
-            _line(canvas, points[start], tip, width)
-    for index in np.flatnonzero(seen):
-        reach = _HEAD_RADIUS if index in {0, 14, 15, 16, 17} else _LIMB_WIDTH / 2
-        centre = tuple(int(v) for v in points[index].round())
-        cv2.circle(canvas, centre, max(2, round(reach * torso)), 1, -1)
+                reach = _HAND_REACH if (start, end) in _LAST_LIMBS else 0.0
+                tip = points[end] + (points[end] - points[start]) * reach
+                _line(canvas, points[start], tip, share * torso)
+    head = [index for index in _HEAD if seen[index]]
+    if head:
+        centre = tuple(int(v) for v in points[head].mean(axis=0).round())
+        cv2.circle(canvas, centre, max(2, round(_HEAD_RADIUS * torso)), 1, -1)
+    corners = [index for index in (*_SHOULDERS, *reversed(_HIPS)) if seen[index]]
+    if len(corners) >= 3:
+        cv2.fillPoly(canvas, [points[corners].round().astype(np.int32)], 1)
     if seen[list(_SHOULDERS)].all() and not seen[list(_HIPS)].any():
         # The body goes on below the picture.
         bottom = float(canvas.shape[0])
         for shoulder in _SHOULDERS:
-            _line(canvas, points[shoulder], np.array([points[shoulder][0], bottom]), width)
+            end = np.array([points[shoulder][0], bottom])
+            _line(canvas, points[shoulder], end, _TORSO_WIDTH * torso)
         left, right = sorted(points[shoulder][0] for shoulder in _SHOULDERS)
         top = min(points[shoulder][1] for shoulder in _SHOULDERS)
         corners = np.array([left, top, right, bottom]).round().astype(int)
@@ -89,13 +90,14 @@ def _draw_head(canvas: np.ndarray, face: Float32[np.ndarray, " 4"], *, has_body:
     left, top, right, bottom = (float(side) for side in face)
     wide, tall = right - left, bottom - top
     centre = (round((left + right) / 2), round((top + bottom) / 2 - 0.1 * tall))
-    cv2.ellipse(canvas, centre, (max(1, round(wide)), max(1, round(1.1 * tall))), 0, 0, 360, 1, -1)
+    axes = (max(1, round(0.8 * wide)), max(1, round(0.95 * tall)))
+    cv2.ellipse(canvas, centre, axes, 0, 0, 360, 1, -1)
     if not has_body:
         corners = np.array([left - wide, bottom, right + wide, bottom + 2.5 * tall])
         low, high = corners[:2].round().astype(int), corners[2:].round().astype(int)
         cv2.rectangle(canvas, tuple(low.tolist()), tuple(high.tolist()), 1, -1)
 
 
-def _line(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, width: int) -> None:
+def _line(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, width: float) -> None:
     one, two = (tuple(int(v) for v in point.round()) for point in (start, end))
-    cv2.line(canvas, one, two, 1, min(width, 255))
+    cv2.line(canvas, one, two, 1, min(max(3, round(width)), 255))
