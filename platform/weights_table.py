@@ -35,7 +35,7 @@ class WeightsEntry:
     commercial_use: bool
     """Whether the licence allows commercial use."""
     needed_by: tuple[str, ...]
-    """Profiles whose work loads it: generated, permissive, paper."""
+    """Profiles that cannot work without it: generated, permissive, paper; () for an option."""
     archive_bytes: int | None = None
     """Size of the downloaded zip, for sources that are archives; None elsewhere."""
     archive_sha256: str | None = None
@@ -57,7 +57,9 @@ class WeightsEntry:
         return self.archive_sha256 if self.is_archive else self.sha256
 
 
-def _generated(part: str, purpose: str, file: str, *needed_by: str) -> WeightsEntry:
+def _generated(
+    part: str, purpose: str, file: str, needed_by: tuple[str, ...] = ("generated",)
+) -> WeightsEntry:
     return WeightsEntry(
         id=f"generated/{part}",
         purpose=purpose,
@@ -67,7 +69,7 @@ def _generated(part: str, purpose: str, file: str, *needed_by: str) -> WeightsEn
         sha256=None,
         licence="Apache-2.0 (trained by this project on generated figures)",
         commercial_use=True,
-        needed_by=needed_by or ("generated",),
+        needed_by=needed_by,
     )
 
 
@@ -79,12 +81,11 @@ _GENERATED = (
         "image_encoder",
         "image embedding in CLIP's place",
         "image_encoder.safetensors",
-        "generated",
-        "permissive",
+        ("generated", "permissive"),
     ),
     _generated("codec", "frames to 4-channel latents and back", "codec.safetensors"),
     _generated("animator", "small animator for 192 px figures", "animator"),
-    _generated("aligner", "small pose aligner", "aligner"),
+    _generated("aligner", "small pose aligner (optional)", "aligner", needed_by=()),
 )
 
 _PERMISSIVE_PROFILE = ("permissive",)
