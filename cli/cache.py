@@ -16,11 +16,7 @@ app = typer.Typer(help="List and prune caches.", no_args_is_help=True)
 
 def cache_folders() -> dict[str, tuple[Path, str]]:
     """Return each cache's folder and the command that fills it again."""
-    extensions = Path.home() / ".cache" / "torch_extensions"
-    return {
-        "weights": (weights_cache_dir(), "animaray weights pull ID"),
-        "compiled": (extensions, "animaray doctor --build"),
-    }
+    return {"weights": (weights_cache_dir(), "animaray weights pull ID")}
 
 
 @app.command("list")
@@ -40,7 +36,7 @@ def list_(as_json: JsonOption = False) -> None:
 
 @app.command()
 def prune(
-    name: Annotated[str, typer.Argument(help="weights or compiled")],
+    name: Annotated[str, typer.Argument(help="A name of `animaray cache list`")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove one cache. Datasets and runs are never touched.

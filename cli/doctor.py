@@ -1,11 +1,10 @@
 """`animaray doctor`: what is here, what is missing, and the command that gets it."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from animaray.cli.output import JsonOption, print_hint, print_json, print_table
+from animaray.cli.output import JsonOption, print_json, print_table
 from animaray.platform.errors import MachineError
 from animaray.platform.machine import Finding, inspect_machine
 from animaray.platform.progress import stage_progress
@@ -20,7 +19,7 @@ TASKS = {
 
 def doctor(
     build: Annotated[
-        bool, typer.Option("--build", help="Compile DeepSpeed's CPU operator now (once).")
+        bool, typer.Option("--build", help="Check at set-up that DeepSpeed starts here.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,7 +74,5 @@ def _tasks() -> list[tuple[str, str, str | None]]:
 def _build_extensions() -> None:
     from animaray.training.launch import build_extensions
 
-    with stage_progress("compile DeepSpeed operator", 1) as progress:
-        build_extensions()
-        progress.advance()
-    print_hint(json.dumps({"deepspeed_operator": "ready"}))
+    with stage_progress("check DeepSpeed", 1) as progress:
+        progress.advance(note=build_extensions())

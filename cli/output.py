@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -43,7 +44,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*[("" if cell is None else str(cell)) for cell in row])
+        table.add_row(*["" if cell is None else escape(str(cell)) for cell in row])
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

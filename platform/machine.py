@@ -31,7 +31,7 @@ class Finding:
 
 def inspect_machine() -> list[Finding]:
     """Return findings about Python, packages, tools, memory, disk and accelerators."""
-    findings = [_python(), _memory(), _disk(), *_packages(), *_tools(), _gpu(), _real_data()]
+    findings = [_python(), _memory(), _disk(), *_packages(), _gpu(), _real_data()]
     return [finding for finding in findings if finding is not None]
 
 
@@ -81,23 +81,6 @@ def _packages() -> list[Finding]:
             state = "optional" if name in fixes else "missing"
             fix = fixes.get(name, "make setup")
             findings.append(Finding(subject=name, state=state, detail="not installed", fix=fix))
-    return findings
-
-
-def _tools() -> list[Finding]:
-    binaries = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    findings = []
-    for tool, fix in (("g++", "apt-get install g++ (DeepSpeed compiles one small operator)"),
-                      ("ninja", "make setup")):  # fmt: skip
-        found = shutil.which(tool, path=binaries)
-        findings.append(
-            Finding(
-                subject=tool,
-                state="ok" if found else "missing",
-                detail=found or "not on PATH",
-                fix=None if found else fix,
-            )
-        )
     return findings
 
 

@@ -93,6 +93,20 @@ def test_json_documents_start_with_their_schema_version(
     assert {"generated/codec", "permissive/face_detector"} <= ids
 
 
+def test_a_cache_is_pruned_and_filled_again_by_a_named_command(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANIMARAY_CACHE_DIR", str(tmp_path))
+    assert run(["cache", "list", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["caches"]
+    folder = Path(row["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "old.onnx").write_bytes(b"x" * 10)
+    assert run(["cache", "prune", "weights", "--yes"]) == 0
+    assert "animaray weights pull" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 def test_error_ids_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["explain", "AR-MED-01"]) == 0
     assert "video or picture" in capsys.readouterr().out

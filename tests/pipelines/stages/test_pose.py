@@ -1,0 +1,120 @@
+"""Pose scores: both readings of the 70 % rule, people counted, framing, following one person."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from animaray.models.frozen.protocols import PersonPose
+from animaray.pipelines.stages.pose import (
+    ADDS,
+    PoseConfig,
+    PoseStage,
+    PoseTracks,
+    main_person,
+    score_poses,
+)
+from animaray.platform.video import write_mp4
+
+
+def tracks_of(seen: np.ndarray, *, num_persons: list[int] | None = None) -> PoseTracks:
+    count = len(seen)
+    rng = np.random.default_rng(0)
+    return PoseTracks(
+        pts_s=np.arange(count) / 10,
+        frame_index=np.arange(count),
+        keypoints=rng.uniform(0, 100, (count, 18, 2)).astype(np.float32),
+        keypoint_confidence=np.where(seen, 0.9, 0.1).astype(np.float32),
+        num_persons=np.array(num_persons or [1] * count),
+        people=tuple(np.zeros((0, 18, 3), dtype=np.float32) for _ in range(count)),
+    )
+
+
+def seeing(*counts: int) -> np.ndarray:
+    """Return frames in which the first so many keypoints are seen."""
+    return np.arange(18)[None] < np.array(counts)[:, None]
+
+
+def test_literal_and_strict_reading_count_exactly() -> None:
+    # More than 70 % of 18 missing means 5 or fewer seen; at least 70 % seen means 13 or more.
+    scores = score_poses(tracks_of(seeing(18, 13, 12, 6, 5, 0)))
+    assert scores["pose_missing_share_literal"] == pytest.approx(2 / 6)
+    assert scores["pose_missing_share_strict"] == pytest.approx(4 / 6)
+    assert scores["pose_coverage"] == pytest.approx((18 + 13 + 12 + 6 + 5) / 6)
+    assert scores["pose_found_share"] == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize(
+    ("indices", "framing"),
+    [
+        (range(18), "full"),
+        ([0, 1, 2, 5, 8, 11], "half"),
+        ([0, 1, 2, 5, 14, 15], "close"),
+        ([], "none"),
+    ],
+)
+def test_framing_follows_from_what_shows(indices: list[int], framing: str) -> None:
+    seen = np.zeros((3, 18), dtype=bool)
+    seen[:, list(indices)] = True
+    assert score_poses(tracks_of(seen))["pose_framing"] == framing
+
+
+def test_second_person_lowers_the_single_share() -> None:
+    scores = score_poses(tracks_of(seeing(18, 18, 18, 18), num_persons=[1, 2, 1, 3]))
+    assert scores["pose_single_share"] == 0.5
+
+
+def test_steady_motion_has_no_jitter_and_shaking_is_all_jitter() -> None:
+    steady = tracks_of(seeing(18, 18, 18, 18, 18))
+    shaking = tracks_of(seeing(18, 18, 18, 18, 18))
+    for index in range(5):
+        steady.keypoints[index] = 3.0 * index
+        shaking.keypoints[index] = 3.0 * (index % 2)
+    assert score_poses(steady)["pose_jitter"] == pytest.approx(0.0, abs=1e-6)
+    assert score_poses(shaking)["pose_jitter"] == pytest.approx(1.0)
+
+
+def person(left: float, height: float) -> PersonPose:
+    rows = np.linspace(0, height, 18)
+    return PersonPose(
+        keypoints=np.stack([np.full(18, left), 20 + rows], axis=1).astype(np.float32),
+        keypoint_confidence=np.full(18, 0.9, dtype=np.float32),
+    )
+
+
+def test_followed_person_stays_while_another_is_a_little_larger() -> None:
+    mine, other = person(20, 100), person(200, 120)
+    assert main_person([other, mine], None) is other
+    assert main_person([other, mine], mine) is mine
+    assert main_person([], mine) is None
+
+
+class TwoPeople:
+    """See a large person, and a small one in every frame; nobody in dark frames."""
+
+    name = "two people"
+
+    def estimate(self, frame: np.ndarray) -> list[PersonPose]:
+        if np.median(frame) < 50:
+            return []
+        height = frame.shape[0]
+        return [person(0.2 * height, 0.6 * height), person(1.0 * height, 0.2 * height)]
+
+
+def test_clip_is_looked_at_at_a_rate_in_pixels_of_its_own_frames(tmp_path: Path) -> None:
+    frames = np.full((30, 240, 320, 3), 120, dtype=np.uint8)
+    frames[12:] = 10
+    path = tmp_path / "clip.mp4"
+    write_mp4(path, frames, 24.0)
+    stage = PoseStage(TwoPeople(), PoseConfig(max_fps=10.0, short_side_px=120))
+    row = stage({"media_path": str(path), "clip_fps": 24.0, "clip_num_frames": 30})
+    assert set(ADDS) <= set(row)
+    tracks = row["pose_tracks"]
+    # 24 fps at most 10 times a second: every third frame.
+    assert tracks.frame_index.tolist() == list(range(0, 30, 3))
+    np.testing.assert_allclose(tracks.pts_s, tracks.frame_index / 24, atol=1e-3)
+    # 0.2 * 120 = 24 px of the half-size frame: its pixel centre 24.5 is at 49 of the full one.
+    assert tracks.keypoints[0, 0, 0] == pytest.approx(48.5)
+    assert tracks.num_persons.tolist() == [1] * 4 + [0] * 6  # the small one does not compare
+    assert len(tracks.people[0]) == 2
+    assert (tracks.keypoint_confidence[5] == 0).all()
