@@ -168,11 +168,6 @@ def verdict_row(clip_id: str, source_id: str, policy: Policy, verdict: Verdict) 
 
 
 def _clip_row(clip: Row) -> dict[str, Any]:
-    is_failed = clip["state"] == "failed"
-    scores = dict(clip["scores"])
-    if is_failed:
-        # A clip whose stage failed has no scores; its first family says why.
-        scores |= {"picture_state": "failed", "picture_note": f"{clip['reason']}: {clip['detail']}"}
     return {
         "clip_id": clip["clip_id"],
         "input_id": clip["input_id"],
@@ -189,7 +184,7 @@ def _clip_row(clip: Row) -> dict[str, Any]:
         "num_frames": clip.get("clip_num_frames"),
         "is_variable_fps": clip.get("is_variable_fps"),
         "splitter": clip["splitter"],
-        **scores,
+        **clip["scores"],
         "identity_embedding": clip.get("identity_embedding"),
     }
 

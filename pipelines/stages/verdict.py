@@ -33,6 +33,10 @@ def add_verdicts(
         scores[f"{family}_state"] = row.get(f"{family}_state") or "not_run"
         scores[f"{family}_note"] = row.get(f"{family}_note")
         scores[f"{family}_producer"] = row.get(f"{family}_producer")
+    if row.get("state") == "failed":
+        # The clip could not even be cut out: the first family carries the reason.
+        scores["picture_state"] = "failed"
+        scores["picture_note"] = f"{row['reason']}: {row['detail']}"
     verdicts = {policy.name: judge(scores, policy) for policy in policies}
     states = [verdict.state for verdict in verdicts.values()]
     stores = {

@@ -97,6 +97,7 @@ class LevelEmbedder:
         return (FRONTAL - 40).astype(np.float32)
 
     def embed(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        assert landmarks.shape == (5, 2)
         return np.array([1, 0] if np.median(frame) < 128 else [0, 1], dtype=np.float32)
 
     def embed_crops(self, crops: torch.Tensor) -> torch.Tensor:
