@@ -149,7 +149,7 @@ def test_report_and_explanation_tell_the_same(curated: tuple[CurationConfig, dic
     assert any("no_face" in line for line in story.lines())
     source = explain(config.output_dir, "f empty.mp4")
     assert "  source    unreadable (empty): f empty.mp4 is an empty file." in source.lines()
-    with pytest.raises(DatasetError, match="Nothing in .* has the id or name zebra"):
+    with pytest.raises(DatasetError, match=r"Nothing in .* has the id or name zebra"):
         explain(config.output_dir, "zebra")
 
 
