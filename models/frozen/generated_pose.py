@@ -27,11 +27,14 @@ from animaray.models.frozen.protocols import PersonPose
 _HEAT_STRIDE_PX = 4
 _PERSON_STRIDE_PX = 8
 _UNIT_PX = 64.0
-_SEARCH_SHARE = np.full(18, 0.12)
-_SEARCH_SHARE[[3, 4, 6, 7, 9, 10, 12, 13]] = (
-    0.25  # limbs stray further from where they are expected
-)
+_SEARCH_SHARE = 0.12
 """Standard deviation of the search around a predicted keypoint, shares of the person's size."""
+_LIMBS = ((2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13))
+"""Parent and child; limbs are searched from their parent, for they stray from where expected."""
+_LIMB_REACH = (0.85, 0.85, 0.85, 0.85, 1.1, 1.1, 1.1, 1.1)
+"""How far a child may be from its parent, torso lengths."""
+_PRIOR_SHARE = 0.6
+"""Part of a limb end's score that its predicted place decides; the rest is its heat alone."""
 _MIN_HEAT = 0.08
 _MIN_VISIBLE = 3
 _SAME_PERSON_SHARE = 0.12
@@ -97,23 +100,49 @@ def _refined(
     size: float,
 ) -> tuple[Float[np.ndarray, "18 2"], Float32[np.ndarray, " 18"]]:
     """Return the keypoints moved to their heat, and confidences."""
-    rows, columns = heat.shape[1:]
-    x = (np.arange(columns) + 0.5) * _HEAT_STRIDE_PX - 0.5
-    y = (np.arange(rows) + 0.5) * _HEAT_STRIDE_PX - 0.5
-    spread = 2 * np.maximum(_SEARCH_SHARE * size, 6.0)[:, None] ** 2
-    near = (
-        np.exp(-((y - rough[:, 1:]) ** 2) / spread)[:, :, None]
-        * (np.exp(-((x - rough[:, :1]) ** 2) / spread)[:, None, :])
-    )
-    best = (heat * near).reshape(18, -1).argmax(1)
     points, peaks = rough.copy(), np.zeros(18)
-    for index, (row, column) in enumerate(zip(*np.divmod(best, columns), strict=True)):
-        peak = float(heat[index, row, column])
-        if peak * near[index, row, column] >= _MIN_HEAT * 0.5 and peak >= _MIN_HEAT:
-            place = np.array(refine_peak(heat[index], int(row), int(column)))
-            points[index] = (place + 0.5) * _HEAT_STRIDE_PX - 0.5
-            peaks[index] = peak
+    places = _cell_places(heat.shape[1:])
+    narrow = max(_SEARCH_SHARE * size, 6.0)
+    children = {child for _, child in _LIMBS}
+    for index in range(18):
+        if index not in children:
+            near = np.exp(-((places - rough[index]) ** 2).sum(-1) / (2 * narrow**2))
+            _move_to_peak(heat[index], near, index, points, peaks)
+    torso = max(
+        float(np.linalg.norm(points[1] - (points[8] + points[11]) / 2)),
+        1.4 * float(np.linalg.norm(points[2] - points[5])),
+    )
+    for (parent, child), reach in zip(_LIMBS, _LIMB_REACH, strict=True):
+        away = np.linalg.norm(places - points[parent], axis=-1) / (reach * torso + 1e-6)
+        expected = np.exp(-((places - rough[child]) ** 2).sum(-1) / (2 * (2 * narrow) ** 2))
+        near = np.exp(-8 * np.maximum(away - 1, 0) ** 2) * (
+            1 - _PRIOR_SHARE + _PRIOR_SHARE * expected
+        )
+        _move_to_peak(heat[child], near, child, points, peaks)
     return points, np.sqrt(chance * np.clip(peaks / 0.7, 0, 1)).astype(np.float32)
+
+
+def _cell_places(shape: tuple[int, ...]) -> Float[np.ndarray, "rows columns 2"]:
+    """Return the pixel that each cell of a heat map stands for."""
+    rows, columns = shape
+    y, x = np.mgrid[0:rows, 0:columns]
+    return (np.stack([x, y], axis=-1) + 0.5) * _HEAT_STRIDE_PX - 0.5
+
+
+def _move_to_peak(
+    heat: Float[np.ndarray, "rows columns"],
+    near: Float[np.ndarray, "rows columns"],
+    index: int,
+    points: Float[np.ndarray, "18 2"],
+    peaks: Float[np.ndarray, " 18"],
+) -> None:
+    """Move one keypoint to the best heat near it, in place; leave it where there is none."""
+    row, column = divmod(int((heat * near).argmax()), heat.shape[1])
+    peak = float(heat[row, column])
+    if peak * near[row, column] >= _MIN_HEAT * 0.5 and peak >= _MIN_HEAT:
+        place = np.array(refine_peak(heat, row, column))
+        points[index] = (place + 0.5) * _HEAT_STRIDE_PX - 0.5
+        peaks[index] = peak
 
 
 def _distance(first: PersonPose, second: PersonPose) -> float:
