@@ -30,8 +30,9 @@ def animate(
     steps: Annotated[int, typer.Option(min=1, max=200, help="Denoising steps")] = 25,
     guidance: Annotated[float, typer.Option(min=1.0, help="Guidance scale; 1 is off")] = 2.0,
     alignment: Annotated[
-        AlignmentChoice, typer.Option(help="How to move the pose onto the person")
-    ] = AlignmentChoice.LEARNED,
+        AlignmentChoice | None,
+        typer.Option(help="How to move the pose onto the person; default: learned if trained"),
+    ] = None,
     face_optimization: Annotated[
         bool, typer.Option(help="Correct the face while sampling (HJB)")
     ] = True,
@@ -61,7 +62,7 @@ def animate(
         seed=seed,
         num_inference_steps=steps,
         guidance_scale=guidance,
-        alignment=alignment.value,
+        alignment=alignment.value if alignment else None,
         face_optimization=face_optimization,
     )
     with stage_progress("denoise", steps) as row:

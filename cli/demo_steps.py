@@ -281,6 +281,8 @@ def _evaluate(run: DemoRun, weights: Path) -> EvaluationTable:
                 weights_dir=weights,
                 out_dir=settings.out / "evaluation",
                 limit=2,
+                max_frames=8,
+                num_inference_steps=12,
             )
         )
         record["note"] = table.one_line()

@@ -26,6 +26,8 @@ def worker_environment() -> dict[str, str]:
     binaries = str(Path(sys.executable).parent)
     return {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        # Threads that spin while they wait cost more than they gain where cores are shared.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PATH": os.pathsep.join([binaries, os.environ.get("PATH", "")]),
         "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", _deepspeed_accelerator()),
         "TOKENIZERS_PARALLELISM": "false",
