@@ -32,6 +32,7 @@ from animaray.cli import (
     weights,
 )
 from animaray.platform.errors import AnimarayError
+from animaray.platform.ray_session import quiet_ray
 
 # typer brings its own click; its exceptions are reached through the public one.
 _ClickError: type[Any] = typer.BadParameter.__mro__[2]
@@ -99,6 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors become one clear line on stderr."""
+    quiet_ray()
     command = typer.main.get_command(app)
     try:
         result = command.main(args=arguments, prog_name="animaray", standalone_mode=False)

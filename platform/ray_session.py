@@ -39,6 +39,12 @@ def worker_environment() -> dict[str, str]:
     }
 
 
+def quiet_ray() -> None:
+    """Set Ray's log levels; works only before Ray is imported for the first time."""
+    for name, value in _QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]:
     """Yield with Ray initialised; end the session only if this call started it.
@@ -57,8 +63,7 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-    for name, value in _QUIET_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    quiet_ray()
     import ray
 
     if ray.is_initialized():
