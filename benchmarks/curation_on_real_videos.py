@@ -75,10 +75,8 @@ def compare(dataset: CurationDataset, truth: Mapping[str, Any]) -> list[dict[str
 def as_markdown(rows: Sequence[Mapping[str, str]], summary: CurationSummary) -> str:
     """Return the lab log entry."""
     names = ("file", "expect", "result", "agrees", "clips and reasons")
-    counts = {
-        kind: sum(row["agrees"] == kind for row in rows)
-        for kind in ("ok", "miss", "false keep", "free", "LOST")
-    }
+    counts = dict(Counter(row["agrees"] for row in rows))
+    seconds = dict(summary.seconds_by_stage)
     cores = len(os.sched_getaffinity(0))
     lines = [
         f"## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, curation of the real videos",

@@ -9,10 +9,11 @@ import ctypes
 import json
 import os
 import resource
+import select
 import struct
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -84,7 +85,7 @@ class ChildFrameStream(FrameSource):
         self._limits = limits or DecodeLimits()
         self.num_corrupt = 0
         request = {
-            "path": str(path),
+            "path": str(Path(path).absolute()),  # the child runs elsewhere
             "limits": asdict(self._limits),
             "selection": asdict(selection or FrameSelection()),
         }
@@ -105,13 +106,10 @@ class ChildFrameStream(FrameSource):
             cwd="/",
             start_new_session=True,
         )
-        self._is_late = False
-        self._timer = threading.Timer(self._limits.timeout_s, self._stop_late)
-        self._timer.daemon = True
-        self._timer.start()
         assert self._process.stdin is not None  # noqa: S101 - opened above
         assert self._process.stdout is not None  # noqa: S101
-        self._output: IO[bytes] = self._process.stdout
+        self._output = self._process.stdout.fileno()
+        self._waited_s = 0.0
         try:
             # A child that is gone already shows when its answer is read.
             with suppress(BrokenPipeError), self._process.stdin as pipe:
@@ -154,15 +152,11 @@ class ChildFrameStream(FrameSource):
 
     def close(self) -> None:
         """End the child, whatever it is doing."""
-        self._timer.cancel()
         if self._process.poll() is None:
             self._process.kill()
-        self._output.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         self._process.wait()
-
-    def _stop_late(self) -> None:
-        self._is_late = True
-        self._process.kill()
 
     def _read_json(self, wanted: bytes) -> dict[str, Any]:
         kind, length = self._read_header()
@@ -174,24 +168,46 @@ class ChildFrameStream(FrameSource):
         kind, length = _HEADER.unpack(self._read(_HEADER.size))
         return kind, length
 
-    def _read(self, length: int) -> bytes:
+    def _read(self, length: int) -> bytearray:
+        """Read exactly so many bytes from the child.
+
+        Raises:
+            MediaError: The child died, waits too long or announces too much.
+        """
         if length > self._limits.max_frame_pixels * 3 + _MAX_MESSAGE_BYTES:
-            raise MediaError(f"The decoder of {self._name} broke the protocol.", reason="broken")
-        data = self._output.read(length)
-        if len(data) == length:
-            return data
-        self._process.wait()
-        if self._is_late:
+            raise self._failure(b"?", 0)
+        data = bytearray(length)
+        view = memoryview(data)
+        while view:
+            self._wait()
+            count = os.readv(self._output, [view])
+            if count == 0:
+                code = self._process.wait()
+                raise MediaError(
+                    f"The decoder of {self._name} died (exit code {code}): the file is damaged or "
+                    "needs more memory or time than allowed.",
+                    reason="broken",
+                )
+            view = view[count:]
+        return data
+
+    def _wait(self) -> None:
+        """Wait for the child's next bytes.
+
+        Raises:
+            MediaError: All waiting together passes the limit.
+        """
+        started = time.monotonic()
+        left_s = max(0.0, self._limits.timeout_s - self._waited_s)
+        is_ready, _, _ = select.select([self._output], [], [], left_s)
+        self._waited_s += time.monotonic() - started
+        if not is_ready:
+            self._process.kill()
             raise MediaError(
                 f"{self._name} took longer than {self._limits.timeout_s:g} s to decode.",
                 fix="Give a shorter or smaller video.",
                 reason="too_large",
             )
-        raise MediaError(
-            f"The decoder of {self._name} died (exit code {self._process.returncode}): the file "
-            "is damaged or needs more memory than allowed.",
-            reason="broken",
-        )
 
     def _failure(self, kind: bytes, length: int) -> MediaError:
         if kind != b"E":
@@ -202,10 +218,9 @@ class ChildFrameStream(FrameSource):
 
 def _confine(limits: DecodeLimits) -> None:
     """Take away what decoding does not need; imports are done by now."""
-    cpu_s = int(limits.timeout_s) * 2 + 1
     for kind, value in (
         (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_CPU, max(1, round(limits.cpu_s))),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_CORE, 0),

@@ -64,8 +64,11 @@ class DecodeLimits:
     """Most pixels over all decoded frames."""
     max_returned_bytes: int = 6 * 1024**3
     """Most bytes of RGB frames handed back, over the whole call."""
-    timeout_s: float = 300.0
-    """Wall-clock limit of the child process, seconds."""
+    timeout_s: float = 600.0
+    """Longest time that the parent waits for the child, over the whole call, seconds; the time that
+    it spends on the frames does not count."""
+    cpu_s: float = 300.0
+    """Processor time of the child process, seconds."""
     memory_bytes: int = 3 * 1024**3
     """Address space of the child process, bytes."""
 

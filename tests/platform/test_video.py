@@ -213,6 +213,13 @@ def test_limits_hold_in_and_out_of_the_child(clip: Path, limits: DecodeLimits) -
         assert caught.value.reason == "too_large"
 
 
+def test_relative_paths_work_in_the_child(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clip.parent)
+    frames = decode_in_child(clip.name, max_frames=1).frames_uint8
+    frames[:] = 0  # frames belong to the caller
+    assert frames.shape == (1, 48, 64, 3)
+
+
 def test_slow_child_is_ended(clip: Path) -> None:
     with pytest.raises(MediaError, match="took longer than") as caught:
         decode_in_child(clip, DecodeLimits(timeout_s=0.02))

