@@ -1,10 +1,11 @@
 # Two commands do everything on bare Python 3.11: `make demo` and `make test`.
 PYTHON ?= python3.11
 VENV ?= .venv
-# ACCEL=gpu installs the CUDA build of torch's index default and onnxruntime-gpu.
+# ACCEL=gpu installs onnxruntime-gpu and torchvision; torch comes with CUDA from the package index.
 ACCEL ?= cpu
 VIDEOS ?=
 WEIGHTS ?=
+IMAGE ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(ACCEL)
 # uv does not read pip's configuration: hand over a local wheel folder, if pip has one.
@@ -22,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: setup
-	$(BIN)/animaray demo --out demo $(if $(VIDEOS),--videos $(VIDEOS)) $(if $(WEIGHTS),--weights $(WEIGHTS))
+	$(BIN)/animaray demo --out demo $(if $(VIDEOS),--videos $(VIDEOS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(IMAGE),--image $(IMAGE))
 
 test: setup
 	$(BIN)/python -m pytest
