@@ -42,8 +42,6 @@ def demo(
         train_minutes=train_minutes,
     )
     _check(settings, weights)
-    if weights is not None:
-        os.environ["ANIMARAY_WEIGHTS"] = str(weights.absolute())
     from animaray.cli import demo_steps
     from animaray.cli.demo_page import write_demo_page
 
@@ -63,6 +61,8 @@ def _check(settings: DemoSettings, weights: Path | None) -> None:
             raise UsageError(f"There is no folder {folder} ({name}).")
     if settings.image is not None and not settings.image.is_file():
         raise UsageError(f"There is no picture {settings.image} (--image).")
+    if weights is not None:
+        os.environ["ANIMARAY_WEIGHTS"] = str(weights.absolute())
     if settings.videos is not None:
         from animaray.models.frozen.profiles import load_codec, load_perception
 
