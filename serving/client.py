@@ -9,65 +9,20 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 import httpx
 
 from animaray.platform.errors import ServiceError, UsageError
 from animaray.platform.storage import write_bytes_atomic
+from animaray.serving.client_records import FINISHED, JobStatus, StreamedEvent
 
-FINISHED = ("succeeded", "failed", "cancelled")
 _RETRY_STATUS = (429, 503)
 _MAX_RETRY_WAIT_S = 60.0
-
-
-class FailureStatus(TypedDict):
-    """Why a job failed."""
-
-    code: str
-    message: str
-    fix: str | None
-    retryable: bool
-
-
-class JobStatus(TypedDict):
-    """Where a job stands, as the service tells it."""
-
-    id: str
-    state: Literal["queued", "preparing", "running", "succeeded", "failed", "cancelled"]
-    options: dict[str, Any]
-    queue_place: int | None
-    eta_s: float | None
-    step: int
-    num_steps: int
-    attempt: int
-    cancel_requested: bool
-    created_s: float
-    started_s: float | None
-    finished_s: float | None
-    identity_similarity: float | None
-    result: dict[str, Any] | None
-    error: FailureStatus | None
-    links: dict[str, str | None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StreamedEvent:
-    """One event of a job."""
-
-    number: int | None
-    """Its number within the job; None for events that are not stored, such as queue places."""
-    kind: str
-    """A state, or "progress", "queue", "retry", "cancel_requested"."""
-    data: dict[str, Any]
-
-    def __str__(self) -> str:
-        """Return one line for people."""
-        words = [f"{key}={value}" for key, value in self.data.items() if key not in ("id", "at_s")]
-        return " ".join([self.kind, *words])
+_RESTART_REASONS = ("unreachable", "http_500", "http_502", "http_503", "http_504")
+"""What a service that is being restarted answers, or the proxy before it."""
 
 
 class JobHandle:
@@ -112,7 +67,7 @@ class JobHandle:
                         return
             except httpx.TransportError:
                 time.sleep(1.0)
-            if self.status()["state"] in FINISHED:
+            if self._status_patiently()["state"] in FINISHED:
                 for event in self._client.stream(f"{self._path}/events", after):
                     yield event
                 return
@@ -133,7 +88,7 @@ class JobHandle:
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            status = self.status()
+            status = self._status_patiently()
             if status["state"] == "succeeded":
                 return status
             if status["state"] in FINISHED:
@@ -151,6 +106,21 @@ class JobHandle:
                     reason="timeout",
                 )
             time.sleep(poll_s)
+
+    def _status_patiently(self) -> JobStatus:
+        """Return the status; wait for a service that is just being restarted.
+
+        Raises:
+            ServiceError: It stayed away, or refused.
+        """
+        deadline = time.monotonic() + self._client.patience_s
+        while True:
+            try:
+                return self.status()
+            except ServiceError as error:
+                if error.reason not in _RESTART_REASONS or time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
 
     def content(self) -> bytes:
         """Return the mp4 of the succeeded job."""
@@ -170,11 +140,18 @@ class AnimarayClient:
         url: Address of the service; None takes ANIMARAY_SERVER.
         api_key: Your key; None takes ANIMARAY_API_KEY, if set.
         timeout_s: Limit of one exchange, seconds; jobs may take as long as they need.
+        patience_s: How long a job's `wait` and `events` put up with a service that is away.
     """
 
     def __init__(
-        self, url: str | None = None, api_key: str | None = None, *, timeout_s: float = 60.0
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        patience_s: float = 120.0,
     ) -> None:
+        self.patience_s = patience_s
         address = url or os.environ.get("ANIMARAY_SERVER")
         if not address:
             raise UsageError(

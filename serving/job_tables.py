@@ -27,6 +27,7 @@ from sqlalchemy import (
     create_engine,
     event,
     insert,
+    select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -38,7 +39,10 @@ from animaray.serving.job_records import FINISHED_STATES, DuplicateRowError, Job
 
 BUSY_TIMEOUT_S = 30.0
 
+SCHEMA_VERSION = 1
+
 TABLES = MetaData()
+SCHEMA = Table("schema_version", TABLES, Column("version", Integer, primary_key=True))
 JOBS = Table(
     "jobs",
     TABLES,
@@ -129,6 +133,7 @@ def open_engine(url: str) -> Engine:
         event.listen(engine, "connect", _require_postgres_durable)
     try:
         TABLES.create_all(engine)
+        _check_version(engine, url)
     except SQLAlchemyError as error:
         engine.dispose()
         raise MachineError(
@@ -136,6 +141,23 @@ def open_engine(url: str) -> Engine:
             fix="Check that the folder or server exists and may be written.",
         ) from error
     return engine
+
+
+def _check_version(engine: Engine, url: str) -> None:
+    try:
+        with engine.begin() as connection:
+            version = connection.execute(select(SCHEMA.c.version)).scalar()
+            if version is None:
+                connection.execute(insert(SCHEMA).values(version=SCHEMA_VERSION))
+    except IntegrityError:  # another process was first
+        with engine.connect() as connection:
+            version = connection.execute(select(SCHEMA.c.version)).scalar()
+    if version not in (None, SCHEMA_VERSION):
+        raise MachineError(
+            f"The job database {_without_password(url)} has version {version}; this program"
+            f" needs {SCHEMA_VERSION}.",
+            fix="Use another data folder, or the program that made it.",
+        )
 
 
 def _make_sqlite_durable(connection: Any, _record: object) -> None:  # noqa: ANN401 - DBAPI

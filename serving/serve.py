@@ -9,6 +9,7 @@ Command: animaray serve --weights FOLDER
 import dataclasses
 import errno
 import ipaddress
+import os
 import socket
 import threading
 import time
@@ -61,6 +62,8 @@ class ServeConfig:
     """Logical CPUs that Ray reserves for each replica."""
     num_gpus_per_replica: float = 0.0
     """GPUs that Ray reserves for each replica."""
+    num_threads: int | None = None
+    """CPU threads of each replica's networks; None shares the cores among the replicas."""
     lease_s: float = 30.0
     """A job whose worker is silent for so long is given to another."""
     worker_timeout_s: float = 6.0
@@ -99,6 +102,11 @@ class ServeConfig:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
+    def threads(self) -> int:
+        """CPU threads of each replica's networks."""
+        return self.num_threads or max(1, (os.cpu_count() or 1) // self.num_replicas)
+
+    @property
     def device(self) -> str:
         """Where the networks work."""
         return "cuda" if self.num_gpus_per_replica > 0 else "cpu"
@@ -126,9 +134,12 @@ class AnimatorReplica:
 
     def _work(self, config: ServeConfig) -> None:
         # Here and not above: importing torch takes seconds, and the ingress must not do it.
+        import torch
+
         from animaray.serving.worker import AnimationWorker, WorkerSettings, load_model
 
         try:
+            torch.set_num_threads(config.threads)
             store = config.open_store()
             worker = AnimationWorker(
                 store,

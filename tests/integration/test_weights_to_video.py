@@ -26,7 +26,7 @@ from animaray.serving.client import AnimarayClient, JobHandle
 from animaray.serving.provenance import read_provenance
 from animaray.serving.serve import ServeConfig, ServerHandle, start_server
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 FAST = {"num_inference_steps": 2, "guidance_scale": 1.0, "face_optimization": False}
 ENDLESS = {"num_inference_steps": 100, "guidance_scale": 1.0, "face_optimization": False}
@@ -61,14 +61,15 @@ def served(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         weights_dir=folder / "weights",
         port=find_free_port(),
         data_dir=folder / "data",
-        lease_s=6.0,
-        ready_timeout_s=300.0,
+        lease_s=15.0,
+        worker_timeout_s=15.0,
+        ready_timeout_s=900.0,
     )
     with start_server(config) as server, AnimarayClient(server.url) as client:
         yield Served(server, client, config, folder / "picture.png", folder / "driving.mp4")
 
 
-def eventually(happens: Callable[[], bool], timeout_s: float = 120.0) -> None:
+def eventually(happens: Callable[[], bool], timeout_s: float = 600.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not happens():
         assert time.monotonic() < deadline
@@ -83,7 +84,7 @@ def is_running(job: JobHandle) -> bool:
 
 def test_picture_and_video_become_a_playable_video(served: Served, tmp_path: Path) -> None:
     job = served.client.animate(
-        served.picture, served.video, seed=3, timeout_s=240.0, alignment="learned", **FAST
+        served.picture, served.video, seed=3, timeout_s=900.0, alignment="learned", **FAST
     )
     kinds = [event.kind for event in job.events()]
     assert kinds[:3] == ["queued", "preparing", "running"]
@@ -103,7 +104,7 @@ def test_picture_and_video_become_a_playable_video(served: Served, tmp_path: Pat
 def test_equal_seeds_give_equal_frames(served: Served) -> None:
     def frames_of(seed: int) -> bytes:
         job = served.client.animate(
-            served.picture, served.video, seed=seed, timeout_s=240.0, **FAST
+            served.picture, served.video, seed=seed, timeout_s=900.0, **FAST
         )
         with av.open(io.BytesIO(job.content())) as container:
             return b"".join(
@@ -119,11 +120,11 @@ def test_cancel_stops_a_running_job_and_frees_the_worker(served: Served) -> None
     job = served.client.submit(served.picture, served.video, **ENDLESS)
     eventually(lambda: is_running(job))
     assert job.cancel()["cancel_requested"]
-    eventually(lambda: job.status()["state"] == "cancelled", timeout_s=30.0)
+    eventually(lambda: job.status()["state"] == "cancelled", timeout_s=300.0)
     assert job.status()["step"] < 100
     with pytest.raises(ServiceError, match="Job has no result"):
         job.content()
-    served.client.animate(served.picture, served.video, timeout_s=240.0, **FAST)
+    served.client.animate(served.picture, served.video, timeout_s=900.0, **FAST)
 
 
 def test_job_survives_the_death_of_its_replica(served: Served) -> None:
@@ -132,7 +133,7 @@ def test_job_survives_the_death_of_its_replica(served: Served) -> None:
     eventually(lambda: is_running(job) and job.status()["step"] > 0)
     (pid,) = served.server.replica_pids()
     os.kill(pid, signal.SIGKILL)
-    status = job.wait(300.0)
+    status = job.wait(900.0)
     assert status["attempt"] == 2
     assert status["options"]["seed"] == 9
     assert "retry" in [event.kind for event in job.events()]
@@ -143,7 +144,7 @@ def test_picture_without_a_person_fails_with_a_remedy(served: Served, tmp_path: 
     Image.new("RGB", (64, 64), (90, 120, 90)).save(tmp_path / "meadow.png")
     job = served.client.submit(tmp_path / "meadow.png", served.video, **FAST)
     with pytest.raises(ServiceError, match=r"shows no person|shows no face") as caught:
-        job.wait(120.0)
+        job.wait(900.0)
     assert caught.value.reason in ("AR-POS-01", "AR-FAC-01")
     assert caught.value.fix
 
@@ -167,5 +168,5 @@ def test_stopped_service_goes_on_with_its_jobs_when_started_again(served: Served
     with start_server(served.config):
         eventually(lambda: is_running(job))
         job.cancel()
-        eventually(lambda: job.status()["state"] == "cancelled", timeout_s=30.0)
+        eventually(lambda: job.status()["state"] == "cancelled", timeout_s=300.0)
     store.close()

@@ -123,13 +123,16 @@ class Server:
 
 @contextmanager
 def run_app(
-    data_dir: Path, limits: ServingLimits, digests: dict[str, str] | None = None
+    data_dir: Path,
+    limits: ServingLimits,
+    digests: dict[str, str] | None = None,
+    port: int | None = None,
 ) -> Iterator[Server]:
     """Serve the application from a thread until the block ends."""
     store = JobStore(f"sqlite:///{data_dir}/jobs.sqlite")
     files = JobFiles(data_dir)
     service = AnimationService(store, files, limits, Tenants(digests or {}), worker_timeout_s=10.0)
-    port = free_port()
+    port = port or free_port()
     config = uvicorn.Config(
         make_app(service), host="127.0.0.1", port=port, log_level="error", ws="none"
     )

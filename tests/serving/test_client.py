@@ -184,3 +184,23 @@ def test_missing_files_and_address_are_usage_errors(
     monkeypatch.delenv("ANIMARAY_SERVER", raising=False)
     with pytest.raises(UsageError, match="address of the service is missing"):
         AnimarayClient()
+
+
+def test_restart_of_the_service_is_sat_out(tmp_path: Path, media: tuple[Path, Path]) -> None:
+    port = free_port()
+    with run_app(tmp_path, ServingLimits(), port=port) as server:
+        client = AnimarayClient(server.url, timeout_s=5.0, patience_s=30.0)
+        job = client.submit(*media)
+    seen: list[str] = []
+    follower = threading.Thread(target=lambda: seen.extend(event.kind for event in job.events()))
+    follower.start()  # while nothing listens
+    time.sleep(1.0)
+    with run_app(tmp_path, ServingLimits(), port=port) as server:
+        work(server)
+        assert job.wait(20.0)["state"] == "succeeded"
+        follower.join(20.0)
+    assert seen[-1] == "succeeded"
+    client.patience_s = 0.0
+    with pytest.raises(ServiceError, match="Cannot reach the service"):
+        job.wait(1.0)
+    client.close()

@@ -206,3 +206,13 @@ def test_damaged_database_is_told_apart_from_an_empty_one(tmp_path: Path) -> Non
     file.write_bytes(b"this is not a database" * 100)
     with pytest.raises((MachineError, sqlite3.DatabaseError), match="not a database"):
         JobStore(f"sqlite:///{file}")
+
+
+def test_database_of_another_version_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite"
+    JobStore(f"sqlite:///{file}").close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE schema_version SET version = 99")
+    connection.close()
+    with pytest.raises(MachineError, match="has version 99; this program needs 1"):
+        JobStore(f"sqlite:///{file}")

@@ -65,6 +65,14 @@ def test_settings_out_of_range_are_named(tmp_path: Path, setting: str, value: fl
         ServeConfig(weights_dir=tmp_path, **{setting: value})
 
 
+def test_replicas_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve.os, "cpu_count", lambda: 8)
+    assert ServeConfig(weights_dir=tmp_path).threads == 8
+    assert ServeConfig(weights_dir=tmp_path, num_replicas=3).threads == 2
+    assert ServeConfig(weights_dir=tmp_path, num_replicas=99).threads == 1
+    assert ServeConfig(weights_dir=tmp_path, num_threads=5).threads == 5
+
+
 def test_addresses_can_be_opened_from_this_machine(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     assert ServeConfig(weights_dir=tmp_path, port=80).url == "http://127.0.0.1:80"
