@@ -43,7 +43,11 @@ PAGE_POLICY = (
     " media-src blob:; connect-src 'self'; form-action 'none'; frame-ancestors 'none';"
     " base-uri 'none'"
 )
-_PAGE_TYPES = {"page.js": "text/javascript", "page.css": "text/css"}
+_PAGE_TYPES = {
+    "page.js": "text/javascript",
+    "page.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
 
 _log = logging.getLogger("animaray.serving")
 _router = APIRouter()

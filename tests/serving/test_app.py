@@ -377,11 +377,11 @@ def test_page_loads_nothing_from_elsewhere(server: Server) -> None:
         page = http.get("/")
         assert "default-src 'none'" in page.headers["content-security-policy"]
         addresses = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-        assert sorted(addresses) == ["/page/page.css", "/page/page.js"]
+        assert sorted(addresses) == ["/page/icon.svg", "/page/page.css", "/page/page.js"]
         for address in addresses:
             part = http.get(address)
             assert part.status_code == 200
-            assert "http://" not in part.text
+            assert "http://" not in part.text.replace("http://www.w3.org/2000/svg", "")
             assert "https://" not in part.text
 
 
