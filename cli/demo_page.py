@@ -12,6 +12,7 @@ from animaray.cli.dataset_page import render_template, write_sheet
 from animaray.cli.demo_aligner import write_alignment_picture
 from animaray.cli.demo_run import DemoRun
 from animaray.cli.demo_steps import DRIVING_FPS, ChainResult
+from animaray.evaluation.table import METRICS
 from animaray.models.animation import AnimationPipeline
 from animaray.models.pose.alignment import align_clip
 from animaray.models.pose.drawing import draw_pose_clip
@@ -143,8 +144,11 @@ def _context(
             f"optimization and {csim[1]:.3f} without; the nearest other person has "
             f"{max(others, default=float('nan')):.3f}."
         ),
-        "metric_names": chain.evaluation.columns(),
-        "metric_rows": chain.evaluation.rows(),
+        "metric_names": ["method", *METRICS],
+        "metric_rows": [
+            [method, *(f"{chain.evaluation.mean(method, metric):.4g}" for metric in METRICS)]
+            for method in chain.evaluation.methods()
+        ],
         "timings": list(run.timings.values()),
         "total_seconds": total,
         "machine": f"Measured on {platform.machine()}, {platform.system()} {platform.release()}.",

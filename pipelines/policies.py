@@ -47,7 +47,7 @@ class Policy:
     """Share of frames with exactly one dominant face."""
     min_face_complete: float = 0.90
     """Share of faces with all five landmarks inside the frame."""
-    min_identity: float = 0.45
+    min_identity: float = 0.28
     """10th percentile of the cosine of frontal faces to the clip's mean."""
     max_pose_missing: float = 0.10
     """Share of frames with more than 70 % of the keypoints missing (literal reading)."""
@@ -67,12 +67,12 @@ class Policy:
     """Median share of background points that move as one."""
     max_look: float = 0.06
     """95th percentile of the background's change of luminance, of 1."""
-    min_points: float = 60.0
+    min_points: float = 30.0
     """Background points that are usable in 95 % of the samples; with fewer the camera is
     undetermined, which is never kept."""
     min_evidence: float = 0.95
     """Share of samples in which the background could be followed."""
-    min_speed: float = 0.02
+    min_speed: float = 0.003
     """Least median speed of the keypoints, body heights per second."""
     max_speed: float = 3.0
     """Largest."""

@@ -29,6 +29,11 @@ from animaray.training.perception.people_targets import face_targets, pose_targe
 from animaray.training.perception.samples import Scenes, load_scenes
 
 
+LIMB_ENDS = (3, 4, 6, 7, 9, 10, 12, 13)
+"""Elbows, wrists, knees, ankles: they move most and are found last."""
+LIMB_WEIGHT = 3.0
+
+
 def focal_loss(logits: Float[Tensor, "*shape"], heat: Float[Tensor, "*shape"]) -> Tensor:
     """Return the centre loss per picture element, penalty-reduced near the peaks."""
     chance = logits.sigmoid().clamp(1e-4, 1 - 1e-4)
@@ -39,9 +44,11 @@ def focal_loss(logits: Float[Tensor, "*shape"], heat: Float[Tensor, "*shape"]) -
 
 
 def heat_loss(logits: Float[Tensor, "b k h w"], heat: Float[Tensor, "b k h w"]) -> Tensor:
-    """Return cross-entropy against soft heat, with more weight on the blobs."""
+    """Return cross-entropy against soft heat, with more weight on blobs and on limb ends."""
     loss = functional.binary_cross_entropy_with_logits(logits, heat, reduction="none")
-    return (loss * (1 + 40 * heat)).mean()
+    weights = torch.ones(logits.shape[1])
+    weights[list(LIMB_ENDS)] = LIMB_WEIGHT
+    return (loss * (1 + 40 * heat) * weights[None, :, None, None]).mean()
 
 
 def people_loss(

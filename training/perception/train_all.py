@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-STEPS = {"codec": 4000, "identity": 1000, "image_encoder": 700, "people": 3600}
+STEPS = {"codec": 4000, "identity": 1000, "image_encoder": 700, "people": 5300}
 """Optimizer steps of the bundled networks."""
 
 
