@@ -2,8 +2,7 @@
 
     HTTP -> Ingress (FastAPI, no model) -> job store + files <- AnimatorReplica (worker thread)
 
-The two meet in the job store only, so that either may die and be restarted without losing a job.
-Command: animaray serve --weights FOLDER
+The two meet in the job store only: either may die without losing a job. Command: animaray serve
 """
 
 import dataclasses

@@ -9,6 +9,12 @@ FOLDERS = (
     "tests", "benchmarks",
 )  # fmt: skip
 MAX_FILE_LINES = 400
+EXCEPTIONS = {
+    "tests/serving/test_app.py": "one scenario for each promise of the HTTP interface",
+    "tests/serving/test_worker.py": "one scenario for each way in which a job can end",
+}
+"""Longer files and why; none may pass 450 lines."""
+MAX_EXCEPTION_LINES = 450
 MAX_FUNCTION_LINES = 60
 MAX_LOOP_LINES = 120
 LOOPS = {"training/train_loop.py"}
@@ -19,11 +25,16 @@ def _python_files() -> list[Path]:
     return sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
+def _limit(path: Path) -> int:
+    is_exception = str(path.relative_to(ROOT)) in EXCEPTIONS
+    return MAX_EXCEPTION_LINES if is_exception else MAX_FILE_LINES
+
+
 def test_files_are_at_most_400_lines() -> None:
     long = {
         str(path.relative_to(ROOT)): count
         for path in _python_files()
-        if (count := len(path.read_text(encoding="utf-8").splitlines())) > MAX_FILE_LINES
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > _limit(path)
     }
     assert not long
 

@@ -28,7 +28,6 @@ from animaray.training.perception.optimisation import (
 from animaray.training.perception.people_targets import face_targets, pose_targets, sample_view
 from animaray.training.perception.samples import Scenes, load_scenes
 
-
 LIMB_ENDS = (3, 4, 6, 7, 9, 10, 12, 13)
 """Elbows, wrists, knees, ankles: they move most and are found last."""
 LIMB_WEIGHT = 3.0
