@@ -75,6 +75,7 @@ SCORES: dict[str, dict[str, str]] = {
         "camera_drift": "float", "camera_jump": "float", "camera_jitter": "float",
         "camera_log_zoom": "float", "camera_roll_deg": "float", "camera_inlier_share": "float",
         "camera_num_points": "float", "camera_evidence_share": "float", "camera_look": "float",
+        "camera_background_share": "float", "camera_still_change": "float",
     },
     "motion": {"motion_speed": "float", "motion_change": "float"},
 }  # fmt: skip

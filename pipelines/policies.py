@@ -35,8 +35,8 @@ class Policy:
     """Median short side of the face's box in the clip, pixels."""
     min_face_height_full: float = 0.047
     """And as a share of the frame's height when the whole body shows (48 of 1024 px)."""
-    min_face_height_half: float = 0.070
-    """When the body shows down to the hips."""
+    min_face_height_half: float = 0.094
+    """When the body shows down to the hips (96 of 1024 px)."""
     min_face_height_close: float = 0.156
     """When it shows head and shoulders (160 of 1024 px)."""
     min_face_sharpness: float = 60.0
@@ -63,7 +63,7 @@ class Policy:
     """Largest change of scale, natural logarithm."""
     max_roll_deg: float = 1.5
     """Largest turn, degrees."""
-    min_rigid: float = 0.85
+    min_rigid: float = 0.70
     """Median share of background points that move as one."""
     max_look: float = 0.06
     """95th percentile of the background's change of luminance, of 1."""
@@ -71,12 +71,17 @@ class Policy:
     """Background points that are usable in 95 % of the samples; with fewer the camera is
     undetermined, which is never kept."""
     min_evidence: float = 0.95
-    """Share of samples in which the background could be followed."""
+    """Share of samples in which the background could be followed; else as above."""
+    max_still_change: float = 0.006
+    """A background without points to follow stands still when its luminance, as it is, changes by
+    at most this much (of 1)."""
+    min_background_share: float = 0.10
+    """And when it is at least this share of the picture."""
     min_speed: float = 0.003
     """Least median speed of the keypoints, body heights per second."""
     max_speed: float = 3.0
     """Largest."""
-    min_change: float = 0.004
+    min_change: float = 0.008
     """Least change of luminance inside the person's box over half a second, of 1."""
 
 
@@ -96,7 +101,7 @@ STRICT = Policy(
     min_face_frontal=0.95,
     min_face_single=0.98,
     min_face_complete=0.98,
-    min_identity=0.60,
+    min_identity=0.50,
     max_pose_missing=0.02,
     min_person_single=0.98,
     max_drift=0.01,
@@ -104,13 +109,15 @@ STRICT = Policy(
     max_jitter=0.004,
     max_log_zoom=0.01,
     max_roll_deg=0.5,
-    min_rigid=0.95,
+    min_rigid=0.90,
     max_look=0.03,
-    min_points=100.0,
+    min_points=60.0,
     min_evidence=0.99,
-    min_speed=0.05,
+    max_still_change=0.003,
+    min_background_share=0.20,
+    min_speed=0.02,
     max_speed=2.0,
-    min_change=0.01,
+    min_change=0.02,
 )
 STANDARD = Policy(name="standard")
 LAX = Policy(
@@ -129,7 +136,7 @@ LAX = Policy(
     min_face_frontal=0.50,
     min_face_single=0.80,
     min_face_complete=0.75,
-    min_identity=0.35,
+    min_identity=0.15,
     max_pose_missing=0.30,
     min_person_single=0.70,
     max_drift=0.10,
@@ -137,13 +144,15 @@ LAX = Policy(
     max_jitter=0.03,
     max_log_zoom=0.10,
     max_roll_deg=4.0,
-    min_rigid=0.70,
+    min_rigid=0.55,
     max_look=0.12,
-    min_points=30.0,
+    min_points=12.0,
     min_evidence=0.80,
+    max_still_change=0.012,
+    min_background_share=0.05,
     min_speed=0.0,
     max_speed=5.0,
-    min_change=0.002,
+    min_change=0.004,
 )
 POLICIES = {policy.name: policy for policy in (STRICT, STANDARD, LAX)}
 
@@ -263,8 +272,11 @@ def judge(scores: Mapping[str, Any], policy: Policy) -> Verdict:
     drops: list[tuple[str, str]] = []
     doubts: list[tuple[str, str]] = []
     states = {family: scores.get(f"{family}_state") or "not_run" for family in FAMILIES}
+    has_still_background = _has_still_background(scores, policy)
     for rule in RULES:
         if states[rule.family] not in {"ok", "undetermined"}:
+            continue
+        if rule.family == "camera" and has_still_background:
             continue
         value = scores.get(rule.score)
         limit = rule.threshold(policy, scores)
@@ -290,6 +302,18 @@ def judge(scores: Mapping[str, Any], policy: Policy) -> Verdict:
         state=state,
         reasons=tuple(text for _, text in chosen),
         codes=tuple(dict.fromkeys(code for code, _ in chosen)),
+    )
+
+
+def _has_still_background(scores: Mapping[str, Any], policy: Policy) -> bool:
+    """Return whether too little can be followed because a wall stays as it is."""
+    points, evidence = scores.get("camera_num_points"), scores.get("camera_evidence_share")
+    if points is None or evidence is None:
+        return False
+    return (
+        (points < policy.min_points or evidence < policy.min_evidence)
+        and scores["camera_still_change"] <= policy.max_still_change
+        and scores["camera_background_share"] >= policy.min_background_share
     )
 
 

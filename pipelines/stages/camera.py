@@ -6,7 +6,9 @@ from the clip's start), jump (largest corner step between samples), jitter (99th
 corners' second difference), log_zoom (largest |log scale|), roll_deg (largest turn), inlier_share
 (median share of points that move as one), num_points (5th percentile of usable points),
 evidence_share (samples with a fit), look (95th percentile of the mean change of the registered
-background's luminance, of 1).
+background's luminance, of 1), background_share (median share of the picture that is background),
+still_change (95th percentile of the mean change of the background's luminance as it stands: next
+to nothing before a blank wall, which gives no points to follow).
 """
 
 from dataclasses import dataclass
@@ -66,8 +68,14 @@ class CameraPath:
     """Pixels of the sampled size; the last fit is held where there is none."""
     has_fit: Bool[np.ndarray, " samples"]
     inlier_share: Float64[np.ndarray, " samples"]
+    """Share of points that move as one; NaN where there were too few to tell."""
     num_points: Int64[np.ndarray, " samples"]
     look: Float64[np.ndarray, " samples"]
+    """Change of the registered background since the window's start."""
+    still_change: Float64[np.ndarray, " samples"]
+    """Change of the background as it stands."""
+    background_share: Float64[np.ndarray, " samples"]
+    """Share of the picture outside people and border."""
     size: tuple[int, int]
     """Width and height of the sampled frames, pixels."""
 
@@ -119,7 +127,7 @@ def follow_camera(
     num_samples, height, width = frames_uint8.shape[:3]
     transforms = np.tile(np.eye(2, 3), (num_samples, 1, 1))
     has_fit = np.zeros(num_samples, dtype=bool)
-    inlier_share, look = np.zeros(num_samples), np.zeros(num_samples)
+    inlier_share, look, still_change = np.zeros((3, num_samples))
     num_points = np.zeros(num_samples, dtype=np.int64)
     rate = (num_samples - 1) / max(float(pts_s[-1] - pts_s[0]), 1e-3)
     length = max(2, round(config.window_s * rate) + 1)
@@ -133,13 +141,13 @@ def follow_camera(
             if offset == 0 and start > 0:
                 continue  # already fitted as the last sample of the window before
             num_points[index] = fit.num_points
+            views = (window[0], masks[start]), (window[offset], masks[index])
+            still_change[index] = background_change(*views, np.eye(2, 3))
             has_fit[index] = fit.transform is not None
             inlier_share[index] = fit.inlier_share
             if fit.transform is not None:
                 transforms[index] = chain(fit.transform, transforms[start])
-                look[index] = background_change(
-                    (window[0], masks[start]), (window[offset], masks[index]), fit.transform
-                )
+                look[index] = background_change(*views, fit.transform)
             elif index > 0:
                 transforms[index] = transforms[index - 1]
         if end == num_samples:
@@ -152,6 +160,8 @@ def follow_camera(
         inlier_share=inlier_share,
         num_points=num_points,
         look=look,
+        still_change=still_change,
+        background_share=np.array([mask.mean() for mask in masks]),
         size=(width, height),
     )
 
@@ -168,16 +178,19 @@ def score_camera(path: CameraPath) -> dict[str, Any]:
     scale = np.sqrt(np.abs(np.linalg.det(linear)))
     roll = np.unwrap(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
     fitted = path.has_fit[1:]
+    shares = path.inlier_share[1:][~np.isnan(path.inlier_share[1:])]
     return {
         "camera_drift": float(drift.max()),
         "camera_jump": float(steps.max(initial=0.0)),
         "camera_jitter": float(np.percentile(bends.max(axis=1), 99)) if len(bends) else 0.0,
         "camera_log_zoom": float(np.abs(np.log(scale)).max()),
         "camera_roll_deg": float(np.degrees(np.abs(roll - roll[0]).max())),
-        "camera_inlier_share": float(np.median(path.inlier_share[1:])) if len(fitted) else 0.0,
+        "camera_inlier_share": float(np.median(shares)) if len(shares) else None,
         "camera_num_points": float(np.percentile(path.num_points[1:], 5)) if len(fitted) else 0.0,
         "camera_evidence_share": float(fitted.mean()) if len(fitted) else 0.0,
         "camera_look": float(np.percentile(path.look[1:], 95)) if len(fitted) else 0.0,
+        "camera_background_share": float(np.median(path.background_share)),
+        "camera_still_change": float(np.percentile(path.still_change, 95)),
     }
 
 
@@ -199,7 +212,7 @@ def _follow_window(
     points = choose_points(frames_uint8[0], masks[0], config)
     first = _Fit(transform=np.eye(2, 3), inlier_share=1.0, num_points=len(points))
     if len(points) < config.min_fit_points:
-        nothing = _Fit(transform=None, inlier_share=0.0, num_points=len(points))
+        nothing = _Fit(transform=None, inlier_share=np.nan, num_points=len(points))
         return [first, *([nothing] * (len(frames_uint8) - 1))]
     tracks, visible = tracker.track(frames_uint8, points)
     fits = [first]
@@ -221,7 +234,7 @@ def _fit(
     """Fit a similarity by RANSAC with a tolerance that follows the tracker's noise."""
     count = len(before)
     if count < config.min_fit_points:
-        return _Fit(transform=None, inlier_share=0.0, num_points=count)
+        return _Fit(transform=None, inlier_share=np.nan, num_points=count)
     low, high = config.tolerance_px
     rough, _ = cv2.estimateAffinePartial2D(before, after, method=cv2.LMEDS)
     if rough is None:

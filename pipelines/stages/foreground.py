@@ -78,12 +78,11 @@ def _draw_person(canvas: np.ndarray, person: Float32[np.ndarray, "18 3"]) -> Non
         # The body goes on below the picture.
         bottom = float(canvas.shape[0])
         for shoulder in _SHOULDERS:
-            end = np.array([points[shoulder][0], bottom])
-            _line(canvas, points[shoulder], end, _TORSO_WIDTH * torso)
+            below = np.array([points[shoulder][0], bottom])
+            _line(canvas, points[shoulder], below, _TORSO_WIDTH * torso)
         left, right = sorted(points[shoulder][0] for shoulder in _SHOULDERS)
         top = min(points[shoulder][1] for shoulder in _SHOULDERS)
-        corners = np.array([left, top, right, bottom]).round().astype(int)
-        cv2.rectangle(canvas, tuple(corners[:2].tolist()), tuple(corners[2:].tolist()), 1, -1)
+        cv2.rectangle(canvas, (round(left), round(top)), (round(right), canvas.shape[0]), 1, -1)
 
 
 def _draw_head(canvas: np.ndarray, face: Float32[np.ndarray, " 4"], *, has_body: bool) -> None:
@@ -93,9 +92,11 @@ def _draw_head(canvas: np.ndarray, face: Float32[np.ndarray, " 4"], *, has_body:
     axes = (max(1, round(0.8 * wide)), max(1, round(0.95 * tall)))
     cv2.ellipse(canvas, centre, axes, 0, 0, 360, 1, -1)
     if not has_body:
-        corners = np.array([left - wide, bottom, right + wide, bottom + 2.5 * tall])
-        low, high = corners[:2].round().astype(int), corners[2:].round().astype(int)
-        cv2.rectangle(canvas, tuple(low.tolist()), tuple(high.tolist()), 1, -1)
+        low, high = (
+            (round(left - wide), round(bottom)),
+            (round(right + wide), round(bottom + 2.5 * tall)),
+        )
+        cv2.rectangle(canvas, low, high, 1, -1)
 
 
 def _line(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, width: float) -> None:

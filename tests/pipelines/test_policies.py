@@ -31,7 +31,8 @@ GOOD = {
     "pose_framing": "full", "pose_jitter": 0.2, "camera_drift": 0.001, "camera_jump": 0.001,
     "camera_jitter": 0.0005, "camera_log_zoom": 0.001, "camera_roll_deg": 0.05,
     "camera_inlier_share": 0.99, "camera_num_points": 400.0, "camera_evidence_share": 1.0,
-    "camera_look": 0.01, "motion_speed": 0.2, "motion_change": 0.05,
+    "camera_look": 0.01, "camera_background_share": 0.4, "camera_still_change": 0.03,
+    "motion_speed": 0.2, "motion_change": 0.05,
     **{f"{family}_state": "ok" for family in FAMILIES},
 }  # fmt: skip
 
@@ -79,6 +80,22 @@ def test_every_threshold_is_ordered_from_lax_to_strict() -> None:
 def test_face_size_is_judged_by_framing(framing: str, share: float, *, keeps: bool) -> None:
     verdict = judge({**GOOD, "pose_framing": framing, "face_size_share": share}, STANDARD)
     assert verdict.keep == keeps
+
+
+@pytest.mark.parametrize(
+    ("still_change", "share", "state"),
+    [(0.002, 0.3, "keep"), (0.05, 0.3, "drop"), (0.002, 0.02, "drop")],
+)
+def test_blank_wall_that_stays_as_it_is_needs_no_points(
+    still_change: float, share: float, state: str
+) -> None:
+    wall = {
+        **GOOD, "camera_num_points": 3.0, "camera_evidence_share": 0.1, "camera_drift": 0.2,
+        "camera_still_change": still_change, "camera_background_share": share,
+    }  # fmt: skip
+    assert judge(wall, STANDARD).state == state
+    # With points to follow, what they tell counts.
+    assert judge({**wall, "camera_num_points": 99.0, "camera_evidence_share": 1.0}, STANDARD).codes
 
 
 def test_failed_and_missing_families_are_never_kept() -> None:

@@ -123,10 +123,19 @@ def test_hard_cut_is_never_kept() -> None:
     assert camera_codes(scores_of(frames))
 
 
-def test_blank_wall_is_undetermined_not_kept() -> None:
+def test_blank_wall_that_stands_still_is_kept() -> None:
     frames = np.full((COUNT, HEIGHT, WIDTH, 3), 200, dtype=np.uint8)
     scores = scores_of(frames)
-    verdict = judge({**scores, "camera_state": "ok"}, STANDARD)
+    assert scores["camera_num_points"] == 0
+    assert camera_codes(scores) == set()
+
+
+def test_blank_wall_that_changes_is_undetermined_not_kept() -> None:
+    levels = 180 + 40 * (np.arange(COUNT) % 2)
+    frames = np.repeat(levels.astype(np.uint8), HEIGHT * WIDTH * 3)
+    verdict = judge(
+        {**scores_of(frames.reshape(COUNT, HEIGHT, WIDTH, 3)), "camera_state": "ok"}, STANDARD
+    )
     assert "camera_unclear" in verdict.codes
     assert not verdict.keep
 
@@ -150,6 +159,8 @@ def test_scores_of_a_known_path_are_exact() -> None:
         inlier_share=np.array([0.0, 0.9, 0.8, 0.7]),
         num_points=np.full(4, 100),
         look=np.zeros(4),
+        still_change=np.zeros(4),
+        background_share=np.ones(4),
         size=(320, 240),
     )
     scores = score_camera(path)
