@@ -145,6 +145,12 @@ def test_two_deepspeed_workers_of_which_one_is_killed_equal_one_process(
     for name, tensor in first.items():
         torch.testing.assert_close(tensor, second[name], rtol=2e-2, atol=2e-3, msg=name)
 
+    # The same command again finds the finished run; another configuration is refused.
+    assert train_animator(pair).found.endswith("finished before, at step 6")
+    other = replace(pair, optimizer=replace(pair.optimizer, lr=5e-4))
+    with pytest.raises(RunError, match=r"optimizer.lr was 0.001, is now 0.0005"):
+        train_animator(other)
+
     # The run goes on in one process without DeepSpeed, as if nothing had changed.
     longer = {"loop": replace(pair.loop, num_steps=8), "scale": alone.scale}
     for root in (tmp_path / "alone", tmp_path / "pair"):
@@ -153,23 +159,3 @@ def test_two_deepspeed_workers_of_which_one_is_killed_equal_one_process(
     expected, found = _losses(folder), _losses(RunFolder(tmp_path / "pair"))
     assert sorted(found) == list(range(1, 9))
     assert [found[7], found[8]] == pytest.approx([expected[7], expected[8]], rel=5e-3)
-
-
-@pytest.mark.ray
-def test_a_finished_run_is_found_and_another_configuration_refused(
-    encoded_dataset: Path, tmp_path: Path, local_ray: None
-) -> None:
-    config = _config(encoded_dataset, tmp_path / "run")
-    pair = replace(
-        config,
-        loop=replace(config.loop, num_steps=1),
-        scale=replace(config.scale, num_workers=1, strategy="ddp"),
-    )
-    assert train_animator(pair).found.endswith("starts fresh")
-
-    # The same command again finds the finished run; another configuration is refused.
-    again = train_animator(pair)
-    assert again.found.endswith("finished before, at step 1")
-    other = replace(pair, optimizer=replace(pair.optimizer, lr=5e-4))
-    with pytest.raises(RunError, match=r"optimizer.lr was 0.001, is now 0.0005"):
-        train_animator(other)
