@@ -28,18 +28,31 @@ Packed = dict[str, bytes]
 _CPUS = 0.5
 
 
+def scan(packed: Packed, config: CurationConfig) -> Packed:
+    """Hash, probe and cut one source into shots."""
+    row = _unpack(packed)
+    row = run_stage("acquire", acquire, row)
+    row = run_stage("probe", lambda r: probe(r, config.limits), row)
+    row = run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
+    return _pack(row)
+
+
+def split(packed: Packed, config: CurationConfig) -> list[Packed]:
+    """Split one source into its clips."""
+    return [_pack(clip) for clip in _split(_unpack(packed), config)]
+
+
+def encode(packed: Packed, config: CurationConfig) -> Packed:
+    """Write one clip to the staging folder."""
+    row = _unpack(packed)
+    return _pack(run_stage("encode", lambda r: encode_clip(r, config.encode, config.limits), row))
+
+
 def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
     """Hash, probe and cut sources into shots; rows come back in any order."""
-
-    def scan(packed: Packed) -> Packed:
-        row = _unpack(packed)
-        row = run_stage("acquire", acquire, row)
-        row = run_stage("probe", lambda r: probe(r, config.limits), row)
-        row = run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
-        return _pack(row)
-
     data = _dataset(rows).map(
         scan,
+        fn_kwargs={"config": config},
         # One task per source and no pool: a source is decoded by its own child process anyway.
         compute=ray.data.TaskPoolStrategy(size=config.num_workers),
         num_cpus=_CPUS,
@@ -50,31 +63,23 @@ def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
 
 def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
     """Cut sources into clips, write them to the staging folder and measure them."""
-
-    def split(packed: Packed) -> list[Packed]:
-        return [_pack(clip) for clip in _split(_unpack(packed), config)]
-
-    def encode(packed: Packed) -> Packed:
-        row = _unpack(packed)
-        return _pack(
-            run_stage("encode", lambda r: encode_clip(r, config.encode, config.limits), row)
-        )
-
     workers = min(config.num_workers, max(1, len(rows)))
     data = (
         _dataset(rows)
         # One source becomes many clips.
-        .flat_map(split, num_cpus=_CPUS, **_remote_options())
+        .flat_map(split, fn_kwargs={"config": config}, num_cpus=_CPUS, **_remote_options())
         # The only full-size decoding; each clip in its own child process.
         .map(
             encode,
+            fn_kwargs={"config": config},
             compute=ray.data.TaskPoolStrategy(size=config.num_workers),
             num_cpus=_CPUS,
             **_remote_options(),
         )
         # An actor pool, because the networks are loaded once per process.
         .map(
-            _make_looker(config),
+            Look,
+            fn_constructor_args=(config,),
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=_CPUS,
             **_remote_options(),
@@ -83,26 +88,18 @@ def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
     yield from _rows_of(data)
 
 
-def _make_looker(config: CurationConfig) -> type:
-    """Return the class of the worker that holds the perception networks.
+class Look:
+    """The perception networks of one worker process."""
 
-    The configuration travels inside the class: an actor's constructor arguments would live in the
-    object store, and an actor whose node was lost could not be started again.
-    """
+    def __init__(self, config: CurationConfig) -> None:
+        from animaray.models.frozen.profiles import load_perception
+        from animaray.pipelines.perception_stages import PerceptionStages
 
-    class Look:
-        """The perception networks of one worker process."""
+        self._stages = PerceptionStages(load_perception(config.profile, num_threads=1), config)
 
-        def __init__(self) -> None:
-            from animaray.models.frozen.profiles import load_perception
-            from animaray.pipelines.perception_stages import PerceptionStages
-
-            self._stages = PerceptionStages(load_perception(config.profile, num_threads=1), config)
-
-        def __call__(self, packed: Packed) -> Packed:
-            return _pack(self._stages(_unpack(packed)))
-
-    return Look
+    def __call__(self, packed: Packed) -> Packed:
+        """Score one packed clip."""
+        return _pack(self._stages(_unpack(packed)))
 
 
 def _split(row: Row, config: CurationConfig) -> list[Row]:
@@ -120,6 +117,7 @@ def _split(row: Row, config: CurationConfig) -> list[Row]:
 def _dataset(rows: Sequence[Row]) -> Any:  # noqa: ANN401 - ray.data.Dataset
     # Ray Data announces each execution; the progress rows of ours tell more.
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # One row per block: sources differ in length by orders of magnitude.
