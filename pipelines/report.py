@@ -40,7 +40,7 @@ class ScoreHistogram:
     """Name of the score."""
     values: tuple[float, ...]
     """One per clip that has it."""
-    threshold: float | None
+    threshold: float | int | None
     """The policy's limit; None where it depends on the clip."""
     is_minimum: bool
     """Whether values below the limit fail."""
