@@ -127,7 +127,7 @@ def test_training_beats_the_closed_form_on_held_out_clips(tmp_path: Path) -> Non
     config = replace(
         recipe,
         aligner=AlignerConfig(width=32, num_heads=2),
-        loop=LoopConfig(num_steps=120, log_every_steps=40, checkpoint_every_steps=120),
+        loop=LoopConfig(num_steps=400, log_every_steps=40, checkpoint_every_steps=400),
         optimizer=replace(recipe.optimizer, lr=2e-3, ema_decay=0.95),
         scale=replace(recipe.scale, num_workers=1, global_batch_size=64, micro_batch_size=64),
         pairs=replace(PairConfig(), reframe_probability=0.2),
