@@ -38,7 +38,8 @@ def test_unmarked_and_odd_files_have_no_statement(mp4: bytes) -> None:
     assert read_provenance(b"") is None
     assert read_provenance(struct.pack(">I4s", 4, b"ftyp") + bytes(8)) is None  # impossible size
     large = struct.pack(">I4sQ", 1, b"mdat", 20) + bytes(4)  # a box with a 64-bit size
-    assert read_provenance(add_provenance(mp4[: struct.unpack_from(">I", mp4)[0]] + large, "x", FACTS)) == FACTS
+    (first_box,) = struct.unpack_from(">I", mp4)
+    assert read_provenance(add_provenance(mp4[:first_box] + large, "x", FACTS)) == FACTS
 
 
 def test_other_files_are_not_marked() -> None:
