@@ -72,7 +72,7 @@ class LinearTask:
         return batch.to(device)
 
     def evaluate(self) -> dict[str, float]:
-        return {"error": float((self.objective.linear.weight - TARGET).norm())}
+        return {"error": float((self.objective.linear.weight.detach() - TARGET).norm())}
 
     def export(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
