@@ -100,8 +100,8 @@ def _aligned_pose_pictures(chain: ChainResult) -> UInt8[np.ndarray, "frames heig
 
 
 def _equal_width(
-    strips: list[UInt8[np.ndarray, "height width 3"]],
-) -> list[UInt8[np.ndarray, "height width 3"]]:
+    strips: list[UInt8[np.ndarray, "_ _ 3"]],
+) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     width = max(strip.shape[1] for strip in strips)
     return [
         np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=24)

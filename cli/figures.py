@@ -114,7 +114,7 @@ def fit_height(
 
 
 def side_by_side(
-    panels: Sequence[tuple[str, UInt8[np.ndarray, "height width 3"]]], height_px: int = 384
+    panels: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]], height_px: int = 384
 ) -> UInt8[np.ndarray, "row_height row_width 3"]:
     """Return captioned pictures in one row, equal heights."""
     fitted = [label(fit_height(picture, height_px), text) for text, picture in panels]

@@ -139,7 +139,7 @@ def _fit(worker: Worker, config: Any, folder: RunFolder) -> None:  # noqa: ANN40
         train_loop_config={
             "worker": worker,
             "kind": type(config),
-            "config": config_to_dict(config),
+            "config": _seen_from_any_folder(config_to_dict(config)),
             "root": str(folder.root),
             "token": write_shared_token(folder.root),
         },
@@ -169,6 +169,17 @@ def _fit(worker: Worker, config: Any, folder: RunFolder) -> None:  # noqa: ANN40
     if failure.exists():
         facts = read_json(failure)
         raise RunError(f"{facts['message']}", fix=facts["fix"])
+
+
+def _seen_from_any_folder(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration's settings with absolute paths: workers start in another folder."""
+    paths = {
+        name: str(Path(settings[name]).absolute())
+        for name in ("data_dir", "run_dir", "init_from")
+        # `init_from` may also be the name of registered weights.
+        if settings.get(name) and (name != "init_from" or Path(settings[name]).is_dir())
+    }
+    return {**settings, **paths}
 
 
 def _run_worker(payload: dict[str, Any]) -> None:

@@ -315,7 +315,7 @@ def chain(
 
 def people_at(
     times_s: Float64[np.ndarray, " samples"], poses: PoseTracks, faces: FaceTracks, scale: float
-) -> list[tuple[Float32[np.ndarray, "persons 18 3"], Float32[np.ndarray, "faces 4"]]]:
+) -> list[tuple[Float32[np.ndarray, "_ 18 3"], Float32[np.ndarray, "_ 4"]]]:
     """Return, per sample, everyone in the three nearest poses and the nearest faces.
 
     Args:

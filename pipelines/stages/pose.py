@@ -54,7 +54,7 @@ class PoseTracks:
     keypoint_confidence: Float32[np.ndarray, "poses 18"]
     num_persons: Int64[np.ndarray, " poses"]
     """People of at least half the main person's height."""
-    people: tuple[Float32[np.ndarray, "persons 18 3"], ...]
+    people: tuple[Float32[np.ndarray, "_ 18 3"], ...]
     """Everyone's keypoints and confidences, for masking the background; pixels."""
 
 

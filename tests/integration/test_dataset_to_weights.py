@@ -138,7 +138,8 @@ def test_mirrored_copies_are_mirror_images(encoded: Path) -> None:
 
 
 @pytest.mark.ray
-def test_training_writes_a_weights_folder(encoded: Path, tmp_path: Path) -> None:
+def test_training_writes_a_weights_folder(encoded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(encoded.parent)  # paths may be relative; workers start in another folder
     tiny = AnimatorConfig.tiny()
     model = replace(
         tiny,
@@ -152,8 +153,8 @@ def test_training_writes_a_weights_folder(encoded: Path, tmp_path: Path) -> None
     recipe = animator_tiny_cpu()
     config = replace(
         recipe,
-        data_dir=str(encoded),
-        run_dir=str(tmp_path / "run"),
+        data_dir=encoded.name,
+        run_dir="run",
         animator=model,
         window=replace(recipe.window, mirror_probability=0.5),
         loop=replace(recipe.loop, num_steps=2),

@@ -94,7 +94,7 @@ def _tensor(pictures: list[UInt8[np.ndarray, "96 96 3"]]) -> Float[Tensor, "b 3 
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def rows_by_scene(scenes: Scenes) -> list[Int64[np.ndarray, " rows"]]:
+def rows_by_scene(scenes: Scenes) -> list[Int64[np.ndarray, " _"]]:
     """Return the rows of each scene that has at least two pictures."""
     order = np.argsort(scenes.scene_ids, kind="stable")
     _, starts = np.unique(scenes.scene_ids[order], return_index=True)
