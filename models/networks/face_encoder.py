@@ -119,19 +119,24 @@ class FaceEncoder(nn.Module):
 
     def forward(
         self,
-        identity_embedding: Float[Tensor, "batch identity_dim"],
+        identity_embedding: Float[Tensor, "batch identity_dim"]
+        | Float[Tensor, "batch 1 identity_dim"],
         image_tokens: Float[Tensor, "batch image_tokens image_dim"],
+        *,
+        shortcut_scale: float | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
         """Return face tokens; a zero identity embedding means that no face is known.
 
         Args:
             identity_embedding: From the face recogniser; see `identity_scale`.
             image_tokens: The image embedding of the reference, as one token or several.
+            shortcut_scale: Return tokens before the fusion + this * refined tokens, an option of
+                the released code that it never uses; None returns the refined tokens.
         """
-        tokens = self.proj(identity_embedding * self.config.identity_scale)
-        tokens = torch.unflatten(tokens, -1, (self.config.num_tokens, -1))
-        refined: Tensor = self.fusion_model(self.norm(tokens), image_tokens)
-        return refined
+        tokens = self.proj(identity_embedding.flatten(1) * self.config.identity_scale)
+        tokens = self.norm(torch.unflatten(tokens, -1, (self.config.num_tokens, -1)))
+        refined: Tensor = self.fusion_model(tokens, image_tokens)
+        return refined if shortcut_scale is None else tokens + shortcut_scale * refined
 
 
 def _feed_forward(dim: int) -> nn.Sequential:

@@ -4,13 +4,15 @@ Pose features are added after `conv_in`; each spatial cross-attention carries an
 temporal cross-attention does not see the face tokens. State-dict keys equal the published ones.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as nnf
 from diffusers import UNetSpatioTemporalConditionModel
-from diffusers.models.resnet import TemporalResnetBlock
+from diffusers.models.resnet import AlphaBlender, TemporalResnetBlock
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -149,6 +151,8 @@ class AnimatorUNet(UNetSpatioTemporalConditionModel):  # type: ignore[misc] # di
         encoder_hidden_states: Float[Tensor, "batch context cross"],
         added_time_ids: Float[Tensor, "batch 3"],
         injected_features: Float[Tensor, "batch frames width h w"] | None = None,
+        *,
+        image_only: bool = False,
     ) -> Float[Tensor, "batch frames out_channels h w"]:
         """Run the stock network on injected features, context and noise level.
 
@@ -158,13 +162,32 @@ class AnimatorUNet(UNetSpatioTemporalConditionModel):  # type: ignore[misc] # di
             encoder_hidden_states: Image tokens, then the face tokens.
             added_time_ids: Frame rate, motion bucket and noise strength, per clip.
             injected_features: Added to the output of `conv_in`; None adds nothing.
+            image_only: Leave out all temporal layers: every frame is a picture of its own.
         """
         if injected_features is not None:
             sample = torch.cat([sample, injected_features.to(sample.dtype)], dim=2)
-        output: tuple[Tensor] = super().forward(
-            sample, timestep, encoder_hidden_states, added_time_ids, return_dict=False
-        )
+        with self._as_pictures() if image_only else contextlib.nullcontext():
+            output: tuple[Tensor] = super().forward(
+                sample, timestep, encoder_hidden_states, added_time_ids, return_dict=False
+            )
         return output[0]
+
+    @contextlib.contextmanager
+    def _as_pictures(self) -> Iterator[None]:
+        """Tell every mixer of spatial and temporal layers that all frames are pictures."""
+
+        def mark(mixer: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
+            del mixer
+            indicator = torch.ones_like(kwargs["image_only_indicator"])
+            return args, kwargs | {"image_only_indicator": indicator}
+
+        mixers = [layer for layer in self.modules() if isinstance(layer, AlphaBlender)]
+        hooks = [mixer.register_forward_pre_hook(mark, with_kwargs=True) for mixer in mixers]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 def _cross_attention(config: UNetConfig, name: str, layer: Any) -> nn.Module:  # noqa: ANN401
