@@ -80,11 +80,38 @@ def denoising_loss(
         generator: Source of randomness (on the CPU), so that a step can be repeated.
     """
     batch_size, device = latents.shape[0], latents.device
-    sigma = sample_sigmas(batch_size, config.noise_levels, generator).to(device)
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
-    chance = torch.rand(batch_size, generator=generator).to(device)
-    drop_image, drop_reference = dropout_masks(chance, config.conditioning_dropout)
-    noisy_latents = latents + sigma[:, None, None, None, None].to(latents.dtype) * noise
+    draws = LossDraws(
+        sigma=sample_sigmas(batch_size, config.noise_levels, generator).to(device),
+        noise=torch.randn(latents.shape, generator=generator).to(latents),
+        chance=torch.rand(batch_size, generator=generator).to(device),
+    )
+    return denoising_loss_of(denoiser, latents, conditioning, face_mask, config, draws)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossDraws:
+    """The random numbers of one training step."""
+
+    sigma: Float[Tensor, " batch"]
+    """Noise level of each clip."""
+    noise: Float[Tensor, "batch frames channels h w"]
+    """Unit noise."""
+    chance: Float[Tensor, " batch"]
+    """Uniform in [0, 1]; decides what is dropped, see `dropout_masks`."""
+
+
+def denoising_loss_of(  # noqa: PLR0913 - the one place where everything meets
+    denoiser: Denoiser,
+    latents: Float[Tensor, "batch frames channels h w"],
+    conditioning: Conditioning,
+    face_mask: Float[Tensor, "batch frames 1 h w"],
+    config: LossConfig,
+    draws: LossDraws,
+) -> LossOutput:
+    """Return the loss for given random numbers; the other arguments as for `denoising_loss`."""
+    drop_image, drop_reference = dropout_masks(draws.chance, config.conditioning_dropout)
+    sigma = draws.sigma
+    noisy_latents = latents + sigma[:, None, None, None, None].to(latents.dtype) * draws.noise
     denoised = denoiser(
         noisy_latents,
         sigma,

@@ -1,0 +1,187 @@
+"""Vectors of training: one whole step, noise levels, frame sampling, face masks."""
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from animaray.evaluation.golden.networks import face_encoder_of, recorded, unet_config_of
+from animaray.evaluation.golden.vectors import GoldenVector
+from animaray.models.diffusion.loss import (
+    LossConfig,
+    LossDraws,
+    denoising_loss_of,
+    dropout_masks,
+    face_mask_from_boxes,
+    resize_face_mask,
+)
+from animaray.models.diffusion.noise_levels import NoiseLevelConfig, sigmas_at, stratify
+from animaray.models.diffusion.preconditioning import loss_weight, precondition
+from animaray.models.networks.animator import Animator
+from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.networks.conditioning import Conditioning
+from animaray.models.networks.pose_net import PoseNetConfig
+
+
+def build_animator(vector: GoldenVector, width_px: int, height_px: int, **changes: Any) -> Animator:  # noqa: ANN401
+    """Build and fill an animator from the settings of a vector that uses all its networks."""
+    settings = vector.setting("config")
+    encoder = face_encoder_of(
+        vector.setting("config", "face_encoder"), vector.weights_of("face_encoder"), vector
+    )
+    unet_config = unet_config_of(vector.setting("config", "unet_config"), encoder.config.num_tokens)
+    pose_weights = vector.weights_of("pose_net")
+    config = AnimatorConfig(
+        unet=unet_config,
+        pose_net=PoseNetConfig(out_channels=unet_config.block_out_channels[0]),
+        face_encoder=encoder.config,
+        width_px=width_px,
+        height_px=height_px,
+        num_frames=settings.get("num_frames", 16),
+        **changes,
+    )
+    animator = Animator(config)
+    vector.load(animator.unet, vector.weights_of("unet"))
+    vector.load(animator.pose_net, pose_weights)
+    animator.face_encoder.load_state_dict(encoder.state_dict())
+    return animator
+
+
+def record_unet(animator: Animator, seen: dict[str, Tensor]) -> Any:  # noqa: ANN401 - torch's handle
+    """Keep the arguments of the U-Net's calls in a dictionary, under the vectors' names."""
+    names = ("inp_noisy_latents", "timesteps", "encoder_hidden_states", "added_time_ids")
+
+    def keep(module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        del module
+        seen.update(zip(names, (value.detach() for value in arguments[:4]), strict=True))
+        if arguments[4] is not None:
+            seen["pose_latents"] = arguments[4].detach().flatten(0, 1)
+
+    return animator.unet.register_forward_pre_hook(keep)
+
+
+def run_train_loss(vector: GoldenVector) -> None:
+    """Compare one training step: everything between the draws and the gradients."""
+    pose_images = vector.tensor("pose_pixels_u8") / 127.5 - 1
+    height_px, width_px = pose_images.shape[-2:]
+    strength = float(vector.setting("config", "train_noise_aug"))
+    animator = build_animator(vector, width_px, height_px, noise_aug_strength=strength).train()
+    for name, parameter in animator.unet.named_parameters():
+        parameter.requires_grad_("attentions" in name)
+    latents, sigma = vector.tensor("latents"), vector.tensor("sigmas")
+    draws = LossDraws(sigma=sigma, noise=vector.tensor("noise"), chance=vector.tensor("random_p"))
+    config = LossConfig(
+        conditioning_dropout=float(vector.setting("config", "conditioning_dropout_prob"))
+    )
+    # The vector holds the reference after dropout; a dropped one is zero either way.
+    conditioning = Conditioning(
+        reference_latents=vector.tensor("conditional_latents")[:, 0],
+        image_embedding=vector.tensor("image_embed")[:, 0],
+        identity_embedding=vector.tensor("faceid_embeds"),
+        pose_images=pose_images,
+    )
+    face_mask = resize_face_mask(vector.tensor("face_masks_u8") / 255, tuple(latents.shape[-2:]))
+    seen: dict[str, Tensor] = {}
+    parts = {"model_pred": animator.unet, "faceid_latents": animator.face_encoder}
+    handle = record_unet(animator, seen)
+    denoised: dict[str, Tensor] = {}
+    with recorded(parts | {"denoised_latents": animator}) as outputs:
+        loss = denoising_loss_of(animator, latents, conditioning, face_mask, config, draws).loss
+    handle.remove()
+    denoised |= outputs
+    loss.backward()
+    _compare_step(vector, seen | denoised, face_mask, loss)
+    _compare_gradients(vector, animator)
+
+
+def _compare_step(
+    vector: GoldenVector, seen: dict[str, Tensor], face_mask: Tensor, loss: Tensor
+) -> None:
+    latents, sigma = vector.tensor("latents"), vector.tensor("sigmas")
+    scales = precondition(sigma, 1.0)
+    c_in = scales.c_in[:, None, None, None, None]
+    dropout = float(vector.setting("config", "conditioning_dropout_prob"))
+    drop_image, drop_reference = dropout_masks(vector.tensor("random_p"), dropout)
+    channels = latents.shape[2]
+    seen |= {
+        "noisy_latents": seen["inp_noisy_latents"][:, :, :channels] / c_in,
+        "conditional_latents": seen["inp_noisy_latents"][:, :, channels:],
+        "latent_masks": face_mask,
+        "c_out": scales.c_out,
+        "c_skip": scales.c_skip,
+        "weighing": loss_weight(sigma, 1.0),
+        "image_mask": (~drop_reference).float(),
+        "prompt_mask": drop_image,
+    }
+    for name, ours in seen.items():
+        if vector.has(name):
+            vector.close(name, ours)
+    vector.close("loss", loss, atol=0.0, rtol=vector.tolerance("loss_rtol"))
+
+
+def _compare_gradients(vector: GoldenVector, animator: Animator) -> None:
+    """Compare gradients; the tolerance is a share of the expected one's largest entry."""
+    tolerance = vector.tolerance("grad_rtol")
+    named = dict(animator.named_parameters())
+    for match in vector.names(r"grad\.(.+)"):
+        if match[1] not in named or named[match[1]].grad is None:
+            raise vector.broken(f"our networks have no gradient for `{match[1]}`")
+        expected = vector.tensor(match[0])
+        gradient = named[match[1]].grad
+        assert gradient is not None
+        vector.close(match[0], gradient, atol=tolerance * float(expected.abs().max()))
+    networks = {
+        "grad_norm_pose_net": animator.pose_net,
+        "grad_norm_face_encoder": animator.face_encoder,
+        "grad_norm_unet_attentions": animator.unet,
+    }
+    for name, network in networks.items():
+        squares = [p.grad.square().sum() for p in network.parameters() if p.grad is not None]
+        vector.close(name, torch.stack(squares).sum().sqrt(), rtol=tolerance)
+
+
+def run_sigma_sampling(vector: GoldenVector) -> None:
+    """Compare the distribution of training noise levels and its stratified draw."""
+    settings = vector.setting("config")
+
+    def config(sigma_data: float) -> NoiseLevelConfig:
+        return NoiseLevelConfig(
+            sigma_min=float(vector.setting("config", "min_value")),
+            sigma_max=float(vector.setting("config", "max_value")),
+            sigma_data=sigma_data,
+            image_d=float(settings.get("image_d", _default("image_d"))),
+            noise_d_low=float(settings.get("noise_d_low", _default("noise_d_low"))),
+            noise_d_high=float(settings.get("noise_d_high", _default("noise_d_high"))),
+        )
+
+    for match in vector.names(r"sigma_sd([\d.]+)"):
+        vector.close(match[0], sigmas_at(vector.tensor("u"), config(float(match[1]))))
+    for match in vector.names(r"seeded_u(\d+)_raw"):
+        drawn = stratify(vector.tensor(match[0]))
+        name = f"seeded_sigma{match[1]}_batch{match[1]}_stratified"
+        vector.close(name, sigmas_at(drawn, config(float(vector.setting("config", "sigma_data")))))
+
+
+def _default(name: str) -> float:
+    return next(float(f.default) for f in fields(NoiseLevelConfig) if f.name == name)  # type: ignore[arg-type] # they are numbers
+
+
+def run_face_mask(vector: GoldenVector) -> None:
+    """Compare rectangles drawn from boxes: all boxes, the first one, none."""
+    height, width = vector.setting("config", "image_hw")
+    boxes = vector.tensor("bboxes_xyxy")
+    if vector.setting("tol").get("exact") is not True:
+        raise vector.broken("tolerance `exact` must be true")
+    none = torch.zeros(1, 4), torch.tensor([False])
+    found = {
+        "m1": (boxes, torch.ones(len(boxes), dtype=torch.bool)),
+        "m2": (boxes[:1], torch.tensor([True])),
+        "m3": none,
+    }
+    for name, (some, valid) in found.items():
+        # Nothing found weighs the whole picture, as published; our own default is nothing.
+        masks = face_mask_from_boxes(
+            some, valid, (width, height), (height, width), absent_value=1.0
+        )
+        vector.close(name, (masks.amax(0)[0] * 255).to(torch.uint8), atol=0.0)
