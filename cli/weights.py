@@ -20,6 +20,9 @@ def list_(
 ) -> None:
     """List every weights file: purpose, licence, whether it is here, how to get it.
 
+    "confirmed" says whether source, size, hash and licence were looked up or measured (`--json`
+    and docs/weights.md say where).
+
     Raises:
         UsageError: The profile is unknown.
     """
@@ -37,6 +40,9 @@ def list_(
                 "source": entry.source,
                 "licence": entry.licence,
                 "commercial_use": entry.commercial_use,
+                "confirmed": entry.is_confirmed,
+                "confirmed_by": entry.confirmed_by,
+                "size_bytes": entry.download_bytes,
                 "needed_by": entry.needed_by,
                 "state": states[entry.id].state,
                 "path": states[entry.id].path,
@@ -47,13 +53,14 @@ def list_(
         return
     print_table(
         "Weights",
-        ("id", "for", "licence", "commercial", "state", "where"),
+        ("id", "for", "licence", "commercial", "confirmed", "state", "where"),
         [
             (
                 entry.id,
                 entry.purpose,
                 entry.licence,
                 "yes" if entry.commercial_use else "no",
+                "yes" if entry.is_confirmed else "no",
                 states[entry.id].state,
                 states[entry.id].path or entry.source,
             )

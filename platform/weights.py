@@ -9,9 +9,6 @@ import os
 import secrets
 import shutil
 import struct
-import urllib.error
-import urllib.parse
-import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,8 +17,9 @@ from typing import NoReturn
 import platformdirs
 
 from animaray.platform.errors import WeightsError
-from animaray.platform.storage import sha256_file
-from animaray.platform.weights_table import BUNDLED, CONVERTED, HUGGINGFACE, WEIGHTS, WeightsEntry
+from animaray.platform.storage import sha256_file, sync_folder
+from animaray.platform.weights_download import fetch, one_at_a_time
+from animaray.platform.weights_table import BUNDLED, CONVERTED, WEIGHTS, WeightsEntry
 
 __all__ = [
     "WEIGHTS",
@@ -148,8 +146,8 @@ def pull_weights(weights_id: str) -> Path:
         WeightsError: A download would be needed, but `ANIMARAY_OFFLINE` is set.
     """
     entry = weights_entry(weights_id)
-    path = _find(entry)
-    if path is not None and (_quick_problem(entry, path) or _hash_problem(entry, path)) is None:
+    path = _usable(entry)
+    if path is not None:
         return path
     if entry.source == BUNDLED or entry.source.startswith(CONVERTED):
         _refuse_missing(entry)
@@ -161,16 +159,21 @@ def pull_weights(weights_id: str) -> Path:
         )
     target = weights_cache_dir() / entry.file
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        if entry.source.startswith(HUGGINGFACE):
-            _fetch_from_hub(entry, part)
-        else:
-            _fetch_url(entry, part)
-        _accept_download(entry, part, target)
-    finally:
-        _remove(part)
-    return target
+    with one_at_a_time(weights_cache_dir().parent, entry):
+        # Another process may have fetched it while this one waited.
+        path = _usable(entry)
+        if path is None:
+            path = target
+            _accept_download(entry, fetch(entry, weights_cache_dir().parent), target)
+    return path
+
+
+def _usable(entry: WeightsEntry) -> Path | None:
+    """Return where a whole and right file lies, or None."""
+    path = _find(entry)
+    if path is None or _quick_problem(entry, path) or _hash_problem(entry, path):
+        return None
+    return path
 
 
 def _find(entry: WeightsEntry) -> Path | None:
@@ -282,53 +285,6 @@ def _refuse_unusable(entry: WeightsEntry, problem: tuple[str, str]) -> NoReturn:
     )
 
 
-def _fetch_from_hub(entry: WeightsEntry, part: Path) -> None:
-    """Download one file of a Hugging Face repository to `part`, through the user's hub cache."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    owner, name, *inside = entry.source.removeprefix(HUGGINGFACE).split("/")
-    try:
-        fetched = hf_hub_download(f"{owner}/{name}", "/".join(inside))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        _refuse_download(entry, error)
-    shutil.copyfile(fetched, part)
-
-
-def _fetch_url(entry: WeightsEntry, part: Path) -> None:
-    """Download an address to `part`.
-
-    Raises:
-        WeightsError: The address is not https or http.
-    """
-    scheme = urllib.parse.urlsplit(entry.source).scheme
-    if scheme not in {"https", "http"}:
-        raise WeightsError(
-            f"The source of `{entry.id}` has scheme `{scheme}`, expected https.", reason="source"
-        )
-    try:
-        with (
-            urllib.request.urlopen(entry.source, timeout=60) as answer,  # noqa: S310 - scheme checked
-            part.open("wb") as file,
-        ):
-            shutil.copyfileobj(answer, file, length=1 << 20)
-    except (urllib.error.URLError, OSError) as error:
-        _refuse_download(entry, error)
-
-
-def _refuse_download(entry: WeightsEntry, error: Exception) -> NoReturn:
-    """Raise that the network or the source failed.
-
-    Raises:
-        WeightsError: Always.
-    """
-    raise WeightsError(
-        f"Downloading `{entry.id}` from {entry.source} failed: {error}.",
-        fix="Check the network, or put the file into a folder and set ANIMARAY_WEIGHTS=folder.",
-        reason="download",
-    ) from error
-
-
 def _accept_download(entry: WeightsEntry, part: Path, target: Path) -> None:
     """Check a finished download and give it its final name (archives are unpacked).
 
@@ -343,15 +299,20 @@ def _accept_download(entry: WeightsEntry, part: Path, target: Path) -> None:
             problem = "hash", f"it has SHA-256 {found[:12]}…, expected {expected[:12]}…."
     if problem is not None:
         reason, sentence = problem
+        _remove(part)
         raise WeightsError(
             f"What came from {entry.source} is not `{entry.id}`: {sentence}",
             fix="Try again; if it stays, the source has changed: please report it.",
             reason=reason,
         )
     if entry.is_archive:
-        _unpack(entry, part, target)
+        try:
+            _unpack(entry, part, target)
+        finally:
+            _remove(part)
     else:
         part.replace(target)
+        sync_folder(target.parent)
 
 
 def _unpack(entry: WeightsEntry, archive: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
 """The rows of the weights registry (animaray.platform.weights): facts only, no behaviour.
 
 Sizes and SHA-256 of the permissive rows were measured on the files themselves; those of the paper
-rows are the published ones, and None where we could not confirm a figure ("unverified").
+rows were looked up in 2026-11 where `confirmed_by` says, and are None where they were not found.
 """
 
 from dataclasses import dataclass
@@ -40,6 +40,16 @@ class WeightsEntry:
     """Size of the downloaded zip, for sources that are archives; None elsewhere."""
     archive_sha256: str | None = None
     """SHA-256 of that zip; None elsewhere."""
+    revision: str | None = None
+    """Commit of the Hugging Face repository; None takes its newest."""
+    confirmed_by: str | None = None
+    """Where source, size, hash and licence were looked up, or how they were measured; None where
+    they could not be confirmed."""
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the facts of this row were looked up or measured, not only remembered."""
+        return self.confirmed_by is not None
 
     @property
     def is_archive(self) -> bool:
@@ -70,6 +80,7 @@ def _generated(
         licence="Apache-2.0 (trained by this project on generated figures)",
         commercial_use=True,
         needed_by=needed_by,
+        confirmed_by="made by this project",
     )
 
 
@@ -89,6 +100,7 @@ _GENERATED = (
 )
 
 _PERMISSIVE_PROFILE = ("permissive",)
+_MEASURED = "size and SHA-256 measured on the file; licence from its repository"
 _YUNET = "https://github.com/ShiqiYu/libfacedetection.train/raw"
 _MEDIAPIPE = "https://github.com/google-ai-edge/mediapipe/blob/63e679d99ca4/mediapipe/modules"
 _TAESD = "https://github.com/madebyollin/taesd/raw/5cccb12dc72074a4be35680c3b108548a7c69978"
@@ -104,6 +116,7 @@ _PERMISSIVE = (
         licence="Apache-2.0",
         commercial_use=True,
         needed_by=_PERMISSIVE_PROFILE,
+        confirmed_by=_MEASURED,
     ),
     WeightsEntry(
         id="permissive/pose_detector",
@@ -115,6 +128,7 @@ _PERMISSIVE = (
         licence="Apache-2.0",
         commercial_use=True,
         needed_by=_PERMISSIVE_PROFILE,
+        confirmed_by=_MEASURED,
     ),
     WeightsEntry(
         id="permissive/pose_landmarks",
@@ -126,6 +140,7 @@ _PERMISSIVE = (
         licence="Apache-2.0",
         commercial_use=True,
         needed_by=_PERMISSIVE_PROFILE,
+        confirmed_by=_MEASURED,
     ),
     WeightsEntry(
         id="development/identity",
@@ -140,6 +155,7 @@ _PERMISSIVE = (
         licence="none stated by its authors; trained on CASIA-WebFace: development checks only",
         commercial_use=False,
         needed_by=_PERMISSIVE_PROFILE,
+        confirmed_by=_MEASURED,
     ),
     WeightsEntry(
         id="permissive/codec_encoder",
@@ -151,6 +167,7 @@ _PERMISSIVE = (
         licence="MIT",
         commercial_use=True,
         needed_by=_PERMISSIVE_PROFILE,
+        confirmed_by=_MEASURED,
     ),
     WeightsEntry(
         id="permissive/codec_decoder",
@@ -162,31 +179,58 @@ _PERMISSIVE = (
         licence="MIT",
         commercial_use=True,
         needed_by=_PERMISSIVE_PROFILE,
+        confirmed_by=_MEASURED,
     ),
 )
 
 
-def _paper(part: str, purpose: str, file: str, source: str, licence: str) -> WeightsEntry:
-    """Return a row whose size and hash we could not confirm."""
+_HUB = "https://huggingface.co"
+_SVD = "stabilityai/stable-video-diffusion-img2vid-xt"
+_SVD_REVISION = "9e43909513c6714f1bc78bcb44d96e733cd242aa"
+_SVD_FOLDER = "stable-video-diffusion-img2vid-xt"
+_SVD_LICENCE = (
+    "Stability AI Community License: research, and commerce below 1 M US$ a year; may ask to be "
+    "accepted on Hugging Face"
+)
+_STABLE_ANIMATOR = "FrancisRing/StableAnimator"
+_STABLE_ANIMATOR_REVISION = "7fa4ad40f71e42689ff41c6c588069261dd28649"
+_STABLE_ANIMATOR_LICENCE = (
+    "model card Apache-2.0, code MIT; fine-tuned from Stable Video Diffusion, whose licence holds"
+)
+_DWPOSE_REVISION = "f7c16a3d45ad3783db41471848c80fbc281cabac"
+_DWPOSE_PAGE = f"{_HUB}/yzd-v/DWPose/commit/{_DWPOSE_REVISION} (git-lfs pointers), README.md"
+_INSIGHTFACE = "InsightFace models: non-commercial research only"
+
+
+def _hub(  # noqa: PLR0913 - the facts of one file
+    part: str,
+    purpose: str,
+    place: tuple[str, str],
+    facts: tuple[int | None, str | None],
+    licence: str,
+    confirmed_by: str | None,
+    *,
+    file: str | None = None,
+    revision: str | None = None,
+    commercial_use: bool = False,
+    needed_by: tuple[str, ...] = ("paper",),
+) -> WeightsEntry:
+    """Return the row of one hub file: place is (repository, path), facts are (size, hash)."""
+    repository, path = place
     return WeightsEntry(
         id=f"paper/{part}",
         purpose=purpose,
-        file=file,
-        source=source,
-        size_bytes=None,
-        sha256=None,
-        licence=f"{licence} (unverified size and hash)",
-        commercial_use=False,
-        needed_by=("paper",),
+        file=file or path,
+        source=f"{HUGGINGFACE}{repository}/{path}",
+        size_bytes=facts[0],
+        sha256=facts[1],
+        licence=licence,
+        commercial_use=commercial_use,
+        needed_by=needed_by,
+        revision=revision,
+        confirmed_by=confirmed_by,
     )
 
-
-_SVD_REPOSITORY = f"{HUGGINGFACE}stabilityai/stable-video-diffusion-img2vid-xt"
-_SVD_FOLDER = "stable-video-diffusion-img2vid-xt"
-_SVD_LICENCE = "Stability AI Community License; accept it on Hugging Face first"
-_STABLE_ANIMATOR = f"{HUGGINGFACE}FrancisRing/StableAnimator/Animation"
-_STABLE_ANIMATOR_LICENCE = "code MIT, model card Apache-2.0; fine-tuned from Stable Video Diffusion"
-_DWPOSE = f"{HUGGINGFACE}yzd-v/DWPose"
 
 _PAPER = (
     WeightsEntry(
@@ -196,68 +240,115 @@ _PAPER = (
         source="https://github.com/deepinsight/insightface/releases/download/v0.7/antelopev2.zip",
         size_bytes=None,
         sha256=None,
-        licence="InsightFace models: non-commercial research only",
+        licence=_INSIGHTFACE,
         commercial_use=False,
         needed_by=("paper",),
         archive_bytes=360_662_982,
         archive_sha256="8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5",
+        confirmed_by=(
+            "size and SHA-256 agree in several public repositories that pin the release file; "
+            "licence: insightface's README"
+        ),
     ),
-    _paper(
+    _hub(
         "cotracker3",
         "point tracks through a clip (CoTracker3, online)",
-        "scaled_online.pth",
-        f"{HUGGINGFACE}facebook/cotracker3/scaled_online.pth",
+        ("facebook/cotracker3", "scaled_online.pth"),
+        (101_695_610, "205d34789f19699d64b22cf93f9b697f15f28d4025240e31532e504109837218"),
         "CC-BY-NC-4.0",
+        f"{_HUB}/facebook/cotracker3 (file page, model card); size: two repositories that pin it",
     ),
-    WeightsEntry(
-        id="paper/person_detector",
-        purpose="people, for DWPose (YOLOX-l)",
-        file="yolox_l.onnx",
-        source=f"{_DWPOSE}/yolox_l.onnx",
-        size_bytes=216_746_733,
-        sha256="7860ae79de6c89a3c1eb72ae9a2756c0ccfbe04b7791bb5880afabd97855a411",
-        licence="Apache-2.0",
+    _hub(
+        "person_detector",
+        "people, for DWPose (YOLOX-l)",
+        ("yzd-v/DWPose", "yolox_l.onnx"),
+        (216_746_733, "7860ae79de6c89a3c1eb72ae9a2756c0ccfbe04b7791bb5880afabd97855a411"),
+        "Apache-2.0",
+        _DWPOSE_PAGE,
+        revision=_DWPOSE_REVISION,
         commercial_use=True,
-        needed_by=("paper",),
     ),
-    WeightsEntry(
-        id="paper/pose",
-        purpose="133 whole-body keypoints (DWPose-l, UBody, 384x288)",
-        file="dw-ll_ucoco_384.onnx",
-        source=f"{_DWPOSE}/dw-ll_ucoco_384.onnx",
-        size_bytes=134_399_116,
-        sha256="724f4ff2439ed61afb86fb8a1951ec39c6220682803b4a8bd4f598cd913b1843",
-        licence="Apache-2.0",
+    _hub(
+        "pose",
+        "133 whole-body keypoints (DWPose-l, UBody, 384x288)",
+        ("yzd-v/DWPose", "dw-ll_ucoco_384.onnx"),
+        (134_399_116, "724f4ff2439ed61afb86fb8a1951ec39c6220682803b4a8bd4f598cd913b1843"),
+        "Apache-2.0",
+        _DWPOSE_PAGE,
+        revision=_DWPOSE_REVISION,
         commercial_use=True,
-        needed_by=("paper",),
     ),
     *(
-        _paper(
+        _hub(
             f"stable-video-diffusion/{part}",
             purpose,
-            f"{_SVD_FOLDER}/{part}/{file}",
-            f"{_SVD_REPOSITORY}/{part}/{file}",
+            (_SVD, f"{part}/{file}"),
+            facts,
             _SVD_LICENCE,
+            f"{_HUB}/{_SVD} (file pages, commit {_SVD_REVISION[:7]}); size also follows from the "
+            "key table",
+            file=f"{_SVD_FOLDER}/{part}/{file}",
+            revision=_SVD_REVISION,
         )
-        for part, purpose, file in (
-            ("unet", "video U-Net to start from", "diffusion_pytorch_model.fp16.safetensors"),
-            ("vae", "frames to latents and back", "diffusion_pytorch_model.fp16.safetensors"),
-            ("image_encoder", "image embedding (CLIP ViT-H/14)", "model.fp16.safetensors"),
+        for part, purpose, file, facts in (
+            (
+                "unet",
+                "video U-Net to start from",
+                "diffusion_pytorch_model.fp16.safetensors",
+                (3_049_435_868, "9fbc02e90f37d422f5e3a4aeaee95f6629dc8c45ca211b951626e930daf2bddf"),
+            ),
+            (
+                "vae",
+                "frames to latents and back",
+                "diffusion_pytorch_model.fp16.safetensors",
+                (195_531_910, "af602cd0eb4ad6086ec94fbf1438dfb1be5ec9ac03fd0215640854e90d6463a3"),
+            ),
+            (
+                "image_encoder",
+                "image embedding (CLIP ViT-H/14)",
+                "model.fp16.safetensors",
+                (1_264_217_240, "ae616c24393dd1854372b0639e5541666f7521cbe219669255e865cb7f89466a"),
+            ),
         )
     ),
     *(
-        _paper(
+        _hub(
             f"stable-animator/{part}",
             purpose,
-            f"Animation/{part}.pth",
-            f"{_STABLE_ANIMATOR}/{part}.pth",
+            (_STABLE_ANIMATOR, f"Animation/{part}.pth"),
+            facts,
             _STABLE_ANIMATOR_LICENCE,
+            f"{_HUB}/{_STABLE_ANIMATOR}/commit/{_STABLE_ANIMATOR_REVISION} (git-lfs pointers), "
+            "model card",
+            revision=_STABLE_ANIMATOR_REVISION,
         )
-        for part, purpose in (
-            ("unet", "video U-Net with identity adapter, published weights"),
-            ("pose_net", "pose encoder, published weights"),
-            ("face_encoder", "face encoder, published weights"),
+        for part, purpose, facts in (
+            (
+                "unet",
+                "video U-Net with identity adapter, published weights",
+                (6_201_376_518, "6c46bde145df2f9c52bd123aaf0e6f23ea88a786af4d37bdceac294bab5947fa"),
+            ),
+            (
+                "pose_net",
+                "pose encoder, published weights",
+                (829_269, "b56297b4a1cccf9fc2995a232ed06c4ad79a4e68ac00d716f6ba2bd8eb2401b2"),
+            ),
+            (
+                "face_encoder",
+                "face encoder, published weights",
+                (228_754_558, "d6c1a3ac2ca22bbb1e6e23d63d6f9f03080d95fbe63fe014fb03244fcb5b003c"),
+            ),
         )
+    ),
+    # Its page shows 261 MB and the licence of the repository; exact size and hash were not found.
+    _hub(
+        "stable-animator/arcface",
+        "glintr100 as a PyTorch file (instead of the one in antelopev2)",
+        (_STABLE_ANIMATOR, "Animation/glintr100_torch.pth"),
+        (None, None),
+        f"{_INSIGHTFACE} (unverified size and hash)",
+        None,
+        needed_by=(),
     ),
 )
 

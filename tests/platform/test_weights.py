@@ -1,4 +1,5 @@
 import json
+import math
 import struct
 import threading
 import zipfile
@@ -85,12 +86,53 @@ def test_non_commercial_licences_are_marked():
             assert not entry.commercial_use, entry.id
 
 
+def test_confirmed_rows_have_what_was_confirmed():
+    for entry in WEIGHTS.values():
+        if entry.is_confirmed and entry.source != "bundled":
+            assert entry.download_bytes, entry.id
+            assert entry.download_sha256, entry.id
+        if not entry.is_confirmed:
+            assert "unverified" in entry.licence, entry.id
+    unknown = [entry.id for entry in WEIGHTS.values() if not entry.is_confirmed]
+    assert unknown == ["paper/stable-animator/arcface"]
+
+
+# Stable Video Diffusion's own U-Net is the published one without the adapter.
+FILES_OF_KEYS = {
+    "paper/stable-video-diffusion/unet": ("unet", 2, lambda key: ".processor." not in key),
+    "paper/stable-video-diffusion/vae": ("vae", 2, lambda key: True),  # noqa: ARG005
+    "paper/stable-video-diffusion/image_encoder": ("image_encoder", 2, lambda key: True),  # noqa: ARG005
+}
+
+
+@pytest.mark.parametrize("weights_id", FILES_OF_KEYS)
+def test_size_of_safetensors_files_follows_from_their_keys(golden_data, weights_id):
+    name, item_bytes, is_in = FILES_OF_KEYS[weights_id]
+    keys = json.loads((golden_data / f"keys_{name}.json").read_text())["keys"]
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for key in sorted(filter(is_in, keys)):
+        end = offset + math.prod(keys[key]) * item_bytes
+        header[key] = {"dtype": "F16", "shape": keys[key], "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":"))
+    assert WEIGHTS[weights_id].size_bytes == 8 + -(-len(text) // 8) * 8 + offset
+
+
+@pytest.mark.parametrize("name", ["unet", "pose_net", "face_encoder"])
+def test_size_of_published_files_agrees_with_their_keys(golden_data, name):
+    table = json.loads((golden_data / f"keys_{name}.json").read_text())
+    extra = WEIGHTS[f"paper/stable-animator/{name}"].size_bytes - 4 * table["num_params"]
+    # torch.save spends some hundred bytes on each tensor.
+    assert 300 < extra / table["num_keys"] < 500
+
+
 def test_docs_table_lists_every_row():
     page = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
     for entry in WEIGHTS.values():
         line = next((row for row in page.splitlines() if f"| `{entry.id}` |" in row), "")
         assert line, f"docs/weights.md lacks {entry.id}"
         assert f"| {'yes' if entry.commercial_use else 'no'} |" in line, line
+        assert f"| {entry.confirmed_by or '**not confirmed**'} |" in line, line
 
 
 def test_unknown_id_names_the_known_ones():
@@ -295,22 +337,6 @@ def test_pull_refuses_what_is_no_download_and_when_offline(monkeypatch):
     monkeypatch.setenv("ANIMARAY_OFFLINE", "1")
     with pytest.raises(WeightsError, match="ANIMARAY_OFFLINE is set"):
         weights.pull_weights("test/net")
-
-
-def test_pull_from_the_hub_copies_the_fetched_file(tmp_path, monkeypatch, own_cache):
-    fetched = tmp_path / "blob"
-    fetched.write_bytes(CONTENT)
-    asked = []
-
-    def download(repository: str, file: str) -> str:
-        asked.append((repository, file))
-        return str(fetched)
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    register(monkeypatch, source="huggingface:owner/name/sub/net.bin")
-    assert weights.pull_weights("test/net").read_bytes() == CONTENT
-    assert asked == [("owner/name", "sub/net.bin")]
-    assert fetched.exists()
 
 
 @pytest.mark.real
