@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from animaray.models.frozen.convolutional_windows import stack_stages
 from animaray.models.frozen.generated_files import load_network, resolve_generated
 from animaray.models.frozen.generated_networks import (
     LATENT_CHANNELS,
@@ -17,6 +18,7 @@ from animaray.models.frozen.generated_networks import (
     CodecDecoder,
     CodecEncoder,
 )
+from animaray.models.frozen.windowed_decoding import Stage, StagedDecoder
 from animaray.platform.errors import UsageError
 
 
@@ -71,3 +73,10 @@ class GeneratedCodec(nn.Module):
         """Return RGB frames in about [-1, 1]; gradients flow to the latents."""
         frames = self.decoder(latents.contiguous(memory_format=torch.channels_last))
         return frames.contiguous()
+
+    def windowed(self) -> StagedDecoder:
+        """Return the decoder for parts of frames; every layer is local, so nothing is recorded."""
+        layout = torch.channels_last
+        first = Stage(run=lambda x, _: self.decoder.bend(x.contiguous(memory_format=layout)))
+        stages = [first, *stack_stages(self.decoder.layers)]
+        return StagedDecoder(stages, shares_window=False, needs_record=False)

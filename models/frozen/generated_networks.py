@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from animaray.models.frozen.windowed_decoding import DecoderPass
+
 NUM_KEYPOINTS = 18
 NUM_LANDMARKS = 5
 IDENTITY_DIM = 128
@@ -20,6 +22,8 @@ LATENT_DOWNSCALE = 8
 class PlainBlock(nn.Module):
     """Two 3x3 convolutions beside an identity path, without normalisation (the codec's block)."""
 
+    receptive_radius = 2
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
@@ -29,6 +33,13 @@ class PlainBlock(nn.Module):
         """Return features plus their correction."""
         inner = functional.relu(self.first(functional.relu(features)))
         return features + self.second(inner)
+
+    def run(
+        self, features: Float[Tensor, "b c h w"], run: DecoderPass, name: str
+    ) -> Float[Tensor, "b c h w"]:
+        """Compute the block as part of a windowed decode; nothing in it depends on the frame."""
+        del run, name
+        return self.forward(features)
 
 
 class CodecEncoder(nn.Module):
@@ -80,8 +91,12 @@ class CodecDecoder(nn.Module):
 
     def forward(self, latents: Float[Tensor, "b 4 lh lw"]) -> Float[Tensor, "b 3 h w"]:
         """Return frames in about [-1, 1]."""
-        # A sampler's latents may run away; tanh keeps the network where it was trained.
-        return self.layers(3.0 * torch.tanh(latents / 3.0))
+        return self.layers(self.bend(latents))
+
+    @staticmethod
+    def bend(latents: Float[Tensor, "b 4 lh lw"]) -> Float[Tensor, "b 4 lh lw"]:
+        """Keep latents where the network was trained: a sampler's may run away."""
+        return 3.0 * torch.tanh(latents / 3.0)
 
 
 class NormalisedBlock(nn.Module):

@@ -5,12 +5,15 @@ published state dicts (taef2_encoder.pth, taef2_decoder.pth), so those load as t
 """
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from animaray.models.frozen.checkpoint_files import load_state
+from animaray.models.frozen.convolutional_windows import stack_stages
+from animaray.models.frozen.windowed_decoding import DecoderPass, Stage, StagedDecoder
 from animaray.platform.errors import UsageError, WeightsError
 from animaray.platform.weights import resolve_weights
 
@@ -38,6 +41,8 @@ _LATENT_STD = (
 class _Block(nn.Module):
     """Three 3x3 convolutions on a residual path; `pool` mixes channels globally before them."""
 
+    receptive_radius = 3
+
     def __init__(self, *, has_pool: bool = False) -> None:
         super().__init__()
         self.conv = nn.Sequential(
@@ -59,6 +64,16 @@ class _Block(nn.Module):
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         if self.pool is not None:
             features = features + self.pool(features)
+        return torch.relu(self.conv(features) + features)
+
+    def run(
+        self, features: Float[Tensor, "b c h w"], run: DecoderPass, name: str
+    ) -> Float[Tensor, "b c h w"]:
+        """Compute the block as part of a windowed decode."""
+        if self.pool is not None:
+            widen, norm, act, narrow = self.pool
+            widened = run.group_norm(name, cast("nn.GroupNorm", norm), widen(features))
+            features = features + narrow(act(widened))
         return torch.relu(self.conv(features) + features)
 
 
@@ -163,6 +178,13 @@ class TinyAutoencoderCodec(nn.Module):
         """Return RGB frames in about [-1, 1]; gradients flow to the latents."""
         raw = latents * self.latent_std + self.latent_mean
         return self.decoder(raw) * 2.0 - 1.0
+
+    def windowed(self) -> StagedDecoder:
+        """Return the decoder for parts of frames."""
+        clamp, *layers = self.decoder
+        first = Stage(run=lambda x, _: clamp(x * self.latent_std + self.latent_mean))
+        stages = [first, *stack_stages(layers, after=lambda x: x * 2.0 - 1.0)]
+        return StagedDecoder(stages, shares_window=False, needs_record=True)
 
 
 def _fill(network: nn.Module, path: Path) -> None:
