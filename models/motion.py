@@ -1,17 +1,21 @@
-"""The motion to follow: one person's keypoints through a driving video, without gaps."""
+"""The motion to follow: people's keypoints through a driving video, without gaps."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
-from animaray.models.frozen.protocols import PersonPose, PoseEstimator
+from animaray.models.frozen.protocols import PoseEstimator
+from animaray.models.person_choice import PersonChoice, choose_people, prominent_people
+from animaray.models.person_tracks import PersonTrack, extend_tracks
 from animaray.models.pose.alignment import PosedPicture
-from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.platform.errors import PoseError
 
 MAX_MISSING_SHARE = 0.5
-"""A video where more frames than this show nobody is refused."""
+"""A person whom more frames than this do not show cannot be followed."""
+DRIVING_SHORT_SIDE_PX = 512
+"""A driving video is only looked at for its poses; larger pictures would not change them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +31,18 @@ class Motion:
     height_px: int
     """Height of the driving video."""
     is_filled: Bool[np.ndarray, " frames"]
-    """Frames where nobody was found; their pose is interpolated between the neighbours."""
+    """Frames where the person was not found; their pose is interpolated between the neighbours."""
+    num_persons: int = 1
+    """People who could have been followed instead, this one included."""
+
+    def first(self, num_frames: int | None) -> "Motion":
+        """Return the motion's beginning; None returns all of it."""
+        return replace(
+            self,
+            keypoints=self.keypoints[:num_frames],
+            keypoint_confidence=self.keypoint_confidence[:num_frames],
+            is_filled=self.is_filled[:num_frames],
+        )
 
     def posed(self) -> PosedPicture:
         """Return the keypoints with their picture's size, for alignment."""
@@ -42,7 +57,7 @@ class Motion:
 def estimate_motion(
     frames_uint8: UInt8[np.ndarray, "frames height width 3"], estimator: PoseEstimator
 ) -> Motion:
-    """Follow one person through a video: the largest at first, then the nearest to before.
+    """Follow one person through a video: the largest.
 
     Args:
         frames_uint8: RGB frames.
@@ -51,31 +66,125 @@ def estimate_motion(
     Raises:
         PoseError: Too many frames show nobody.
     """
-    height, width = frames_uint8.shape[1:3]
-    people: list[PersonPose | None] = []
-    last: PersonPose | None = None
-    for frame in frames_uint8:
-        found = _same_person(estimator.estimate(frame), last)
-        people.append(found)
-        last = found or last
-    missing = np.array([person is None for person in people])
-    if missing.mean() > MAX_MISSING_SHARE:
-        raise PoseError(
-            f"{int(missing.sum())} of {len(people)} frames of the driving video show nobody.",
-            fix="Use a video in which one person is visible throughout.",
-            reason="no_person",
+    return follow_people(frames_uint8, estimator).motions()[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PeopleInVideo:
+    """Everybody who is seen in a driving video for a good part of it."""
+
+    tracks: tuple[PersonTrack, ...]
+    """Each person's way; at least one."""
+    num_frames: int
+    """Length of the video."""
+    width_px: int
+    """Width of the frames looked at."""
+    height_px: int
+    """Height of the frames looked at."""
+
+    def choose(
+        self, choices: Sequence[PersonChoice] = (), *, option: str | None = None
+    ) -> list[int]:
+        """Return the places in `tracks` of those chosen, without a choice the largest.
+
+        Args:
+            choices: Whom to take; a point lies in the first frame, in pixels of these frames.
+            option: Name of the option to ask for where several are seen and none is chosen.
+        """
+        return choose_people(
+            [track.seen_person() for track in self.tracks],
+            choices,
+            height_px=self.height_px,
+            where="the driving video",
+            option=option,
         )
-    known = np.flatnonzero(~missing)
-    seen = [person for person in people if person is not None]
-    frames = np.arange(len(people))
-    return Motion(
-        keypoints=_between(frames, known, np.stack([person.keypoints for person in seen])),
-        keypoint_confidence=_between(
-            frames, known, np.stack([person.keypoint_confidence for person in seen])
-        ),
-        width_px=width,
-        height_px=height,
-        is_filled=missing,
+
+    def motions(
+        self, choices: Sequence[PersonChoice] = (), *, option: str | None = None
+    ) -> list[Motion]:
+        """Return the chosen people's motions; errors as in `choose` and `motion`."""
+        return [self.motion(index) for index in self.choose(choices, option=option)]
+
+    def motion(self, index: int) -> Motion:
+        """Return one person's motion without gaps.
+
+        Raises:
+            PoseError: Too many frames do not show them.
+        """
+        track = self.tracks[index]
+        known = np.array(track.frames, np.int64)
+        missing = np.ones(self.num_frames, bool)
+        missing[known] = False
+        if missing.mean() > MAX_MISSING_SHARE:
+            raise _nobody(int(missing.sum()), self.num_frames)
+        frames = np.arange(self.num_frames)
+        keypoints = np.stack([pose.keypoints for pose in track.poses])
+        confidence = np.stack([pose.keypoint_confidence for pose in track.poses])
+        return Motion(
+            keypoints=_between(frames, known, keypoints),
+            keypoint_confidence=_between(frames, known, confidence),
+            width_px=self.width_px,
+            height_px=self.height_px,
+            is_filled=missing,
+            num_persons=len(prominent_people([other.seen_person() for other in self.tracks])),
+        )
+
+
+def follow_people(
+    frames_uint8: Iterable[UInt8[np.ndarray, "height width 3"]],
+    estimator: PoseEstimator,
+    on_frame: Callable[[int], None] | None = None,
+) -> PeopleInVideo:
+    """Follow everybody through a video, which is read frame by frame.
+
+    Args:
+        frames_uint8: RGB frames.
+        estimator: Finds people.
+        on_frame: Told how many frames are done; raising ends it.
+
+    Raises:
+        PoseError: No frame shows anybody, or no person is seen in half of the frames.
+    """
+    tracks: list[PersonTrack] = []
+    num_frames, height, width = 0, 0, 0
+    for frame in frames_uint8:
+        height, width = frame.shape[:2]
+        extend_tracks(tracks, num_frames, estimator.estimate(frame), (width, height))
+        num_frames += 1
+        if on_frame is not None:
+            on_frame(num_frames)
+    return lasting_people(tracks, num_frames, (width, height))
+
+
+def lasting_people(
+    tracks: Sequence[PersonTrack], num_frames: int, size: tuple[int, int]
+) -> PeopleInVideo:
+    """Keep those who are seen in at least half of the frames.
+
+    Args:
+        tracks: Everybody's way.
+        num_frames: Length of the clip.
+        size: Width and height of its frames.
+
+    Raises:
+        PoseError: There is nobody.
+    """
+    least = (1 - MAX_MISSING_SHARE) * num_frames
+    lasting = [track for track in tracks if len(track.frames) >= least]
+    if not lasting:
+        longest = max((len(track.frames) for track in tracks), default=0)
+        raise _nobody(num_frames - longest, num_frames)
+    return PeopleInVideo(
+        tracks=tuple(lasting), num_frames=num_frames, width_px=size[0], height_px=size[1]
+    )
+
+
+def _nobody(num_missing: int, num_frames: int) -> PoseError:
+    return PoseError(
+        f"{num_missing} of {num_frames} frames of the driving video show nobody who could be"
+        " followed.",
+        fix="Use a video in which one person is visible throughout.",
+        reason="no_person",
     )
 
 
@@ -88,20 +197,3 @@ def _between(
     flat = values.reshape(len(values), -1)
     columns = [np.interp(frames, known, column) for column in flat.T]
     return np.stack(columns, axis=1).reshape(len(frames), *values.shape[1:]).astype(np.float32)
-
-
-def _same_person(people: list[PersonPose], last: PersonPose | None) -> PersonPose | None:
-    """Return the person nearest to the last one seen, or the largest."""
-    if not people or last is None:
-        return people[0] if people else None
-    return min(people, key=lambda person: _distance(person, last))
-
-
-def _distance(person: PersonPose, last: PersonPose) -> float:
-    """Return the mean distance of keypoints seen in both, infinite where there are none."""
-    seen = (person.keypoint_confidence >= VISIBLE_CONFIDENCE) & (
-        last.keypoint_confidence >= VISIBLE_CONFIDENCE
-    )
-    if not seen.any():
-        return float("inf")
-    return float(np.linalg.norm((person.keypoints - last.keypoints)[seen], axis=1).mean())

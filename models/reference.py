@@ -1,5 +1,6 @@
-"""The person to animate: from a picture of any size to what the animator is told about them."""
+"""The people to animate: from a picture of any size to what the animator is told about them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,9 +19,16 @@ from animaray.models.frozen.protocols import (
     PersonPose,
 )
 from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.person_choice import (
+    PROMINENT_SHARE,
+    PersonChoice,
+    choose_people,
+    prominent_people,
+)
+from animaray.models.person_tracks import seen_person
 from animaray.models.pose.alignment import PosedPicture
 from animaray.models.pose.layouts import FACE_POINTS, VISIBLE_CONFIDENCE
-from animaray.platform.errors import FaceError, PoseError
+from animaray.platform.errors import FaceError, PersonChoiceError, PoseError
 
 MAX_PERCEPTION_PX = 1280
 """Larger pictures are reduced before anything looks at them."""
@@ -43,7 +51,7 @@ class Reference:
     image_embedding: Float[Tensor, "1 image_dim"]
     """Image embedding of `picture_uint8`."""
     num_persons: int
-    """People found; the largest one is used."""
+    """People who could have been chosen."""
 
 
 def prepare_reference(
@@ -52,17 +60,35 @@ def prepare_reference(
     perception: Perception,
     image_encoder: ImageEncoder,
 ) -> Reference:
-    """Find the person, their face and identity, and fit the picture to the model's size.
+    """Prepare the largest person of a picture; arguments and errors as in `prepare_references`."""
+    return prepare_references(picture_uint8, config, perception, image_encoder)[0]
+
+
+def prepare_references(  # noqa: PLR0913 - the networks, and whom they look at
+    picture_uint8: UInt8[np.ndarray, "height width 3"],
+    config: AnimatorConfig,
+    perception: Perception,
+    image_encoder: ImageEncoder,
+    choices: Sequence[PersonChoice] = (),
+    *,
+    option: str | None = None,
+) -> list[Reference]:
+    """Find people, their faces and identities, and fit the picture to the model's size.
+
+    All of them share one picture, whose window shows everybody chosen.
 
     Args:
         picture_uint8: RGB, any size, upright.
         config: Gives the model's size.
         perception: Detectors and recogniser.
         image_encoder: Sums up the picture.
+        choices: Whom to take, in this order; none takes the largest. A point is in pixels of
+            `picture_uint8`.
+        option: Name of the option to ask for where several are seen and none is chosen; None
+            takes the largest silently.
 
     Raises:
         PoseError: Nobody is found in the picture.
-        FaceError: The person's face is not found.
     """
     picture = _reduced(picture_uint8)
     people = perception.pose_estimator.estimate(picture)
@@ -72,39 +98,97 @@ def prepare_reference(
             fix="Use a picture that shows one person clearly, at least head and shoulders.",
             reason="no_person",
         )
-    person = people[0]
-    face = nearest_face(perception.face_detector.detect(picture), _face_place(person))
-    if face is None:
-        raise FaceError(
-            "The reference picture shows no face.",
-            fix="Use a picture where the face is visible, turned to the camera and not covered.",
-            reason="no_face",
-        )
     height, width = picture.shape[:2]
+    seen = [seen_person(person) for person in people]
+    chosen = choose_people(
+        seen,
+        [choice.scaled(width / picture_uint8.shape[1]) for choice in choices],
+        height_px=height,
+        where="the reference picture",
+        option=option,
+    )
+    faces = _own_faces(perception.face_detector.detect(picture), [people[i] for i in chosen])
+    points = np.stack([people[index].keypoints for index in chosen])
+    confidence = np.stack([people[index].keypoint_confidence for index in chosen])
     fit = FrameFit.for_person(
         (width, height),
-        person.keypoints[None],
+        points,
         config.width_px,
         config.height_px,
-        keypoint_confidence=person.keypoint_confidence[None],
+        keypoint_confidence=confidence,
     )
     framed = fit.apply_picture(picture)
     with torch.no_grad():
         image_embedding = image_encoder.encode(to_frames(framed[None]))
-    return Reference(
-        picture_uint8=framed,
-        fit=fit,
-        pose=PosedPicture(
-            keypoints=fit.apply_points(person.keypoints),
-            keypoint_confidence=person.keypoint_confidence,
-            width_px=config.width_px,
-            height_px=config.height_px,
-        ),
-        face=face,
-        identity_embedding=perception.identity_embedder.embed(picture, face.landmarks),
-        image_embedding=image_embedding,
-        num_persons=len(people),
-    )
+    return [
+        Reference(
+            picture_uint8=framed,
+            fit=fit,
+            pose=PosedPicture(
+                keypoints=fit.apply_points(people[index].keypoints),
+                keypoint_confidence=people[index].keypoint_confidence,
+                width_px=config.width_px,
+                height_px=config.height_px,
+            ),
+            face=face,
+            identity_embedding=perception.identity_embedder.embed(picture, face.landmarks),
+            image_embedding=image_embedding,
+            num_persons=len(prominent_people(seen)),
+        )
+        for index, face in zip(chosen, faces, strict=True)
+    ]
+
+
+def _own_faces(faces: Sequence[FaceDetection], people: Sequence[PersonPose]) -> list[FaceDetection]:
+    """Return each person's face.
+
+    Raises:
+        FaceError: There is no face, or two people would share one.
+    """
+    found: list[FaceDetection] = []
+    for number, person in enumerate(people, start=1):
+        face = nearest_face(faces, _face_place(person))
+        if face is None or any(face is other for other in found):
+            whose = "" if len(people) == 1 else f" of person {number} of those chosen"
+            raise FaceError(
+                f"The reference picture shows no face{whose}.",
+                fix="Use a picture where the face is visible, turned to the camera and not"
+                " covered.",
+                reason="no_face",
+            )
+        found.append(face)
+    return found
+
+
+def embed_identity(
+    picture_uint8: UInt8[np.ndarray, "height width 3"], perception: Perception
+) -> Float32[np.ndarray, " identity_dim"]:
+    """Return the identity of the largest face of a picture.
+
+    Args:
+        picture_uint8: RGB, any size, upright.
+        perception: Face detector and recogniser.
+
+    Raises:
+        FaceError: There is no face.
+        PersonChoiceError: A second face is nearly as large.
+    """
+    picture = _reduced(picture_uint8)
+    faces = perception.face_detector.detect(picture)
+    if not faces:
+        raise FaceError(
+            "The identity picture shows no face.",
+            fix="Use a picture where one face is visible, turned to the camera and not covered.",
+            reason="no_face",
+        )
+    widths = [float(face.box[2] - face.box[0]) for face in faces]
+    if sum(width >= PROMINENT_SHARE * max(widths) for width in widths) > 1:
+        raise PersonChoiceError(
+            f"The identity picture shows {len(faces)} faces; it is not clear whose is meant.",
+            fix="Cut out the one face.",
+            reason="several_people",
+        )
+    return perception.identity_embedder.embed(picture, faces[0].landmarks)
 
 
 def reference_latents(

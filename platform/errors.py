@@ -3,6 +3,7 @@
     AnimarayError
     +-- UsageError            a call, option or path is wrong                     exit 2
     |   +-- ConfigError       a setting is unknown or out of range                exit 2
+    |   +-- PersonChoiceError several people, and none or the wrong one is chosen exit 2
     +-- MachineError          this machine lacks something                        exit 4
     |   +-- WeightsError      a weights file is missing, damaged or of another kind
     |   +-- PortError         a network port is taken
@@ -10,6 +11,7 @@
     |   +-- MediaError        a video or picture cannot be used
     |   +-- FaceError         no usable face
     |   +-- PoseError         no usable pose, or it does not fit
+    |   +-- MemoryNeedError   the work needs more memory than there is
     |   +-- DatasetError      a dataset folder is damaged or of another version
     |   +-- RunError          a run folder belongs to another configuration
     +-- ServiceError          a remote service failed or refused                  exit 6
@@ -63,6 +65,12 @@ class ConfigError(UsageError):
     error_id = "AR-CFG-01"
 
 
+class PersonChoiceError(UsageError):
+    """Several people are seen and the choice of one is missing, unknown or ambiguous."""
+
+    error_id = "AR-PER-01"
+
+
 class MachineError(AnimarayError):
     """This machine or cluster lacks something that the work needs."""
 
@@ -105,6 +113,12 @@ class PoseError(RefusedError):
     """A picture or video shows no usable pose, or too few keypoints to fit."""
 
     error_id = "AR-POS-01"
+
+
+class MemoryNeedError(RefusedError):
+    """The work would need more memory than the machine has; nothing was started."""
+
+    error_id = "AR-MEM-01"
 
 
 class DatasetError(RefusedError):

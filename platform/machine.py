@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from animaray.platform.errors import MemoryNeedError
+
 MIN_MEMORY_BYTES = 6 * 1024**3
 MIN_DISK_BYTES = 5 * 1024**3
 PACKAGES = (
@@ -33,6 +35,49 @@ def inspect_machine() -> list[Finding]:
     """Return findings about Python, packages, tools, memory, disk and accelerators."""
     findings = [_python(), _memory(), _disk(), *_packages(), _gpu(), _real_data()]
     return [finding for finding in findings if finding is not None]
+
+
+def available_memory_bytes() -> int:
+    """Return how much main memory this process may still take: the machine's, or its group's."""
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    for line in _text_of(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) * 1024
+    group = Path("/sys/fs/cgroup")
+    limit, used = (_text_of(group / name) for name in ("memory.max", "memory.current"))
+    if limit.strip().isdecimal() and used.strip().isdecimal():
+        available = min(available, int(limit) - int(used))
+    return max(0, available)
+
+
+def check_memory(needed_bytes: int, available_bytes: int, *, what: str, remedy: str) -> None:
+    """Refuse work that would not fit.
+
+    Args:
+        needed_bytes: Estimated peak.
+        available_bytes: What is free.
+        what: For the message, such as "This animation".
+        remedy: What makes it smaller.
+
+    Raises:
+        MemoryNeedError: It needs more than is free.
+    """
+    if needed_bytes > available_bytes:
+        needed, free = (value / 1024**3 for value in (needed_bytes, available_bytes))
+        raise MemoryNeedError(
+            f"{what} needs about {needed:.1f} GiB of memory, {free:.1f} GiB are free; nothing was"
+            " started.",
+            fix=remedy,
+            reason="too_little_memory",
+        )
+
+
+def _text_of(path: Path) -> str:
+    """Return a file's text, empty where there is none."""
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""
 
 
 def find_free_port(host: str = "127.0.0.1") -> int:

@@ -20,7 +20,7 @@ OPTIONS = AnimationOptions(
     seed=3,
     num_inference_steps=2,
     guidance_scale=1.5,
-    face_optimization_config=FaceOptimizationConfig(num_iterations=2, first_steps=1),
+    face_optimization_config=FaceOptimizationConfig(num_iterations=2, num_steps=1, start_step=0),
 )
 
 

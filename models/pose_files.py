@@ -1,0 +1,226 @@
+"""Pose files: the motion of a driving video without its pictures, to look at, edit and use again.
+
+Our own form, version 1, as JSON or NPZ (by the file's suffix). `people` are the motions, the main
+one first; keypoints are pixels, x right, y down, in OpenPose order of 18 (models/pose/layouts.py).
+
+JSON    {"format": "animaray-poses", "version": 1, "fps": 25.0, "width_px": 640, "height_px": 480,
+         "people": [{"keypoints": [[[x, y], 18 of them], frames of them],
+                     "keypoint_confidence": [[c, 18 of them], frames of them],
+                     "is_filled": [false, frames of them]}]}
+NPZ     format, version, fps, width_px, height_px as scalars; keypoints (people, frames, 18, 2),
+        keypoint_confidence (people, frames, 18), is_filled (people, frames)
+
+OpenPose's JSON is read too (models/pose_files_openpose.py). Nothing here unpickles.
+"""
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from animaray.models.frozen.protocols import PersonPose
+from animaray.models.motion import Motion
+from animaray.models.person_choice import PersonChoice, choose_people
+from animaray.models.person_tracks import seen_person
+from animaray.models.pose_files_openpose import OpenPoseClip, is_openpose, read_openpose
+from animaray.platform.errors import PoseError, UsageError
+from animaray.platform.storage import write_bytes_atomic
+
+FORMAT, VERSION = "animaray-poses", 1
+SUFFIXES = (".json", ".npz")
+MAX_FILE_BYTES = 512 * 1024**2
+_NPZ_NAMES = (
+    "format", "version", "fps", "width_px", "height_px", "keypoints", "keypoint_confidence",
+    "is_filled",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoseClip:
+    """What a pose file holds."""
+
+    motions: tuple[Motion, ...]
+    """One per person."""
+    fps: float | None
+    """Frame rate; None where the file does not tell."""
+    is_chosen: bool
+    """True where the file's order says who the main person is."""
+
+    def choose(
+        self, choices: Sequence[PersonChoice] = (), *, option: str | None = None
+    ) -> list[int]:
+        """Return the places in `motions` of those chosen; arguments as in `PeopleInVideo`."""
+        if self.is_chosen and not choices:
+            return [0]
+        seen = []
+        for motion in self.motions:
+            pose = PersonPose(
+                keypoints=motion.keypoints[0], keypoint_confidence=motion.keypoint_confidence[0]
+            )
+            seen.append(seen_person(pose))
+        return choose_people(
+            seen,
+            choices,
+            height_px=self.motions[0].height_px,
+            where="the pose file",
+            option=option,
+        )
+
+
+def is_pose_file(path: Path) -> bool:
+    """Tell whether a path names a pose file, or a folder of OpenPose's, rather than a video."""
+    return path.suffix.lower() in SUFFIXES or path.is_dir()
+
+
+def write_pose_file(path: Path, motions: Sequence[Motion], fps: float) -> None:
+    """Write motions of one driving video, atomically, in the form that the suffix names.
+
+    Args:
+        path: Ends in .json or .npz.
+        motions: The main person first.
+        fps: Frame rate.
+
+    Raises:
+        UsageError: The suffix is another one.
+    """
+    check_pose_file_name(path)
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "fps": fps,
+        "width_px": motions[0].width_px,
+        "height_px": motions[0].height_px,
+    }
+    if path.suffix.lower() == ".json":
+        people = [
+            {
+                "keypoints": _rounded(motion.keypoints, 3),
+                "keypoint_confidence": _rounded(motion.keypoint_confidence, 4),
+                "is_filled": motion.is_filled.tolist(),
+            }
+            for motion in motions
+        ]
+        write_bytes_atomic(path, json.dumps({**head, "people": people}).encode())
+        return
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {name: np.array(value) for name, value in head.items()}
+    arrays["keypoints"] = np.stack([motion.keypoints for motion in motions])
+    arrays["keypoint_confidence"] = np.stack([motion.keypoint_confidence for motion in motions])
+    arrays["is_filled"] = np.stack([motion.is_filled for motion in motions])
+    np.savez_compressed(buffer, **arrays)
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def check_pose_file_name(path: Path) -> None:
+    """Refuse a name under which no pose file can be written.
+
+    Raises:
+        UsageError: The suffix is neither .json nor .npz.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"A pose file ends in .json or .npz, got {path.name}.")
+
+
+def read_pose_file(path: Path, *, size_px: tuple[int, int] | None = None) -> PoseClip:
+    """Read a pose file of ours or of OpenPose.
+
+    Args:
+        path: A .json or .npz file, or a folder of OpenPose's one-frame files.
+        size_px: Width and height of the driving picture, where the file does not tell.
+
+    Raises:
+        UsageError: There is no such file, or it does not tell the picture's size.
+        PoseError: The file is damaged or of another form; `reason` is bad_pose_file.
+    """
+    if path.is_dir():
+    XX    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise _bad(path, f"it has more than {MAX_FILE_BYTES // 1024**2} MiB")
+    if path.suffix.lower() == ".npz":
+        return _parsed(path, _read_npz(path))
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _bad(path, f"it is not JSON ({error})") from error
+    if is_openpose(document):
+        return _from_openpose(read_openpose(path, size_px, document))
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise _bad(path, f'it is neither "{FORMAT}" nor OpenPose\'s JSON')
+    people = document.get("people")
+    if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
+        raise _bad(path, "`people` must be a list of objects")
+    columns = {
+        name: [person.get(name) for person in people]
+        for name in ("keypoints", "keypoint_confidence", "is_filled")
+    }
+    return _parsed(path, {**document, **columns})
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            values = {name: archive[name] for name in _NPZ_NAMES if name in archive}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise _bad(path, f"it is no readable NPZ ({error})") from error
+    scalars = {name: value.item() for name, value in values.items() if value.ndim == 0}
+    if scalars.get("format") != FORMAT:
+        raise _bad(path, f"its `format` is not {FORMAT}")
+    return {**values, **scalars}
+
+
+def _parsed(path: Path, data: dict[str, Any]) -> PoseClip:
+    if data.get("version") != VERSION:
+        raise _bad(path, f"it is version {data.get('version')}, this reads version {VERSION}")
+    try:
+        keypoints = np.asarray(data["keypoints"], np.float32)
+        confidence = np.asarray(data["keypoint_confidence"], np.float32)
+        is_filled = np.asarray(data["is_filled"], bool)
+        fps, width, height = (float(data[name]) for name in ("fps", "width_px", "height_px"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _bad(path, f"a field is missing or of the wrong kind ({error})") from error
+    if keypoints.ndim != 4 or keypoints.shape[2:] != (18, 2) or 0 in keypoints.shape:
+        raise _bad(path, f"keypoints must be (people, frames, 18, 2), got {keypoints.shape}")
+    if confidence.shape != keypoints.shape[:3] or is_filled.shape != keypoints.shape[:2]:
+        raise _bad(path, "keypoint_confidence or is_filled do not fit the keypoints")
+    if not (np.isfinite(keypoints).all() and ((confidence >= 0) & (confidence <= 1)).all()):
+        raise _bad(path, "keypoints must be finite and confidences within 0 and 1")
+    if not (math.isfinite(fps) and min(fps, width, height) > 0):
+        raise _bad(path, "fps, width_px and height_px must be positive")
+    motions = tuple(
+        Motion(
+            keypoints=points,
+            keypoint_confidence=certain,
+            width_px=int(width),
+            height_px=int(height),
+            is_filled=filled,
+            num_persons=len(keypoints),
+        )
+        for points, certain, filled in zip(keypoints, confidence, is_filled, strict=True)
+    )
+    return PoseClip(motions=motions, fps=fps, is_chosen=True)
+
+
+def _from_openpose(clip: OpenPoseClip) -> PoseClip:
+    """Return the motions of everybody whom the frames show for long enough, largest first."""
+    people = clip.follow()
+    order = sorted(range(len(people.tracks)), key=lambda i: -people.tracks[i].seen_person().size_px)
+    return PoseClip(motions=tuple(people.motion(index) for index in order), fps=None, is_chosen=False)
+
+
+def _rounded(values: np.ndarray, digits: int) -> Any:  # noqa: ANN401 - nested lists
+    return np.round(values.astype(np.float64), digits).tolist()
+
+
+def _bad(path: Path, why: str) -> PoseError:
+    return PoseError(
+        f"{path.name} is not a pose file: {why}.",
+        fix="Write one with `animaray animate --save-poses FILE` (form: docs/cli.md).",
+        reason="bad_pose_file",
+    )

@@ -1,0 +1,146 @@
+"""Read OpenPose's JSON: one file per frame in a folder, or a list of frames in one file.
+
+A frame is {"people": [{"pose_keypoints_2d": [x, y, confidence, ...]}]} with 18 points (COCO) or 25
+(BODY_25, whose middle hip and feet are left out). Tools that write a list of frames add
+`canvas_width` and `canvas_height`; OpenPose itself tells no size. Points at 0, 0 with confidence 0
+are missing. Coordinates of which none is above 1 are shares of the picture.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from animaray.models.frozen.protocols import PersonPose
+from animaray.models.motion import PeopleInVideo, lasting_people
+from animaray.models.person_tracks import PersonTrack, extend_tracks
+from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
+from animaray.platform.errors import PoseError, UsageError
+
+FROM_BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
+"""Where OpenPose's 18 points stand among the 25."""
+MAX_FRAMES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenPoseClip:
+    """Frames of people."""
+
+    frames: tuple[tuple[PersonPose, ...], ...]
+    """Who is seen in each frame."""
+    width_px: int
+    """Width of the pictures."""
+    height_px: int
+    """Height of the pictures."""
+
+    def follow(self) -> PeopleInVideo:
+        """Return everybody's way through the frames; PoseError where there is nobody."""
+        tracks: list[PersonTrack] = []
+        size = self.width_px, self.height_px
+        for index, people in enumerate(self.frames):
+            extend_tracks(tracks, index, people, size)
+        return lasting_people(tracks, len(self.frames), size)
+
+
+def is_openpose(document: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """Tell whether a JSON document looks like OpenPose's: a frame, or a list of frames."""
+    first = document[0] if isinstance(document, list) and document else document
+    return isinstance(first, dict) and "people" in first and "format" not in first
+
+
+def read_openpose(
+    path: Path,
+    size_px: tuple[int, int] | None,
+    document: Any = None,  # noqa: ANN401 - any JSON value
+) -> OpenPoseClip:
+    """Read a folder of one-frame files, or one document.
+
+    Args:
+        path: Folder or file, for the messages.
+        size_px: Width and height of the pictures; None takes them from the document.
+        document: Content of the file; None reads the folder's files in the order of their names.
+
+    Raises:
+        UsageError: The size of the pictures is not known.
+        PoseError: A frame has another form, or there is none.
+    """
+    if document is None:
+        files = sorted(path.glob("*.json"), key=_natural_order)[:MAX_FRAMES]
+        frames = [_read_json(file) for file in files]
+    else:
+        frames = document if isinstance(document, list) else [document]
+    if not frames:
+        raise _bad(path, "there is no *.json file in it")
+    size = size_px or _declared_size(frames[0])
+    if size is None:
+        raise UsageError(
+            f"{path} does not tell the size of its pictures.",
+            fix="Add --driving-size WIDTHxHEIGHT.",
+        )
+    values = [_frame_values(frame, path) for frame in frames]
+    largest = max((float(v[:, :2].max()) for people in values for v in people), default=0.0)
+    unit = np.array(size, np.float32) if largest <= 1.0 else np.ones(2, np.float32)
+    return OpenPoseClip(
+        frames=tuple(tuple(_pose(person, unit) for person in people) for people in values),
+        width_px=size[0],
+        height_px=size[1],
+    )
+
+
+def _read_json(file: Path) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _bad(file, f"it is not JSON ({error})") from error
+
+
+def _natural_order(file: Path) -> list[tuple[int, str]]:
+    """Order by the numbers in a name: frame 9 comes before frame 10."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", file.name)]
+
+
+def _declared_size(frame: Any) -> tuple[int, int] | None:  # noqa: ANN401 - any JSON value
+    if not isinstance(frame, dict):
+        return None
+    width, height = frame.get("canvas_width"), frame.get("canvas_height")
+    if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
+        return width, height
+    return None
+
+
+def _frame_values(frame: Any, path: Path) -> list[np.ndarray]:  # noqa: ANN401 - any JSON value
+    """Return each person's 18 points with confidence, people without any point left out."""
+    people = frame.get("people") if isinstance(frame, dict) else None
+    if not isinstance(people, list):
+        raise _bad(path, "a frame has no list `people`")
+    found = []
+    for person in people:
+        try:
+            values = np.asarray(person["pose_keypoints_2d"], np.float32).reshape(-1, 3)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _bad(path, f"`pose_keypoints_2d` is missing or odd ({error})") from error
+        if len(values) == 25:
+            values = values[list(FROM_BODY_25)]
+        if len(values) != 18 or not np.isfinite(values).all():
+            raise _bad(path, f"a person has {len(values)} points; 18 or 25 finite ones are read")
+        if (values[:, 2] >= VISIBLE_CONFIDENCE).sum() >= 2:
+            found.append(values)
+    return found
+
+
+def _pose(values: np.ndarray, unit: np.ndarray) -> PersonPose:
+    return PersonPose(
+        keypoints=(values[:, :2] * unit).astype(np.float32),
+        keypoint_confidence=values[:, 2].clip(0, 1).astype(np.float32),
+    )
+
+
+def _bad(path: Path, why: str) -> PoseError:
+    return PoseError(
+        f"{path.name} is not a pose file: {why}.",
+        fix="Expected OpenPose's JSON, or what `animaray animate --save-poses FILE` writes.",
+        reason="bad_pose_file",
+    )
