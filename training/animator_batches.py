@@ -79,10 +79,12 @@ class AnimatorBatches:
         self._seed = seed
         self._reference_noise = reference_noise
         lengths = {clip_id: table.num_frames(clip_id) for clip_id in table.clip_ids}
-        self.clip_ids = [clip_id for clip_id in lengths if lengths[clip_id] >= window.num_frames]
+        self.clip_ids = [
+            clip_id for clip_id in lengths if lengths[clip_id] >= window.min_clip_frames
+        ]
         if not self.clip_ids:
             raise DatasetError(
-                f"None of {len(lengths)} encoded clips has the {window.num_frames} frames of a "
+                f"None of {len(lengths)} encoded clips has the {window.min_clip_frames} frames of a "
                 f"training window; the longest has {max(lengths.values(), default=0)}.",
                 fix="Encode at a higher frame rate, or lower window.num_frames.",
             )

@@ -5,11 +5,14 @@ the whole run. Nothing has to be saved to resume it, and it does not depend on h
 share a step: item `position` is the same window on one worker or on sixteen.
 """
 
+import random
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
 
+from animaray.datasets.frame_sampling import published_window
 from animaray.platform.errors import ConfigError
 
 _ORDER_STREAM, _WINDOW_STREAM, _NOISE_STREAM = 1, 2, 3
@@ -64,6 +67,9 @@ class WindowConfig:
     """Largest step between frames of a window; drawn from 1 to this, as far as the clip allows."""
     mirror_probability: float = 0.0
     """Share of windows taken from the mirrored copy of a clip, where one was encoded."""
+    sampling: Literal["strided", "published"] = "strided"
+    """`strided` as `plan_window` says; `published` is the released code's rule: the step is
+    `max_stride` (it used 4), closer in short clips, and the reference may lie between frames."""
 
     def __post_init__(self) -> None:
         """Refuse empty windows and impossible shares.
@@ -75,6 +81,11 @@ class WindowConfig:
             raise ConfigError("window.num_frames and window.max_stride must be at least 1.")
         if not 0.0 <= self.mirror_probability <= 1.0:
             raise ConfigError("window.mirror_probability must be in [0, 1].")
+
+    @property
+    def min_clip_frames(self) -> int:
+        """Frames that a clip needs; the published rule wants one more for the reference."""
+        return self.num_frames + (self.sampling == "published")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,13 +124,23 @@ def plan_window(
 
     Args:
         position: Run-wide number of the item.
-        clip_lengths: Frames of each clip; each at least `config.num_frames`.
+        clip_lengths: Frames of each clip; each at least `config.min_clip_frames`.
         config: Window length, strides, mirroring.
         seed: Seed of the run.
     """
     clip_index = clip_at(position, len(clip_lengths), seed)
     length = int(clip_lengths[clip_index])
     rng = item_rng(seed, position)
+    if config.sampling == "published":
+        draws = random.Random(int(rng.integers(2**62)))  # noqa: S311 - the published rule's own
+        frames, reference = published_window(length, config.num_frames, config.max_stride, draws)
+        is_mirrored = bool(rng.random() < config.mirror_probability)
+        return Window(
+            clip_index=clip_index,
+            frame_indices=frames,
+            reference_index=reference,
+            is_mirrored=is_mirrored,
+        )
     gaps = max(config.num_frames - 1, 1)
     stride = int(rng.integers(1, max(1, min(config.max_stride, (length - 1) // gaps)) + 1))
     span = stride * (config.num_frames - 1) + 1

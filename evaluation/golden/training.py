@@ -1,11 +1,13 @@
 """Vectors of training: one whole step, noise levels, frame sampling, face masks."""
 
+import random
 from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from animaray.datasets.frame_sampling import published_window
 from animaray.evaluation.golden.networks import face_encoder_of, recorded, unet_config_of
 from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.diffusion.loss import (
@@ -22,6 +24,7 @@ from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning
 from animaray.models.networks.pose_net import PoseNetConfig
+from animaray.platform.errors import DatasetError
 
 
 def build_animator(vector: GoldenVector, width_px: int, height_px: int, **changes: Any) -> Animator:  # noqa: ANN401
@@ -125,11 +128,10 @@ def _compare_gradients(vector: GoldenVector, animator: Animator) -> None:
     tolerance = vector.tolerance("grad_rtol")
     named = dict(animator.named_parameters())
     for match in vector.names(r"grad\.(.+)"):
-        if match[1] not in named or named[match[1]].grad is None:
+        gradient = named[match[1]].grad if match[1] in named else None
+        if gradient is None:
             raise vector.broken(f"our networks have no gradient for `{match[1]}`")
         expected = vector.tensor(match[0])
-        gradient = named[match[1]].grad
-        assert gradient is not None
         vector.close(match[0], gradient, atol=tolerance * float(expected.abs().max()))
     networks = {
         "grad_norm_pose_net": animator.pose_net,
@@ -185,3 +187,36 @@ def run_face_mask(vector: GoldenVector) -> None:
             some, valid, (width, height), (height, width), absent_value=1.0
         )
         vector.close(name, (masks.amax(0)[0] * 255).to(torch.uint8), atol=0.0)
+
+
+def run_dataset_sampling(vector: GoldenVector) -> None:
+    """Compare the choice of frames and reference for each clip and seed; numbers are exact.
+
+    Where the released code divides by zero (no frame is left for the reference) ours refuses.
+    """
+    for index, case in enumerate(vector.setting("cases")):
+        length, frames = case["video_length"], case["n_sample_frames"]
+        rng = random.Random(case["python_random_seed"])  # noqa: S311 - the released code's own
+        name = f"case{index} {frames} of {length}, seed {case['python_random_seed']}"
+        try:
+            chosen, reference = published_window(length, frames, case["sample_frame_rate"], rng)
+        except DatasetError as error:
+            _compare_refusal(vector, name, case.get("error"), error)
+            continue
+        if "error" in case:
+            note = f"published fails with {case['error']}; ours chose {chosen}"
+            vector.add(name, passed=False, tolerance="a refusal", note=note)
+            continue
+        for part, ours, expected in (
+            ("frames", chosen, case["frame_indices"]),
+            ("reference", (reference,), [case["reference_index"]]),
+        ):
+            wanted = torch.tensor(expected)
+            vector.compare(f"{name}: {part}", torch.tensor(ours), wanted, atol=0.0)
+
+
+def _compare_refusal(
+    vector: GoldenVector, name: str, published_error: str | None, error: DatasetError
+) -> None:
+    note = f"published fails with {published_error}; ours refuses: {error.message}"
+    vector.add(name, passed=published_error is not None, tolerance="a refusal", note=note)

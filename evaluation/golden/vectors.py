@@ -193,7 +193,7 @@ class GoldenVector:
             atol, rtol = self.tolerance("atol"), self.tolerance("rtol")
         self.compare(name, ours, self.tensor(name), atol=atol or 0.0, rtol=rtol or 0.0, note=note)
 
-    def compare(  # noqa: PLR0913 - one comparison, all by keyword
+    def compare(
         self,
         name: str,
         ours: Tensor | np.ndarray | float,

@@ -33,8 +33,6 @@ HAND_EDGES = tuple(
     for joint in range(4)
 )
 """The 20 bones of a hand, finger by finger from the wrist (point 0)."""
-HIDDEN = 0.01
-"""Hand and face points at or below this share of the picture are not drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,8 +144,9 @@ def draw_people(
             certain = float(person.body_confidence[index])
             if certain > VISIBLE_CONFIDENCE:
                 _draw_dot(canvas, person.body[index] * size, 4, _shade(colour, certain))
-    for person in people:
-        _draw_hands(canvas, person, size)
+    for side in (0, 1):  # all left hands come first
+        for person in people:
+            _draw_hand(canvas, person, side, size)
     for person in people:
         _draw_face(canvas, person, size)
     return cv2.resize(canvas, (width, height))
@@ -172,23 +171,24 @@ def _draw_limb(
     cv2.fillConvexPoly(canvas, polygon, _shade(colour, certain[0] * certain[1]))
 
 
-def _draw_hands(
+def _draw_hand(
     canvas: UInt8[np.ndarray, "canvas_height canvas_width 3"],
     person: WholeBody,
+    side: int,
     size: Float[np.ndarray, " 2"],
 ) -> None:
+    """Draw what of a hand does not touch the picture's left or top edge."""
     if person.hands is None or person.hands_confidence is None:
         return
-    limit = HIDDEN * np.array([canvas.shape[1], canvas.shape[0]])
-    for hand, confidence in zip(person.hands * size, person.hands_confidence, strict=True):
-        for edge, (start, end) in enumerate(HAND_EDGES):
-            ends = hand[[start, end]].astype(int)
-            if (hand[[start, end]].astype(int) > limit).all():
-                shade = _hue(edge / len(HAND_EDGES), float(confidence[start] * confidence[end]))
-                cv2.line(canvas, ends[0].tolist(), ends[1].tolist(), shade, thickness=2)
-        for point, certain in zip(hand, confidence, strict=True):
-            if (point.astype(int) > limit).all():
-                _draw_dot(canvas, point, 4, (0, 0, int(certain * 255)))
+    hand, confidence = person.hands[side] * size, person.hands_confidence[side]
+    for edge, (start, end) in enumerate(HAND_EDGES):
+        ends = hand[[start, end]].astype(int)
+        if (ends > 0).all():
+            shade = _hue(edge / len(HAND_EDGES), float(confidence[start] * confidence[end]))
+            cv2.line(canvas, ends[0].tolist(), ends[1].tolist(), shade, thickness=2)
+    for point, certain in zip(hand, confidence, strict=True):
+        if (point.astype(int) > 0).all():
+            _draw_dot(canvas, point, 4, (0, 0, int(certain * 255)))
 
 
 def _draw_face(
@@ -198,9 +198,8 @@ def _draw_face(
 ) -> None:
     if person.face is None or person.face_confidence is None:
         return
-    limit = HIDDEN * np.array([canvas.shape[1], canvas.shape[0]])
     for point, certain in zip(person.face * size, person.face_confidence, strict=True):
-        if (point.astype(int) > limit).all():
+        if (point.astype(int) > 0).all():
             grey = int(certain * 255)
             _draw_dot(canvas, point, 3, (grey, grey, grey))
 
