@@ -84,7 +84,7 @@ class AnimatorBatches:
         ]
         if not self.clip_ids:
             raise DatasetError(
-                f"None of {len(lengths)} encoded clips has the {window.min_clip_frames} frames of a "
+                f"None of {len(lengths)} encoded clips has the {needed} frames of a "
                 f"training window; the longest has {max(lengths.values(), default=0)}.",
                 fix="Encode at a higher frame rate, or lower window.num_frames.",
             )

@@ -1,5 +1,6 @@
 """Vectors of single networks: PoseNet, Face Encoder, identity adapter, self-attention, U-Net."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from animaray.evaluation.golden.vectors import GoldenVector
+from animaray.models.frozen.iresnet import IResNetBlock
 from animaray.models.networks.attention import SelfAttention
 from animaray.models.networks.face_encoder import FaceEncoder, FaceEncoderConfig
 from animaray.models.networks.identity_adapter import (
@@ -241,6 +243,18 @@ def run_unet(vector: GoldenVector) -> None:
     }.items():
         if vector.has(name):
             vector.close(name, ours)
+
+
+@torch.no_grad()
+def run_residual_block(vector: GoldenVector) -> None:
+    """Compare the recogniser's residual blocks, with and without a shortcut layer."""
+    for name, description in vector.setting("config").items():
+        sizes = re.match(r"(\d+)->(\d+) stride (\d+)", description)
+        if sizes is None:
+            raise vector.broken(f"setting `{name}` should begin with `<in>-><out> stride <n>`")
+        block = IResNetBlock(int(sizes[1]), int(sizes[2]), int(sizes[3])).eval()
+        vector.load(block, vector.weights(f"{name}."))
+        vector.close(f"{name}_out", block(vector.tensor(f"{name}_in")))
 
 
 SCALAR_TIMESTEP = 0.5

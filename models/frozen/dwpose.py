@@ -7,6 +7,7 @@ References:
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnxruntime
@@ -69,7 +70,7 @@ class DwposeEstimator:
         num_threads: int = 1,
         device: str = "cpu",
     ) -> None:
-        """Open both ONNX files; a damaged one raises WeightsError.
+        """Open both ONNX files; one that is damaged or of another shape raises WeightsError.
 
         Args:
             detector: YOLOX: square pictures to rows of centre, size, objectness, class scores.
@@ -78,8 +79,6 @@ class DwposeEstimator:
             num_threads: CPU threads of each network.
             device: "cpu" or "cuda".
 
-        Raises:
-            WeightsError: A graph has another signature.
         """
         self.name = "paper/dwpose"
         self.config = config or DwposeConfig()
@@ -87,14 +86,14 @@ class DwposeEstimator:
         self._pose = open_onnx_session(pose, num_threads=num_threads, device=device)
         height, width = _input_size(self._detector, detector)
         if height != width:
-            raise _wrong(detector, "a square input", f"{width} x {height}")
+            _refuse(detector, "a square input", f"{width} x {height}")
         self._side_px = height
         height, width = _input_size(self._pose, pose)
         self._crop_size = (width, height)
         bins = [output.shape[-1] for output in self._pose.get_outputs()]
         if bins != [width * SPLIT_RATIO, height * SPLIT_RATIO]:
             expected = f"two outputs of {width * SPLIT_RATIO} and {height * SPLIT_RATIO} bins"
-            raise _wrong(pose, expected, f"outputs of {bins} bins")
+            _refuse(pose, expected, f"outputs of {bins} bins")
 
     @classmethod
     def load(
@@ -150,19 +149,20 @@ class DwposeEstimator:
 
 
 def _input_size(session: onnxruntime.InferenceSession, path: Path) -> tuple[int, int]:
-    """Return height and width of a graph's pictures.
-
-    Raises:
-        WeightsError: It takes no three-channel pictures of one fixed size.
-    """
+    """Return height and width of a graph's pictures; other inputs raise WeightsError."""
     shape = session.get_inputs()[0].shape
     if len(shape) != 4 or shape[1] != 3 or not all(isinstance(side, int) for side in shape[2:]):
-        raise _wrong(path, "input pictures [batch, 3, height, width] of a fixed size", str(shape))
+        _refuse(path, "input pictures [batch, 3, height, width] of a fixed size", str(shape))
     return int(shape[2]), int(shape[3])
 
 
-def _wrong(path: Path, expected: str, got: str) -> WeightsError:
-    return WeightsError(
+def _refuse(path: Path, expected: str, got: str) -> NoReturn:
+    """Raise that a graph is another one.
+
+    Raises:
+        WeightsError: Always.
+    """
+    raise WeightsError(
         f"Expected {expected} in {path} ({NUM_WHOLE_BODY} whole-body points), got {got}.",
         fix="Get it again: `animaray weights pull paper/pose` and `paper/person_detector`.",
         reason="architecture",

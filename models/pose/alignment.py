@@ -1,4 +1,4 @@
-"""Align a driving clip to a reference picture: three methods, one transform per clip."""
+"""Align a driving clip to a reference picture: four methods, one transform per clip."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,9 +16,10 @@ from animaray.models.pose.procrustes import (
     fit_similarity_transform,
     joint_confidence,
 )
+from animaray.models.pose.published_fit import published_fit
 from animaray.platform.errors import ConfigError, PoseError
 
-AlignmentMethod = Literal["none", "procrustes", "learned"]
+AlignmentMethod = Literal["none", "fit", "procrustes", "learned"]
 TransformScope = Literal["clip", "frame"]
 
 
@@ -81,8 +82,9 @@ def align_clip(
     """Move a driving clip's keypoints into the reference's picture.
 
     Args:
-        method: `none` only scales to the picture's height and centres; `procrustes` is the closed
-            form; `learned` needs an aligner.
+        method: `none` only scales to the picture's height and centres; `fit` is the released
+            code's baseline (one scale and a shift for the whole clip, whatever `scope` says);
+            `procrustes` is the closed form; `learned` needs an aligner.
         reference: One pose.
         driving: One pose per frame.
         aligner: For `learned`.
@@ -98,6 +100,8 @@ def align_clip(
             "Alignment method `learned` needs an aligner, and these weights have none.",
             fix="Use --alignment procrustes, or weights with an aligner/ folder.",
         )
+    if method == "fit":
+        return _fitted(reference, driving)
     ref_points, ref_confidence = reference.in_heights()
     points, confidence = driving.in_heights()
     if method == "none":
@@ -121,6 +125,36 @@ def align_clip(
         keypoints=(aligned * reference.height_px).numpy().astype(np.float32),
         keypoint_confidence=confidence.numpy(),
         report=report,
+    )
+
+
+def _fitted(reference: PosedPicture, driving: PosedPicture) -> AlignedPose:
+    """Align by the released code's fit, over the frames in which somebody is seen."""
+    size = np.array([reference.width_px, reference.height_px])
+    normalised = driving.keypoints / np.array([driving.width_px, driving.height_px])
+    has_person = (driving.keypoint_confidence > VISIBLE_CONFIDENCE).any(axis=-1)
+    transform = published_fit(
+        reference.keypoints / size,
+        reference.keypoint_confidence > VISIBLE_CONFIDENCE,
+        normalised[has_person],
+    )
+    keypoints = (transform.apply(normalised) * size).astype(np.float32)
+    ref_points, ref_confidence = reference.in_heights()
+    _, confidence = driving.in_heights()
+    report = _report(
+        torch.from_numpy(keypoints) / reference.height_px,
+        confidence,
+        ref_points,
+        ref_confidence,
+        reference,
+        SimilarityTransform(
+            torch.full((len(keypoints),), float(transform.scale[1])),
+            torch.zeros(len(keypoints)),
+            torch.zeros(len(keypoints), 2),
+        ),
+    )
+    return AlignedPose(
+        keypoints=keypoints, keypoint_confidence=confidence.numpy(), report=report
     )
 
 

@@ -1,0 +1,210 @@
+"""Vectors of preprocessing: CLIP's pictures, DWPose around its networks, rescale and drawing."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from animaray.evaluation.golden.vectors import GoldenVector
+from animaray.models.frozen.clip_preprocessing import clip_pixels
+from animaray.models.frozen.dwpose_decoding import (
+    FACE,
+    LEFT_HAND,
+    RIGHT_HAND,
+    crop_of_box,
+    cut_crop,
+    decode_people,
+    decode_simcc,
+    letterbox,
+    openpose_order,
+)
+from animaray.models.pose.drawing import WholeBody, draw_people
+from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
+from animaray.models.pose.published_fit import published_fit
+
+Arrays = dict[str, np.ndarray]
+
+
+def formula_picture(height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+    """Return the vectors' test picture: (x(3+2c) + y(5+c) + (xy)//7 (c+1)) mod 256."""
+    y, x, c = np.ogrid[:height, :width, :3]
+    values = x * (3 + 2 * c) + y * (5 + c) + (x * y) // 7 * (c + 1)
+    return (values % 256).astype(np.uint8)
+
+
+def run_clip_preprocess(vector: GoldenVector) -> None:
+    """Compare CLIP's input for pictures of several sizes: every n-th pixel, and three sums."""
+    for match in list(vector.names(r"out_sub(\d+)_(\d+)x(\d+)")):
+        step, height, width = (int(group) for group in match.groups())
+        picture = torch.from_numpy(formula_picture(height, width)).permute(2, 0, 1)[None]
+        pixels = clip_pixels(picture.float() / 255 * 2 - 1)
+        vector.close(match[0], pixels[:, :, ::step, ::step])
+        sums = f"checksum_{height}x{width}"
+        if vector.has(sums):
+            largest = pixels.abs().max()
+            vector.close(sums, torch.stack([pixels.mean(), pixels.std(), largest]))
+
+
+def run_dwpose_post(vector: GoldenVector) -> None:
+    """Compare letterbox, boxes, crop, keypoints and their order, with scripted network outputs."""
+    picture = vector.tensor("image_u8").numpy()
+    height, width = picture.shape[:2]
+    side_px = vector.setting("config", "det_input")[0]
+    crop_height, crop_width = vector.setting("config", "pose_input_hw")
+    crop_size = (crop_width, crop_height)
+    pixels, scale = letterbox(picture, side_px)
+    for match in list(vector.names(r"letterbox_sub(\d+)")):
+        step = int(match[1])
+        vector.close(match[0], pixels[:, ::step, ::step], atol=0.0)
+    boxes = _detected_boxes(vector, scale, side_px)
+    vector.close("boxes_xyxy", boxes, atol=vector.tolerance("boxes_atol"))
+    crops = [crop_of_box(box, crop_size) for box in boxes]
+    for match in list(vector.names(r"pose_crops_instance(\d+)")):
+        ours = cut_crop(picture, crops[int(match[1])], crop_size)
+        vector.close(match[0], ours, atol=vector.tolerance("scores_atol"))
+    decoded = []
+    for person, crop in enumerate(crops):
+        simcc_x, simcc_y = _simcc(vector, person, crop_size)
+        decoded.append(openpose_order(*decode_simcc(simcc_x, simcc_y, crop, crop_size)))
+    points = np.stack([person[0] for person in decoded])
+    scores = np.stack([person[1] for person in decoded])
+    _compare_people(vector, points, scores, np.array([width, height], np.float32))
+
+
+def _detected_boxes(vector: GoldenVector, scale: float, side_px: int) -> np.ndarray:
+    values = vector.tensor("det_values").numpy()
+    cells = sum((side_px // stride) ** 2 for stride in (8, 16, 32))
+    rows = np.zeros((cells, values.shape[1]), np.float32)
+    rows[vector.tensor("det_rows").numpy()] = values
+    return decode_people(rows, scale, side_px=side_px)
+
+
+def _simcc(
+    vector: GoldenVector, person: int, crop_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one person's scripted SimCC scores: stored in full for the first, else its peaks."""
+    if person == 0:
+        return tuple(vector.tensor(f"simcc_{axis}")[0].float().numpy() for axis in "xy")  # type: ignore[return-value] # two of them
+    height = vector.tensor("amp")[person].numpy()
+    points = np.arange(len(height))
+    scores = []
+    for axis, bins, factor in (("x", 2 * crop_size[0], 1.0), ("y", 2 * crop_size[1], 1.1)):
+        score = np.zeros((len(height), bins), np.float32)
+        score[points, vector.tensor(f"peak_{axis}")[person].numpy()] = factor * height
+        scores.append(score)
+    return scores[0], scores[1]
+
+
+def _compare_people(
+    vector: GoldenVector, points: np.ndarray, scores: np.ndarray, size: np.ndarray
+) -> None:
+    body = scores[:, :18]
+    index = np.arange(body.size).reshape(body.shape)
+    subset = np.where(body > VISIBLE_CONFIDENCE, index, -1)
+    shares = points / size
+    hands = [shares[:, LEFT_HAND], shares[:, RIGHT_HAND]]
+    hand_scores = [scores[:, LEFT_HAND], scores[:, RIGHT_HAND]]
+    places = {
+        "bodies_candidate": shares[:, :18].reshape(-1, 2),
+        "hands": np.concatenate(hands),
+        "faces": shares[:, FACE],
+        "keypoints": points,
+    }
+    for name, ours in places.items():
+        vector.close(name, ours, atol=vector.tolerance("keypoints_atol"))
+    certain = {
+        "scores": scores,
+        "bodies_score": body,
+        "hands_score": np.concatenate(hand_scores),
+        "faces_score": scores[:, FACE],
+    }
+    for name, ours in certain.items():
+        vector.close(name, ours, atol=vector.tolerance("scores_atol"))
+    vector.close("bodies_subset", subset.astype(np.float32), atol=0.0)
+
+
+def run_pose_align_draw(vector: GoldenVector) -> None:
+    """Compare the clip's fit to the reference, the moved keypoints, and the drawn pictures."""
+    names = [match[0] for match in vector.names(r".+")]
+    arrays = {name: vector.tensor(name).numpy() for name in names}
+    frames = [f"drv{index}" for index in range(vector.setting("config", "num_driving"))]
+    bodies = {frame: arrays[f"{frame}.bodies_candidate"].reshape(-1, 18, 2) for frame in frames}
+    transform = published_fit(
+        arrays["ref.bodies_candidate"][:18],
+        arrays["ref.bodies_subset"][0] >= 0,
+        np.stack([bodies[frame][0] for frame in frames if len(bodies[frame]) == 1]),
+    )
+    tolerance = vector.tolerance("keypoints_atol")
+    vector.close("a", transform.scale, atol=tolerance)
+    vector.close("b", transform.shift, atol=tolerance)
+    for name in names:
+        if (match := re.fullmatch(r"aligned(\d+)\.(\w+)", name)) is not None:
+            ours = transform.apply(arrays[f"drv{match[1]}.{match[2]}"])
+            vector.close(name, ours, atol=tolerance)
+    height, width = vector.setting("config", "ref_hw")
+    for path in sorted(vector.folder.glob("drawn_*.png")):
+        _compare_drawing(vector, path, arrays, (width, height))
+
+
+def _compare_drawing(
+    vector: GoldenVector, path: Path, arrays: Arrays, size: tuple[int, int]
+) -> None:
+    match = re.fullmatch(r"drawn_(aligned|unaligned_drv)(\d+)", path.stem)
+    if match is None:
+        raise vector.broken(f"{path.name} is neither drawn_aligned<i>.png nor drawn_unaligned_drv<i>")
+    source = f"drv{match[2]}"
+    points = f"aligned{match[2]}" if match[1] == "aligned" else source
+    expected = cv2.imread(str(path))
+    if expected is None:
+        raise vector.broken(f"{path.name} is no picture")
+    drawn = draw_people(people_of(arrays, points, source, size), *size)
+    expected = np.ascontiguousarray(expected[..., ::-1])
+    largest, mean = _drawing_tolerance(vector)
+    note = f"OpenCV {cv2.__version__}" if largest else ""
+    vector.compare(path.name, drawn, expected, atol=largest, note=note)
+    if largest and drawn.shape == expected.shape:
+        difference = np.abs(drawn.astype(int) - expected).mean()
+        vector.compare(f"{path.name}: mean", difference, np.zeros(()), atol=mean)
+
+
+def _drawing_tolerance(vector: GoldenVector) -> tuple[float, float]:
+    """Return how far a drawing may be off, at most and on average: (0, 0) is bit-equal.
+
+    The vector's own words: bit-equal with the OpenCV that drew it (5), and by how much another
+    major version was seen to differ.
+    """
+    words = str(vector.setting("tol", "drawing"))
+    match = re.search(r"OpenCV.*vs (\d+)\..*max ([\d.]+), mean ([\d.]+)", words)
+    if match is None or cv2.__version__.split(".")[0] == match[1]:
+        return 0.0, 0.0
+    return float(match[2]), float(match[3])
+
+
+def people_of(arrays: Arrays, points: str, source: str, size: tuple[int, int]) -> list[WholeBody]:
+    """Return the persons of a stored picture in pixels.
+
+    Args:
+        arrays: Tensors of a `pose_align_draw` vector.
+        points: Prefix of the keypoints.
+        source: Prefix of the scores.
+        size: Width and height of the picture.
+    """
+    scale = np.array(size)
+    bodies = arrays[f"{points}.bodies_candidate"].reshape(-1, 18, 2) * scale
+    # All left hands come first.
+    hands = arrays[f"{points}.hands"].reshape(2, -1, 21, 2) * scale
+    hand_scores = arrays[f"{source}.hands_score"].reshape(2, -1, 21)
+    return [
+        WholeBody(
+            body=bodies[person],
+            body_confidence=arrays[f"{source}.bodies_score"][person],
+            hands=hands[:, person],
+            hands_confidence=hand_scores[:, person],
+            face=arrays[f"{points}.faces"][person] * scale,
+            face_confidence=arrays[f"{source}.faces_score"][person],
+        )
+        for person in range(len(bodies))
+    ]
