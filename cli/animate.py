@@ -2,41 +2,221 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from animaray.cli.output import JsonOption, print_hint, print_json
+from animaray.cli.output import JsonOption
 from animaray.platform.errors import UsageError
-from animaray.platform.progress import stage_progress
 
 
 class AlignmentChoice(StrEnum):
     """Ways of moving the driving pose onto the person."""
 
     NONE = "none"
+    FIT = "fit"
     PROCRUSTES = "procrustes"
     LEARNED = "learned"
 
 
+class SamplerChoice(StrEnum):
+    """Ways of stepping from noise to frames."""
+
+    EULER = "euler"
+    HEUN = "heun"
+
+
+class WindowChoice(StrEnum):
+    """How windows lie over a long video."""
+
+    PUBLISHED = "published"
+    SLIDING = "sliding"
+
+
+class FaceChoice(StrEnum):
+    """Modes of face optimization."""
+
+    OFF = "off"
+    FAST = "fast"
+    PUBLISHED = "published"
+    LITERAL = "literal"
+
+
+class DeviceChoice(StrEnum):
+    """Where the networks work."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+INPUTS, PEOPLE, SAMPLING, OUTPUTS = "Inputs", "People", "Sampling", "Outputs"
+
+
 def animate(
-    image: Annotated[Path, typer.Argument(help="Picture of the person")],
-    video: Annotated[Path, typer.Argument(help="Driving video")],
-    weights: Annotated[Path, typer.Option("--weights", help="Weights folder")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The mp4 to write")] = Path(
-        "animation.mp4"
-    ),
-    seed: Annotated[int, typer.Option(help="Same seed, same video")] = 0,
-    steps: Annotated[int, typer.Option(min=1, max=200, help="Denoising steps")] = 25,
-    guidance: Annotated[float, typer.Option(min=1.0, help="Guidance scale; 1 is off")] = 2.0,
+    image: Annotated[Path | None, typer.Argument(help="As --image", show_default=False)] = None,
+    driving: Annotated[Path | None, typer.Argument(help="As --driving", show_default=False)] = None,
+    image_option: Annotated[
+        Path | None,
+        typer.Option("--image", help="Picture of the person", rich_help_panel=INPUTS),
+    ] = None,
+    driving_option: Annotated[
+        Path | None,
+        typer.Option(
+            "--driving",
+            help="Driving video, a pose file (.json, .npz) or a folder of OpenPose's JSON",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            help="Weights folder; default: the small bundled animator (drawn people only)",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
+    fps: Annotated[
+        str,
+        typer.Option(
+            help="Frames per second that are animated: `source`, `model` (what the weights were"
+            " trained at; faster) or a number",
+            rich_help_panel=INPUTS,
+        ),
+    ] = "source",
+    max_frames: Annotated[
+        int | None, typer.Option(min=2, help="Only the first N frames", rich_help_panel=INPUTS)
+    ] = None,
+    driving_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Picture size WxH of pose files that do not tell it", rich_help_panel=INPUTS
+        ),
+    ] = None,
+    person: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Who of several drives: left, right, largest, all, N from the left, or a point"
+            " x,y; repeat for several",
+            rich_help_panel=PEOPLE,
+        ),
+    ] = None,
+    reference_person: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Who of the picture is animated; the k-th follows the k-th --person",
+            rich_help_panel=PEOPLE,
+        ),
+    ] = None,
+    identity: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Portrait whose identity the k-th person gets, instead of the picture's face",
+            rich_help_panel=PEOPLE,
+        ),
+    ] = None,
     alignment: Annotated[
         AlignmentChoice | None,
-        typer.Option(help="How to move the pose onto the person; default: learned if trained"),
+        typer.Option(
+            help="How the pose moves onto the person; default: learned if trained, else procrustes",
+            rich_help_panel=PEOPLE,
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Same seed, same video", rich_help_panel=SAMPLING)
+    ] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Denoising steps; default: the model's", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    sampler: Annotated[
+        SamplerChoice | None,
+        typer.Option(help="euler, or heun: twice the work a step", rich_help_panel=SAMPLING),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0,
+            max=20.0,
+            help="Guidance scale; 1 is off; default: the model's",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    guidance_min: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0, max=20.0, help="Guidance scale of the first frame", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    guidance_max: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0, max=20.0, help="... rising to the last frame's", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    window_frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Frames denoised together; default: as trained", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    window_overlap: Annotated[
+        int | None,
+        typer.Option(min=0, help="Frames that windows share", rich_help_panel=SAMPLING),
+    ] = None,
+    window_rule: Annotated[
+        WindowChoice | None,
+        typer.Option(help="How windows lie over a long video", rich_help_panel=SAMPLING),
     ] = None,
     face_optimization: Annotated[
-        bool, typer.Option(help="Correct the face while sampling (HJB)")
-    ] = True,
-    max_frames: Annotated[int | None, typer.Option(min=2, help="Only the first N frames")] = None,
+        FaceChoice | None,
+        typer.Option(
+            help="Steer steps towards the person's identity; default: fast",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    device: Annotated[
+        DeviceChoice, typer.Option(help="Where the networks work", rich_help_panel=SAMPLING)
+    ] = DeviceChoice.AUTO,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The mp4 to write", rich_help_panel=OUTPUTS)
+    ] = Path("animation.mp4"),
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for alignment.png, contact_sheet.png, report.json and previews",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = None,
+    preview: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Write decoded estimates as PNG every N steps, into the report's folder or beside"
+            " the result",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = None,
+    save_poses: Annotated[
+        Path | None,
+        typer.Option(help="Write the driving poses (.json, .npz)", rich_help_panel=OUTPUTS),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", "-n", help="Check everything, write nothing", rich_help_panel=OUTPUTS
+        ),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Go on where memory is short or the pose does not fit",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Animate a picture with the motion of a video on this machine.
@@ -46,32 +226,75 @@ def animate(
     Raises:
         UsageError: An input file does not exist.
     """
-    for path in (image, video):
-        if not path.is_file():
+    image_path = _one_of(image, image_option, "--image")
+    driving_path = _one_of(driving, driving_option, "--driving")
+    for path in (image_path, driving_path):
+        if not path.exists():
             raise UsageError(f"There is no file {path}.")
-    from animaray.models.animation import AnimationOptions, AnimationPipeline, AnimationProgress
-    from animaray.platform.video import decode_in_child, read_picture, write_mp4
+    # torch is loaded only when there is something to do
+    from animaray.cli.animate_inputs import AnimateRequest
+    from animaray.cli.animate_run import run_animation
+    from animaray.models.animation_records import AnimationOptions
+    from animaray.models.person_choice import Casting
 
-    pipeline = AnimationPipeline.from_pretrained(weights)
-    reference = pipeline.prepare_reference(read_picture(image))
-    driving = decode_in_child(video, fps=pipeline.fps, max_frames=max_frames)
-    if driving.warning:
-        print_hint(f"warning: {video}: {driving.warning}")
-    motion = pipeline.estimate_motion(driving.frames_uint8)
-    options = AnimationOptions(
-        seed=seed,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        alignment=alignment.value if alignment else None,
-        face_optimization=face_optimization,
+    options: dict[str, Any] = {
+        "seed": seed,
+        "num_inference_steps": steps,
+        "sampler": sampler and sampler.value,
+        "guidance_scale": guidance,
+        "guidance_min": guidance_min,
+        "guidance_max": guidance_max,
+        "window_frames": window_frames,
+        "window_overlap": window_overlap,
+        "window_rule": window_rule and window_rule.value,
+        "alignment": alignment and alignment.value,
+        "face_optimization": face_optimization and face_optimization.value,
+        "preview_every": preview or 0,
+    }
+    request = AnimateRequest(
+        image=image_path,
+        driving=driving_path,
+        out=out,
+        weights=weights,
+        options=AnimationOptions(**options),
+        casting=Casting.parse(person or (), reference_person or ()),
+        identities=tuple(identity or ()),
+        fps=fps,
+        max_frames=max_frames,
+        driving_size_px=_size(driving_size),
+        device=device.value,
+        save_poses=save_poses,
+        report_dir=report,
+        force=force,
     )
-    with stage_progress("denoise", steps) as row:
+    run_animation(request, dry_run=dry_run, as_json=as_json)
 
-        def show(progress: AnimationProgress) -> None:
-            row.update(done=progress.step, total=progress.num_steps, note=progress.phase)
 
-        animation = pipeline.animate(reference, motion, options, on_progress=show)
-    write_mp4(out, animation.frames_uint8, fps=pipeline.fps)
-    if as_json:
-        print_json({"video": str(out), **animation.summary()})
-    print_hint(f"Wrote {out}: {animation.describe()}")
+def _one_of(argument: Path | None, option: Path | None, name: str) -> Path:
+    """Return the path that was given by place or by name.
+
+    Raises:
+        UsageError: It was given twice, or not at all.
+    """
+    if argument is not None and option is not None:
+        raise UsageError(f"{name} is given twice: {argument} and {option}.")
+    path = argument or option
+    if path is None:
+        raise UsageError(
+            f"{name} is missing.", fix="animaray animate PICTURE VIDEO --out result.mp4"
+        )
+    return path
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Read WIDTHxHEIGHT.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) > 0):
+        raise UsageError(f"--driving-size takes WIDTHxHEIGHT in pixels, got `{text[:32]}`.")
+    return int(width), int(height)

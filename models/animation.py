@@ -178,7 +178,7 @@ class AnimationPipeline:
         """Only align, as `animate` would: to look at before any denoising."""
         return align_cast(cast, options, self.aligner)
 
-    def animate(  # noqa: PLR0913 - what, how, and who is told
+    def animate(
         self,
         reference: Reference,
         motion: Motion,

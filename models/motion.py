@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -116,7 +117,7 @@ class PeopleInVideo:
         missing = np.ones(self.num_frames, bool)
         missing[known] = False
         if missing.mean() > MAX_MISSING_SHARE:
-            raise _nobody(int(missing.sum()), self.num_frames)
+            _refuse_nobody(int(missing.sum()), self.num_frames)
         frames = np.arange(self.num_frames)
         keypoints = np.stack([pose.keypoints for pose in track.poses])
         confidence = np.stack([pose.keypoint_confidence for pose in track.poses])
@@ -173,14 +174,14 @@ def lasting_people(
     lasting = [track for track in tracks if len(track.frames) >= least]
     if not lasting:
         longest = max((len(track.frames) for track in tracks), default=0)
-        raise _nobody(num_frames - longest, num_frames)
+        _refuse_nobody(num_frames - longest, num_frames)
     return PeopleInVideo(
         tracks=tuple(lasting), num_frames=num_frames, width_px=size[0], height_px=size[1]
     )
 
 
-def _nobody(num_missing: int, num_frames: int) -> PoseError:
-    return PoseError(
+def _refuse_nobody(num_missing: int, num_frames: int) -> NoReturn:
+    raise PoseError(
         f"{num_missing} of {num_frames} frames of the driving video show nobody who could be"
         " followed.",
         fix="Use a video in which one person is visible throughout.",

@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -139,23 +139,24 @@ def read_pose_file(path: Path, *, size_px: tuple[int, int] | None = None) -> Pos
         PoseError: The file is damaged or of another form; `reason` is bad_pose_file.
     """
     if path.is_dir():
-    XX    if not path.is_file():
+        return _from_openpose(read_openpose(path, size_px))
+    if not path.is_file():
         raise UsageError(f"There is no file {path}.")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise _bad(path, f"it has more than {MAX_FILE_BYTES // 1024**2} MiB")
+        _refuse(path, f"it has more than {MAX_FILE_BYTES // 1024**2} MiB")
     if path.suffix.lower() == ".npz":
         return _parsed(path, _read_npz(path))
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise _bad(path, f"it is not JSON ({error})") from error
+        _refuse(path, f"it is not JSON ({error})")
     if is_openpose(document):
         return _from_openpose(read_openpose(path, size_px, document))
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise _bad(path, f'it is neither "{FORMAT}" nor OpenPose\'s JSON')
+        _refuse(path, f'it is neither "{FORMAT}" nor OpenPose\'s JSON')
     people = document.get("people")
     if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
-        raise _bad(path, "`people` must be a list of objects")
+        _refuse(path, "`people` must be a list of objects")
     columns = {
         name: [person.get(name) for person in people]
         for name in ("keypoints", "keypoint_confidence", "is_filled")
@@ -168,31 +169,31 @@ def _read_npz(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as archive:
             values = {name: archive[name] for name in _NPZ_NAMES if name in archive}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _bad(path, f"it is no readable NPZ ({error})") from error
+        _refuse(path, f"it is no readable NPZ ({error})")
     scalars = {name: value.item() for name, value in values.items() if value.ndim == 0}
     if scalars.get("format") != FORMAT:
-        raise _bad(path, f"its `format` is not {FORMAT}")
+        _refuse(path, f"its `format` is not {FORMAT}")
     return {**values, **scalars}
 
 
 def _parsed(path: Path, data: dict[str, Any]) -> PoseClip:
     if data.get("version") != VERSION:
-        raise _bad(path, f"it is version {data.get('version')}, this reads version {VERSION}")
+        _refuse(path, f"it is version {data.get('version')}, this reads version {VERSION}")
     try:
         keypoints = np.asarray(data["keypoints"], np.float32)
         confidence = np.asarray(data["keypoint_confidence"], np.float32)
         is_filled = np.asarray(data["is_filled"], bool)
         fps, width, height = (float(data[name]) for name in ("fps", "width_px", "height_px"))
     except (KeyError, TypeError, ValueError) as error:
-        raise _bad(path, f"a field is missing or of the wrong kind ({error})") from error
+        _refuse(path, f"a field is missing or of the wrong kind ({error})")
     if keypoints.ndim != 4 or keypoints.shape[2:] != (18, 2) or 0 in keypoints.shape:
-        raise _bad(path, f"keypoints must be (people, frames, 18, 2), got {keypoints.shape}")
+        _refuse(path, f"keypoints must be (people, frames, 18, 2), got {keypoints.shape}")
     if confidence.shape != keypoints.shape[:3] or is_filled.shape != keypoints.shape[:2]:
-        raise _bad(path, "keypoint_confidence or is_filled do not fit the keypoints")
+        _refuse(path, "keypoint_confidence or is_filled do not fit the keypoints")
     if not (np.isfinite(keypoints).all() and ((confidence >= 0) & (confidence <= 1)).all()):
-        raise _bad(path, "keypoints must be finite and confidences within 0 and 1")
+        _refuse(path, "keypoints must be finite and confidences within 0 and 1")
     if not (math.isfinite(fps) and min(fps, width, height) > 0):
-        raise _bad(path, "fps, width_px and height_px must be positive")
+        _refuse(path, "fps, width_px and height_px must be positive")
     motions = tuple(
         Motion(
             keypoints=points,
@@ -210,16 +211,18 @@ def _parsed(path: Path, data: dict[str, Any]) -> PoseClip:
 def _from_openpose(clip: OpenPoseClip) -> PoseClip:
     """Return the motions of everybody whom the frames show for long enough, largest first."""
     people = clip.follow()
-    order = sorted(range(len(people.tracks)), key=lambda i: -people.tracks[i].seen_person().size_px)
-    return PoseClip(motions=tuple(people.motion(index) for index in order), fps=None, is_chosen=False)
+    sizes = [track.seen_person().size_px for track in people.tracks]
+    order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+    motions = tuple(people.motion(index) for index in order)
+    return PoseClip(motions=motions, fps=None, is_chosen=False)
 
 
 def _rounded(values: np.ndarray, digits: int) -> Any:  # noqa: ANN401 - nested lists
     return np.round(values.astype(np.float64), digits).tolist()
 
 
-def _bad(path: Path, why: str) -> PoseError:
-    return PoseError(
+def _refuse(path: Path, why: str) -> NoReturn:
+    raise PoseError(
         f"{path.name} is not a pose file: {why}.",
         fix="Write one with `animaray animate --save-poses FILE` (form: docs/cli.md).",
         reason="bad_pose_file",

@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def read_openpose(
     else:
         frames = document if isinstance(document, list) else [document]
     if not frames:
-        raise _bad(path, "there is no *.json file in it")
+        _refuse(path, "there is no *.json file in it")
     size = size_px or _declared_size(frames[0])
     if size is None:
         raise UsageError(
@@ -94,7 +94,7 @@ def _read_json(file: Path) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise _bad(file, f"it is not JSON ({error})") from error
+        _refuse(file, f"it is not JSON ({error})")
 
 
 def _natural_order(file: Path) -> list[tuple[int, str]]:
@@ -115,17 +115,17 @@ def _frame_values(frame: Any, path: Path) -> list[np.ndarray]:  # noqa: ANN401 -
     """Return each person's 18 points with confidence, people without any point left out."""
     people = frame.get("people") if isinstance(frame, dict) else None
     if not isinstance(people, list):
-        raise _bad(path, "a frame has no list `people`")
+        _refuse(path, "a frame has no list `people`")
     found = []
     for person in people:
         try:
             values = np.asarray(person["pose_keypoints_2d"], np.float32).reshape(-1, 3)
         except (KeyError, TypeError, ValueError) as error:
-            raise _bad(path, f"`pose_keypoints_2d` is missing or odd ({error})") from error
+            _refuse(path, f"`pose_keypoints_2d` is missing or odd ({error})")
         if len(values) == 25:
             values = values[list(FROM_BODY_25)]
         if len(values) != 18 or not np.isfinite(values).all():
-            raise _bad(path, f"a person has {len(values)} points; 18 or 25 finite ones are read")
+            _refuse(path, f"a person has {len(values)} points; 18 or 25 finite ones are read")
         if (values[:, 2] >= VISIBLE_CONFIDENCE).sum() >= 2:
             found.append(values)
     return found
@@ -138,8 +138,8 @@ def _pose(values: np.ndarray, unit: np.ndarray) -> PersonPose:
     )
 
 
-def _bad(path: Path, why: str) -> PoseError:
-    return PoseError(
+def _refuse(path: Path, why: str) -> NoReturn:
+    raise PoseError(
         f"{path.name} is not a pose file: {why}.",
         fix="Expected OpenPose's JSON, or what `animaray animate --save-poses FILE` writes.",
         reason="bad_pose_file",

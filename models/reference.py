@@ -64,7 +64,7 @@ def prepare_reference(
     return prepare_references(picture_uint8, config, perception, image_encoder)[0]
 
 
-def prepare_references(  # noqa: PLR0913 - the networks, and whom they look at
+def prepare_references(
     picture_uint8: UInt8[np.ndarray, "height width 3"],
     config: AnimatorConfig,
     perception: Perception,

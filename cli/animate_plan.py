@@ -1,0 +1,216 @@
+"""What `animaray animate` is going to do: everything is looked at before anything is written."""
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+
+from animaray.cli.animate_inputs import (
+    AnimateRequest,
+    DrivingClip,
+    embed_identities,
+    prepare_people,
+    read_driving,
+)
+from animaray.models.animation import AnimationOptions, AnimationPipeline
+from animaray.models.animation_records import face_settings, sampler_settings
+from animaray.models.animation_run import CastMember, chosen_method
+from animaray.models.casting import pair_people, with_identities
+from animaray.models.diffusion.sampler import SamplerConfig
+from animaray.models.diffusion.tiles import tile_indices
+from animaray.models.memory import estimate_peak_bytes
+from animaray.models.pose.alignment import AlignedPose, AlignmentMethod
+from animaray.models.pose.alignment_quality import AlignmentQuality, judge_alignment
+from animaray.platform.errors import PoseError, UsageError
+from animaray.platform.machine import available_memory_bytes, check_memory
+from animaray.platform.video import read_picture
+from animaray.platform.weights import resolve_weights
+
+BUNDLED_ANIMATOR = "generated/animator"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimatePlan:
+    """Everything that is known before the first denoising step."""
+
+    request: AnimateRequest
+    """What was asked for."""
+    pipeline: AnimationPipeline
+    """Ready to work."""
+    picture_size_px: tuple[int, int]
+    """Width and height of the reference picture."""
+    cast: tuple[CastMember, ...]
+    """The people, the main one first."""
+    driving: DrivingClip
+    """Frame rate and warnings of the driving video."""
+    poses: tuple[AlignedPose, ...]
+    """Each person's aligned poses."""
+    qualities: tuple[AlignmentQuality, ...]
+    """How well each fits."""
+    alternatives: tuple[AlignmentQuality, ...]
+    """How well the main person would fit by the other methods."""
+    sampler: SamplerConfig
+    """Resolved settings."""
+    num_windows: int
+    """Windows over time."""
+    needed_bytes: int
+    """Estimated peak of memory."""
+    available_bytes: int
+    """Memory that is free where the networks work."""
+
+    @property
+    def num_frames(self) -> int:
+        """Length of the result."""
+        return len(self.cast[0][1].keypoints)
+
+    def check(self) -> None:
+        """Refuse what would waste the user's time.
+
+        Raises:
+            PoseError: The driving body does not fit the picture.
+        """
+        what = f"This animation ({self.num_frames} frames)"
+        remedy = "Use --max-frames, --face-optimization off or fast, or go on with --force."
+        check_memory(self.needed_bytes, self.available_bytes, what=what, remedy=remedy)
+        for quality in self.qualities:
+            if quality.verdict == "poor":
+                better = [other.method for other in self.alternatives if other.verdict != "poor"]
+                hint = f" --alignment {better[0]} fits better, or" if better else ""
+                raise PoseError(
+                    "The driving body does not fit the picture: "
+                    f"{quality.shown_out_of_frame_share:.0%} of the shown keypoints fall outside, "
+                    f"mean distance {quality.residual:.2f} picture heights ({quality.method}).",
+                    fix=f"Look at it with --report DIR;{hint} take another picture or video, or go"
+                    " on with --force.",
+                    reason="does_not_fit",
+                )
+
+
+def make_plan(request: AnimateRequest) -> AnimatePlan:
+    """Check and prepare everything; wrong inputs raise the typed errors of their parts.
+
+    Nothing is written, but a picture of the people where a choice among them is missing and there
+    is a folder for a report.
+
+    Args:
+        request: What the user asks for.
+    """
+    request.check_paths()
+    picture = read_picture(request.image)
+    portraits = [read_picture(path) for path in request.identities]
+    weights = request.weights or resolve_weights(BUNDLED_ANIMATOR)
+    pipeline = AnimationPipeline.from_pretrained(weights)
+    sampler = sampler_settings(pipeline.animator.config, request.options)
+    device = _device(request.device)
+    references = prepare_people(request, pipeline, picture)
+    identities = embed_identities(request, pipeline, portraits)
+    driving = read_driving(request, pipeline)
+    cast = pair_people(references, driving.motions, request.casting)
+    cast = with_identities(cast, identities)
+    poses = pipeline.align(cast, request.options)
+    method = chosen_method(request.options, pipeline.aligner)
+    config = pipeline.animator.config
+    faces = face_settings(request.options)
+    num_frames = len(cast[0][1].keypoints)
+    tiles = tile_indices(num_frames, sampler.tile_frames, sampler.tile_overlap, sampler.tiling)
+    return AnimatePlan(
+        request=request,
+        pipeline=pipeline.to(device),
+        picture_size_px=(picture.shape[1], picture.shape[0]),
+        cast=tuple(cast),
+        driving=driving,
+        poses=tuple(poses),
+        qualities=tuple(
+            judge_alignment(method, reference.pose, pose)
+            for (reference, _), pose in zip(cast, poses, strict=True)
+        ),
+        alternatives=tuple(_alternatives(pipeline, cast[0], method)),
+        sampler=sampler,
+        num_windows=len(tiles),
+        needed_bytes=estimate_peak_bytes(
+            config,
+            num_frames,
+            config.width_px,
+            config.height_px,
+            "off" if faces is None else faces.mode,
+        ),
+        available_bytes=_available_bytes(device),
+    )
+
+
+def _device(wanted: str) -> torch.device:
+    """Return where the networks work.
+
+    Raises:
+        UsageError: There is no CUDA device.
+    """
+    has_cuda = torch.cuda.is_available()
+    if wanted == "cuda" and not has_cuda:
+        raise UsageError("This machine has no CUDA device.", fix="Use --device cpu.")
+    return torch.device("cuda" if has_cuda and wanted != "cpu" else "cpu")
+
+
+def _available_bytes(device: torch.device) -> int:
+    return torch.cuda.mem_get_info()[0] if device.type == "cuda" else available_memory_bytes()
+
+
+def _alternatives(
+    pipeline: AnimationPipeline, member: CastMember, used: AlignmentMethod
+) -> list[AlignmentQuality]:
+    """Return how the other methods would fit the main person."""
+    found = []
+    for method in get_args(AlignmentMethod):
+        if method == used or (method == "learned" and pipeline.aligner is None):
+            continue
+        try:
+            (pose,) = pipeline.align([member], AnimationOptions(alignment=method))
+        except PoseError:  # this method finds too little to hold on to
+            continue
+        found.append(judge_alignment(method, member[0].pose, pose))
+    return found
+
+
+def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
+    """Return the plan as JSON values."""
+    reference, motion = plan.cast[0]
+    config, fit = plan.pipeline.animator.config, reference.fit
+    faces = face_settings(plan.request.options)
+    sampler = plan.sampler
+    return {
+        "image": str(plan.request.image),
+        "driving": str(plan.request.driving),
+        "weights": str(plan.request.weights or BUNDLED_ANIMATOR),
+        "out": str(plan.request.out),
+        "picture_size_px": list(plan.picture_size_px),
+        "window": {
+            "left_px": round(fit.left_px, 1),
+            "top_px": round(fit.top_px, 1),
+            "scale": round(fit.scale, 4),
+        },
+        "result": {
+            "width_px": config.width_px,
+            "height_px": config.height_px,
+            "num_frames": plan.num_frames,
+            "fps": plan.driving.fps,
+        },
+        "num_people": len(plan.cast),
+        "num_people_seen": {"picture": reference.num_persons, "driving": motion.num_persons},
+        "num_filled_frames": [int(motion.is_filled.sum()) for _, motion in plan.cast],
+        "alignment": [quality.to_dict() for quality in plan.qualities],
+        "alignment_alternatives": [quality.to_dict() for quality in plan.alternatives],
+        "sampling": {
+            "seed": plan.request.options.seed,
+            "sampler": sampler.method,
+            "num_inference_steps": sampler.num_inference_steps,
+            "guidance_min": sampler.guidance_scale,
+            "guidance_max": sampler.last_guidance_scale or sampler.guidance_scale,
+            "window_frames": sampler.tile_frames,
+            "window_overlap": sampler.tile_overlap,
+            "window_rule": sampler.tiling,
+            "num_windows": plan.num_windows,
+        },
+        "face_optimization": "off" if faces is None else faces.mode,
+        "memory": {"needed_bytes": plan.needed_bytes, "available_bytes": plan.available_bytes},
+        "device": str(next(plan.pipeline.animator.parameters()).device),
+        "warnings": list(plan.driving.warnings),
+    }
