@@ -4,11 +4,14 @@ A profile (animaray.models.frozen.profiles) decides which implementation answers
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
+
+ChannelOrder = Literal["rgb", "bgr"]
+"""Order of colours that a network is shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +72,20 @@ class IdentityEmbedder(Protocol):
         self, crops: Float[Tensor, "crops 3 crop_height crop_width"]
     ) -> Float[Tensor, "crops embedding"]:
         """Return unit embeddings of aligned RGB crops in [-1, 1]; gradients flow to the crops."""
+        ...
+
+
+@runtime_checkable
+class RawIdentityEmbedder(IdentityEmbedder, Protocol):
+    """An embedder that also gives its network's own output, as published Face Encoders take it."""
+
+    def embed_raw(
+        self,
+        frame: UInt8[np.ndarray, "height width 3"],
+        landmarks: Float32[np.ndarray, "5 2"],
+        channel_order: ChannelOrder = "rgb",
+    ) -> Float32[np.ndarray, " embedding"]:
+        """Return the raw embedding of one face of an RGB picture."""
         ...
 
 

@@ -1,4 +1,6 @@
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +32,16 @@ def golden(golden_data):
 def golden_keys(golden_data):
     """Return a reader of the published models' key tables: name -> {key: shape}."""
     return lambda name: json.loads((golden_data / f"keys_{name}.json").read_text())["keys"]
+
+
+@pytest.fixture(scope="session")
+def onnx_iresnet():
+    """Return the module that writes an IResNet as InsightFace's ONNX graph."""
+    file = Path(__file__).parent / "frozen" / "onnx_iresnet.py"
+    spec = importlib.util.spec_from_file_location("onnx_iresnet", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
