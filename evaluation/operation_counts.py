@@ -9,14 +9,14 @@ to it; weights and inputs made before are left out.
 """
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -61,7 +61,7 @@ def count_operations(fn: Callable[[], object]) -> OperationCounts:
         fn: As for `count_flops`. What it returns is alive until the count ends.
     """
     meter = _Meter()
-    with meter, _FusedAttentionMode(meter):
+    with meter, _fused_attention(meter):
         result = fn()
     held = meter.live_bytes
     del result
@@ -125,26 +125,26 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own 
         self.live_bytes -= size
 
 
-class _FusedAttentionMode(TorchFunctionMode):
-    """Replaces attention by one operator without a score matrix, whatever the device."""
+@contextmanager
+def _fused_attention(meter: _Meter) -> Iterator[None]:
+    """Replace attention of meta tensors by one operator without a score matrix, meanwhile.
 
-    def __init__(self, meter: _Meter) -> None:
-        super().__init__()
-        self._meter = meter
+    A dispatch mode sees attention only in pieces, and a function mode is off during a backward
+    pass, where checkpointing calls attention again; so the function itself is replaced.
+    """
+    stock = nnf.scaled_dot_product_attention
 
-    def __torch_function__(
-        self,
-        func: Any,  # noqa: ANN401 - any function of torch
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever the function returns
-        del types
-        kwargs = kwargs or {}
-        is_attention = func is nnf.scaled_dot_product_attention
-        if is_attention and args and args[0].device.type == "meta":
-            return _FusedAttention.apply(self._meter, *args[:3])  # type: ignore[no-untyped-call]
-        return func(*args, **kwargs)
+    def attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        if query.device.type != "meta":
+            return stock(query, key, value, *args, **kwargs)
+        fused: Tensor = _FusedAttention.apply(meter, query, key, value)  # type: ignore[no-untyped-call]
+        return fused
+
+    nnf.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        nnf.scaled_dot_product_attention = stock
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -152,7 +152,9 @@ class _FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, meter: _Meter, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
-        output = query.new_empty(*query.shape[:-1], value.shape[-1])
+        # As fused kernels do, heads lie beside each other within a token: merging them is a view.
+        *batch, heads, tokens, _ = query.shape
+        output = query.new_empty(*batch, tokens, heads, value.shape[-1]).transpose(-2, -3)
         statistics = query.new_empty(query.shape[:-1], dtype=torch.float32)
         ctx.meter = meter
         ctx.save_for_backward(query, key, value, output, statistics)

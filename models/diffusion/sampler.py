@@ -1,23 +1,32 @@
 """The sampler: from noise to latents along a falling schedule of noise levels.
 
-Karras et al. 2022, Algorithm 2, with classifier-free guidance and windows over time. Churn and the
-second-order correction are off by default, as in the released code (plain Euler steps).
+`euler` is the released code's loop. `heun` is the paper's Algorithm 1: Karras et al. 2022,
+Algorithm 2 (churn, then a second-order step), with face optimization of the first estimate of
+each step. Both know guidance per frame, windows over time and hooks.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from animaray.models.diffusion.guided_denoiser import GuidedDenoiser, frame_guidance
 from animaray.models.diffusion.noise_levels import karras_sigmas
-from animaray.models.diffusion.tiles import Tiling, tile_indices, tile_weights
+from animaray.models.diffusion.preconditioning import precondition
+from animaray.models.diffusion.seams import Seam
+from animaray.models.diffusion.steps import add_noise, churned_sigma
+from animaray.models.diffusion.tiles import Tiling, tile_indices
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.conditioning import Conditioning, EncodedConditioning
 from animaray.platform.errors import ConfigError
+
+SamplerMethod = Literal["euler", "heun"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,13 +42,15 @@ class SamplerConfig:
     rho: float = 7.0
     """Curvature of the schedule."""
     guidance_scale: float = 3.0
-    """unconditional + scale * (conditional - unconditional); 1 means off."""
+    """unconditional + scale * (conditional - unconditional); 1 means off. Of frame 0."""
     last_guidance_scale: float | None = None
-    """Scale of the last frame, rising evenly from the first; None means the same for all."""
-    second_order: bool = False
-    """Correct each Euler step with the slope at its end (Heun); twice the work."""
+    """Scale of the last frame; frames between get scales between. None: the same for all."""
+    method: SamplerMethod = "euler"
+    """`euler` as released; `heun` is Algorithm 1: each step is corrected with the slope at its
+    end, twice the work."""
     s_churn: float = 0.0
-    """Amount of noise added anew in each step; 0 means none."""
+    """Amount of noise added anew in each step; 0 means none. Where it enters differs: see
+    `_first_estimate`."""
     s_churn_min: float = 0.0
     """Churn only at noise levels from here on ..."""
     s_churn_max: float = math.inf
@@ -93,6 +104,10 @@ CorrectDenoised = Callable[[Tensor, StepInfo], Tensor]
 """Replaces the denoised estimate of a step (face optimization)."""
 OnStep = Callable[[StepInfo], None]
 """Called after every step; raising ends the sampling."""
+OnPreview = Callable[[Tensor, StepInfo], None]
+"""Sees the estimate of a step (batch, frames, channels, h, w); must not change it."""
+OnSeams = Callable[[StepInfo, tuple[Seam, ...]], None]
+"""Sees how well the windows of a step fit together."""
 
 
 def sample(  # noqa: PLR0913 - the one place where everything meets
@@ -104,6 +119,8 @@ def sample(  # noqa: PLR0913 - the one place where everything meets
     correct_denoised: CorrectDenoised | None = None,
     on_step: OnStep | None = None,
     *,
+    on_preview: OnPreview | None = None,
+    on_seams: OnSeams | None = None,
     initial_noise: Float[Tensor, "batch frames channels h w"] | None = None,
 ) -> Float[Tensor, "batch frames channels h w"]:
     """Return latents of a clip; equal arguments give equal latents.
@@ -116,13 +133,24 @@ def sample(  # noqa: PLR0913 - the one place where everything meets
         generator: Source of all noise, on the CPU.
         correct_denoised: Called with each step's guided estimate; gradients are its own matter.
         on_step: Called after each step.
+        on_preview: Called with each step's (corrected) estimate of the clean clip.
+        on_seams: Called in each step of a clip of several windows with one `Seam` per border;
+            the last step's are those of the result.
         initial_noise: Unit noise to start from instead of drawing it.
     """
     with torch.no_grad():
         if isinstance(conditioning, Conditioning):
             with _precision(conditioning.reference_latents.device, config):
                 conditioning = animator.encode_conditioning(conditioning)
-        denoise = GuidedDenoiser(animator, conditioning, num_frames, config)
+        denoise = GuidedDenoiser(
+            animator,
+            conditioning,
+            frame_guidance(config.guidance_scale, config.last_guidance_scale, num_frames),
+            tile_frames=config.tile_frames,
+            tile_overlap=config.tile_overlap,
+            tiling=config.tiling,
+            use_bfloat16=config.use_bfloat16,
+        )
         sigmas = karras_sigmas(
             config.num_inference_steps, config.sigma_min, config.sigma_max, config.rho
         ).tolist()
@@ -132,77 +160,28 @@ def sample(  # noqa: PLR0913 - the one place where everything meets
             )
         latents = initial_noise * math.hypot(sigmas[0], animator.config.sigma_data)
         for index, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
-            latents, sigma_hat = _churn(latents, sigma, config, generator)
+            noised, sigma_hat = _churn(latents, sigma, config, generator)
             step = StepInfo(
                 step_index=index,
                 num_inference_steps=config.num_inference_steps,
                 sigma=sigma_hat,
                 next_sigma=next_sigma,
             )
-            denoised = denoise(latents, sigma_hat)
+            report = None if on_seams is None else functools.partial(on_seams, step)
+            levels = (sigma, sigma_hat)
+            denoised = _first_estimate(denoise, latents, noised, levels, config.method, report)
             if correct_denoised is not None:
                 denoised = correct_denoised(denoised, step).detach()
-            slope = (latents - denoised) / sigma_hat
-            stepped = latents + (next_sigma - sigma_hat) * slope
-            if config.second_order and next_sigma > 0:
-                end_slope = (stepped - denoise(stepped, next_sigma)) / next_sigma
-                stepped = latents + (next_sigma - sigma_hat) * (slope + end_slope) / 2
-            latents = stepped
+            if on_preview is not None:
+                on_preview(denoised, step)
+            slope = (noised - denoised) / sigma_hat
+            latents = noised + (next_sigma - sigma_hat) * slope
+            if config.method == "heun" and next_sigma > 0:
+                end_slope = (latents - denoise(latents, next_sigma)) / next_sigma
+                latents = noised + (next_sigma - sigma_hat) * (slope + end_slope) / 2
             if on_step is not None:
                 on_step(step)
     return latents
-
-
-class GuidedDenoiser:
-    """Denoise a whole clip: windows blended over time, then guidance."""
-
-    def __init__(
-        self,
-        animator: Animator,
-        encoded: EncodedConditioning,
-        num_frames: int,
-        config: SamplerConfig,
-    ) -> None:
-        self._animator = animator
-        self._config = config
-        self._tiles = tile_indices(
-            num_frames, config.tile_frames, config.tile_overlap, config.tiling
-        )
-        device = encoded.reference_latents.device
-        last = config.last_guidance_scale
-        self._guidance = torch.linspace(
-            config.guidance_scale, config.guidance_scale if last is None else last, num_frames
-        ).to(device)[:, None, None, None]
-        unconditional = animator.unconditional(encoded)
-        self._conditional = [encoded.window(tile) for tile in self._tiles]
-        self._unconditional = [unconditional.window(tile) for tile in self._tiles]
-
-    def __call__(
-        self, latents: Float[Tensor, "batch frames channels h w"], sigma: float
-    ) -> Float[Tensor, "batch frames channels h w"]:
-        """Return the guided estimate of the clean clip at a noise level."""
-        conditional = self._blend(latents, sigma, self._conditional)
-        if bool((self._guidance == 1).all()):
-            return conditional
-        unconditional = self._blend(latents, sigma, self._unconditional)
-        return unconditional + self._guidance * (conditional - unconditional)
-
-    def _blend(
-        self,
-        latents: Float[Tensor, "batch frames channels h w"],
-        sigma: float,
-        conditionings: list[EncodedConditioning],
-    ) -> Float[Tensor, "batch frames channels h w"]:
-        """Denoise every window and average them with triangular weights."""
-        total, weights = torch.zeros_like(latents), torch.zeros_like(latents[0, :, :1, :1, :1])
-        levels = torch.full((len(latents),), sigma, device=latents.device)
-        for tile, conditioning in zip(self._tiles, conditionings, strict=True):
-            weight = tile_weights(len(tile)).to(latents)[:, None, None, None]
-            with _precision(latents.device, self._config):
-                denoised = self._animator.denoise(latents[:, tile], levels, conditioning)
-            total.index_add_(1, tile.to(latents.device), weight * denoised.float())
-            weights.index_add_(0, tile.to(latents.device), weight)
-        return total / weights
 
 
 def _precision(device: torch.device, config: SamplerConfig) -> torch.autocast:
@@ -222,6 +201,26 @@ def _draw_noise(
     return noise[:, torch.arange(num_frames) % drawn]
 
 
+def _first_estimate(
+    denoise: GuidedDenoiser,
+    latents: Float[Tensor, "batch frames channels h w"],
+    noised: Float[Tensor, "batch frames channels h w"],
+    levels: tuple[float, float],
+    method: SamplerMethod,
+    on_seams: Callable[[tuple[Seam, ...]], None] | None,
+) -> Float[Tensor, "batch frames channels h w"]:
+    """Return the denoised estimate of churned latents.
+
+    Algorithm 1 denoises the churned latents at their level. The released Euler step asks the
+    network before the churn and mixes its output with the churned latents.
+    """
+    sigma, sigma_hat = levels
+    if method == "heun" or noised is latents:
+        return denoise(noised, sigma_hat, on_seams)
+    c_skip = precondition(torch.tensor([sigma]), denoise.sigma_data).c_skip.to(latents)
+    return denoise(latents, sigma, on_seams) + c_skip * (noised - latents)
+
+
 def _churn(
     latents: Float[Tensor, "batch frames channels h w"],
     sigma: float,
@@ -229,9 +228,9 @@ def _churn(
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "batch frames channels h w"], float]:
     """Add noise to reach a slightly higher noise level; return both."""
-    if config.s_churn == 0 or not config.s_churn_min <= sigma <= config.s_churn_max:
+    limits = (config.s_churn_min, config.s_churn_max)
+    sigma_hat = churned_sigma(sigma, config.num_inference_steps, config.s_churn, limits)
+    if sigma_hat == sigma:
         return latents, sigma
-    gamma = min(config.s_churn / config.num_inference_steps, math.sqrt(2) - 1)
-    sigma_hat = sigma * (1 + gamma)
     noise = torch.randn(latents.shape, generator=generator).to(latents) * config.s_noise
-    return latents + math.sqrt(sigma_hat**2 - sigma**2) * noise, sigma_hat
+    return add_noise(latents, noise, sigma, sigma_hat), sigma_hat

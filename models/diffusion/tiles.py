@@ -1,5 +1,6 @@
 """Overlapping windows over time, so that clips of any length fit a network of few frames."""
 
+import math
 from typing import Literal
 
 import torch
@@ -16,14 +17,15 @@ def tile_indices(
 ) -> list[Int64[Tensor, " tile"]]:
     """Return which frames each window holds; together they hold every frame.
 
-    `sliding` windows are consecutive frames. `published` windows hold frame 0 and then
-    consecutive ones, so that every window sees the start of the clip; neighbours then share one
-    frame less than `tile_overlap`.
+    `published` windows hold frame 0 and then consecutive ones, so that every window sees the
+    start of the clip; neighbours then share one frame less than `tile_overlap`. `sliding` windows
+    are consecutive frames, evenly spread, so that every pair of neighbours shares `tile_overlap`
+    frames or a few more. A clip shorter than a window is one window under both rules.
 
     Args:
         num_frames: Frames of the clip; up to `tile_frames` of them give one window.
         tile_frames: Frames of a window.
-        tile_overlap: Frames that neighbours share.
+        tile_overlap: Frames that neighbours share; 0 is allowed for `sliding`.
         tiling: Rule of the windows.
 
     Raises:
@@ -40,7 +42,8 @@ def tile_indices(
     if tiling == "published":
         return published_tiles(num_frames, tile_frames, tile_overlap)
     last = num_frames - tile_frames
-    starts = [*range(0, last, tile_frames - tile_overlap), last]
+    steps = math.ceil(last / (tile_frames - tile_overlap))
+    starts = [round(last * step / steps) for step in range(steps + 1)]
     return [torch.arange(start, start + tile_frames) for start in starts]
 
 
@@ -59,3 +62,37 @@ def tile_weights(num_frames: int) -> Float[Tensor, " tile"]:
     """Return the triangular weights of a window's frames, largest in its middle."""
     position = (torch.arange(num_frames) + 0.5) * 2 / num_frames
     return torch.minimum(position, 2 - position)
+
+
+def blend_weights(
+    tiles: list[Int64[Tensor, " _"]], tiling: Tiling = "published"
+) -> list[Float[Tensor, " _"]]:
+    """Return each window's weights; an estimate is the weighted mean over the windows.
+
+    `published` weights are triangles over each window, whatever it shares. `sliding` weights are
+    1 inside and fall as a squared cosine over the frames shared with a neighbour: the weights of
+    two neighbours add up to 1, and the blend neither jumps nor touches frames that are not shared.
+
+    Args:
+        tiles: Windows of `tile_indices` with the same rule.
+        tiling: Rule of the windows.
+    """
+    if tiling == "published":
+        return [tile_weights(len(tile)) for tile in tiles]
+    weights = [torch.ones(len(tile)) for tile in tiles]
+    for left in range(len(tiles) - 1):
+        shared = num_shared(tiles[left], tiles[left + 1], tiling)
+        if shared:
+            rise = torch.sin((torch.arange(shared) + 0.5) * math.pi / (2 * shared)).square()
+            weights[left + 1][:shared] *= rise
+            weights[left][-shared:] *= rise.flip(0)
+    return weights
+
+
+def num_shared(left: Int64[Tensor, " _"], right: Int64[Tensor, " _"], tiling: Tiling) -> int:
+    """Return how many frames two neighbouring windows share at their border.
+
+    The frame 0 that every published window begins with is not at the border.
+    """
+    first = int(right[1 if tiling == "published" and len(right) > 1 else 0])
+    return max(0, int(left[-1]) - first + 1)

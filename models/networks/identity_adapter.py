@@ -62,22 +62,30 @@ class IdentityAdapter(nn.Module):
         query = attn.to_q(hidden_states)
         image_output = attend(query, attn.to_k(image), attn.to_v(image), attn.heads)
         face_output = attend(query, self.id_to_k(face), self.id_to_v(face), attn.heads)
-        merged = image_output + self.scale * self._aligned(face_output, image_output)
+        merged = image_output + self.scale * align_to_image(face_output, image_output, self.mode)
         return attn.to_out[1](attn.to_out[0](merged))
 
-    def _aligned(
-        self,
-        face: Float[Tensor, "frames tokens channels"],
-        image: Float[Tensor, "frames tokens channels"],
-    ) -> Float[Tensor, "frames tokens channels"]:
-        if self.mode == "addition":
-            return face
-        deviation, mean = torch.std_mean(face, dim=(1, 2), keepdim=True)
-        normalised = (face - mean) / (deviation + STANDARD_DEVIATION_FLOOR)
-        if self.mode == "norm":
-            return normalised
-        image_deviation, image_mean = torch.std_mean(image, dim=(1, 2), keepdim=True)
-        return normalised * image_deviation + image_mean
+
+def align_to_image(
+    face: Float[Tensor, "frames tokens channels"],
+    image: Float[Tensor, "frames tokens channels"],
+    mode: AdapterMode,
+) -> Float[Tensor, "frames tokens channels"]:
+    """Return the face branch as it is added to the image branch (eq. 14).
+
+    Args:
+        face: Attention to the face tokens, heads merged.
+        image: Attention to the image token or prompt, heads merged.
+        mode: See `IdentityAdapter`.
+    """
+    if mode == "addition":
+        return face
+    deviation, mean = torch.std_mean(face, dim=(1, 2), keepdim=True)
+    normalised = (face - mean) / (deviation + STANDARD_DEVIATION_FLOOR)
+    if mode == "norm":
+        return normalised
+    image_deviation, image_mean = torch.std_mean(image, dim=(1, 2), keepdim=True)
+    return normalised * image_deviation + image_mean
 
 
 class TemporalContextAttention(nn.Module):

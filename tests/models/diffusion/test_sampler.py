@@ -1,3 +1,5 @@
+import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -57,8 +59,8 @@ def generator(seed=0):
     "changes",
     [
         {"num_inference_steps": 60},
-        {"num_inference_steps": 30, "second_order": True},
-        {"num_inference_steps": 60, "second_order": True, "s_churn": 20.0},
+        {"num_inference_steps": 30, "method": "heun"},
+        {"num_inference_steps": 60, "method": "heun", "s_churn": 20.0},
     ],
 )
 def test_gaussian_data_is_recovered(changes):
@@ -71,24 +73,26 @@ def test_gaussian_data_is_recovered(changes):
     assert latents.std().item() == pytest.approx(0.4, rel=0.06)
 
 
-def test_second_order_is_closer_to_the_exact_solution():
+@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2)])
+def test_error_falls_with_the_order_of_the_method(method, order):
     # Along the exact path (x - mean) / sqrt(d^2 + sigma^2) stays constant.
     gaussian = GaussianAnimator(AnimatorConfig.tiny()).eval()
-    noise = torch.randn(1, 4, 4, 4, 4)
-    start = noise * (80.0**2 + 1) ** 0.5
-    exact = 0.7 + (start - 0.7) * 0.4 / (80.0**2 + 0.4**2) ** 0.5
+    noise = torch.randn(1, 4, 4, 4, 4, dtype=torch.float64)
+    start = noise * (10.0**2 + 1) ** 0.5
+    exact = 0.7 + (start - 0.7) * 0.4 / (10.0**2 + 0.4**2) ** 0.5
     errors = []
-    for second_order in (False, True):
+    for steps in (32, 64, 128):
         config = SamplerConfig(
-            num_inference_steps=40,
-            sigma_min=0.02,
-            sigma_max=80.0,
+            num_inference_steps=steps,
+            sigma_min=1e-3,
+            sigma_max=10.0,
             guidance_scale=1.0,
-            second_order=second_order,
+            method=method,
         )
         latents = sample(gaussian, conditioning_of(4), 4, config, generator(), initial_noise=noise)
         errors.append((latents - exact).abs().max().item())
-    assert errors[1] < 0.25 * errors[0]
+    orders = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
+    assert orders == pytest.approx([order, order], abs=0.25)
 
 
 def test_guidance_one_equals_conditional(animator):
@@ -115,10 +119,12 @@ def test_guidance_follows_its_formula(animator):
     assert_close(latents, without + 2.5 * (conditional - without), atol=1e-4, rtol=1e-4)
 
 
-def test_equal_seeds_give_equal_latents(animator):
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_equal_seeds_give_equal_latents(animator, method):
     conditioning = conditioning_of(6)
-    first, second = (sample(animator, conditioning, 6, FAST, generator(5)) for _ in "ab")
-    other = sample(animator, conditioning, 6, FAST, generator(6))
+    config = replace(FAST, method=method, s_churn=1.0)
+    first, second = (sample(animator, conditioning, 6, config, generator(5)) for _ in "ab")
+    other = sample(animator, conditioning, 6, config, generator(6))
     assert torch.equal(first, second)
     assert not torch.allclose(first, other)
 
@@ -134,6 +140,169 @@ def test_correction_replaces_the_estimate(animator):
     latents = sample(animator, conditioning_of(4), 4, FAST, generator(), correct)
     assert seen == [(0, False), (1, True)]
     assert_close(latents, torch.full_like(latents, 3.0))
+
+
+def test_guidance_rises_evenly_over_the_frames(animator):
+    encoded = animator.encode_conditioning(conditioning_of(4))
+    noise = torch.randn(1, 4, 4, 4, 4)
+    config = replace(FAST, num_inference_steps=1, guidance_scale=1.0)
+    rising = replace(config, last_guidance_scale=4.0)
+    latents = sample(animator, encoded, 4, rising, generator(), initial_noise=noise)
+    for frame, scale in enumerate((1.0, 2.0, 3.0, 4.0)):
+        constant = replace(config, guidance_scale=scale)
+        expected = sample(animator, encoded, 4, constant, generator(), initial_noise=noise)
+        assert_close(latents[:, frame], expected[:, frame], atol=1e-4, rtol=1e-4)
+
+
+def test_preview_shows_the_corrected_estimate(animator):
+    seen = []
+
+    def keep(denoised, step):
+        seen.append((step.step_index, denoised.clone()))
+
+    latents = sample(
+        animator,
+        conditioning_of(4),
+        4,
+        FAST,
+        generator(),
+        lambda denoised, step: denoised + 1,  # noqa: ARG005
+        on_preview=keep,
+    )
+    assert [index for index, _ in seen] == [0, 1]
+    assert_close(latents, seen[-1][1])
+
+
+def test_algorithm_1_corrects_the_first_estimate_of_a_step_only():
+    # Two estimates per step but the last; the hook sees the first, at the churned level.
+    levels_seen = []
+
+    class Counting(GaussianAnimator):
+        def denoise(self, noisy_latents, sigma, conditioning):
+            levels_seen.append(sigma.item())
+            return super().denoise(noisy_latents, sigma, conditioning)
+
+    counting, corrected = Counting(AnimatorConfig.tiny()).eval(), []
+    config = replace(
+        FAST,
+        num_inference_steps=3,
+        method="heun",
+        guidance_scale=1.0,
+        s_churn=0.6,
+        s_churn_max=50.0,
+    )
+
+    def correct(denoised, step):
+        corrected.append((step.sigma, step.next_sigma))
+        return denoised
+
+    sample(counting, conditioning_of(4), 4, config, generator(), correct)
+    levels = karras_sigmas(3, 0.002, 80.0).tolist()
+    raised = [levels[0], levels[1] * 1.2, levels[2] * 1.2]
+    assert [sigma for sigma, _ in corrected] == pytest.approx(raised)
+    assert [sigma for _, sigma in corrected] == pytest.approx(levels[1:])
+    expected = [raised[0], levels[1], raised[1], levels[2], raised[2]]
+    assert levels_seen == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("tiling", ["published", "sliding"])
+@pytest.mark.parametrize("num_frames", [1, 2, 4])
+def test_clips_up_to_a_window_are_one_window(animator, tiling, num_frames):
+    encoded = animator.encode_conditioning(conditioning_of(num_frames))
+    noise = torch.randn(1, num_frames, 4, 4, 4)
+    config = replace(FAST, num_inference_steps=1, guidance_scale=1.0, tiling=tiling)
+    seams = []
+    latents = sample(
+        animator,
+        encoded,
+        num_frames,
+        config,
+        generator(),
+        initial_noise=noise,
+        on_seams=lambda step, found: seams.append((step, found)),
+    )
+    start = noise * (80.0**2 + 1) ** 0.5
+    with torch.no_grad():
+        expected = animator.denoise(start, torch.tensor([80.0]), encoded)
+    assert_close(latents, expected, atol=1e-4, rtol=1e-3)
+    assert not seams
+
+
+def windowed(animator, encoded, overlap, seams=None):
+    """One step of a clip of 10 frames in windows of 4."""
+    config = replace(
+        FAST, num_inference_steps=1, tile_overlap=overlap, tiling="sliding", repeat_noise=False
+    )
+    report = None if seams is None else (lambda step, found: seams.extend(found))  # noqa: ARG005
+    return sample(animator, encoded, 10, config, generator(), on_seams=report)
+
+
+def test_windows_without_overlap_are_independent(animator):
+    conditioning = conditioning_of(10)
+    poses = conditioning.pose_images.clone()
+    poses[:, 5] = -poses[:, 5]
+    changed = replace(conditioning, pose_images=poses)
+    seams = []
+    # Windows 0-3, 3-6, 6-9: ten frames do not divide by four, so neighbours share one frame.
+    first = windowed(animator, conditioning, 0, seams)
+    second = windowed(animator, changed, 0)
+    assert [(seam.frame, seam.num_shared) for seam in seams] == [(4, 1), (7, 1)]
+    differs = (first != second).flatten(2).any(dim=2)[0]
+    assert differs.tolist() == [3 <= frame <= 6 for frame in range(10)]
+
+
+def test_clips_of_a_batch_do_not_see_each_other(animator):
+    conditioning = conditioning_of(6, batch=2)
+    poses = conditioning.pose_images.clone()
+    poses[1] = -poses[1]
+    changed = replace(conditioning, pose_images=poses)
+    first, second = (
+        sample(animator, inputs, 6, FAST, generator()) for inputs in (conditioning, changed)
+    )
+    assert torch.equal(first[0], second[0])
+    assert not torch.allclose(first[1], second[1])
+
+
+def test_seams_show_windows_that_disagree():
+    class Drifting(GaussianAnimator):
+        """Estimates a level that depends on the window, so that borders are visible."""
+
+        drift = 0.0
+        calls = 0
+
+        def denoise(self, noisy_latents, sigma, conditioning):
+            level = self.drift * Drifting.calls
+            Drifting.calls += 1
+            ramp = torch.arange(noisy_latents.shape[1]) * 0.01
+            base = super().denoise(noisy_latents, sigma, conditioning) * 0
+            return base + level + ramp[:, None, None, None]
+
+    drifting = Drifting(AnimatorConfig.tiny()).eval()
+    config = replace(
+        FAST, num_inference_steps=1, guidance_scale=1.0, tile_frames=8, tiling="sliding"
+    )
+    found = {}
+    for drift in (0.0, 1.0):
+        for overlap in (0, 4):
+            Drifting.calls, Drifting.drift = 0, drift
+            changes = replace(config, tile_overlap=overlap)
+            seams = []
+            sample(
+                drifting,
+                conditioning_of(16),
+                16,
+                changes,
+                generator(),
+                on_seams=lambda step, report, seams=seams: seams.extend(report),  # noqa: ARG005
+            )
+            found[drift, overlap] = seams
+    assert len(found[0.0, 0]) == 1 and len(found[0.0, 4]) == 2  # noqa: PT018
+    assert math.isnan(found[1.0, 0][0].disagreement)
+    # The ramp starts anew: (7 - 0) * 0.01 back, or 1 - 0.07 forward, against 0.01 elsewhere.
+    assert found[0.0, 0][0].jump == pytest.approx(7.0, rel=1e-3)
+    assert found[1.0, 0][0].jump == pytest.approx(93.0, rel=1e-3)
+    assert found[1.0, 4][0].disagreement == pytest.approx(1 - 0.04, rel=1e-3)
+    assert found[1.0, 4][0].jump < 0.1 * found[1.0, 0][0].jump
 
 
 def test_raising_in_on_step_ends_the_sampling(animator):
@@ -174,6 +343,50 @@ def test_impossible_settings_are_refused():
         SamplerConfig(sigma_max=0.0)
     with pytest.raises(ConfigError, match="`tile_overlap` must be within"):
         SamplerConfig(tile_overlap=0)
+
+
+def test_published_churn_mixes_the_output_before_the_noise(golden):
+    config, tensors, _ = golden("euler_step")
+    index = config["config"]["churn"]["step_index"]
+    settings = SamplerConfig(
+        num_inference_steps=1,
+        guidance_scale=1.0,
+        sigma_max=tensors["step_sigmas"][index].item(),
+        s_churn=config["config"]["churn"]["s_churn"] / config["config"]["steps"],
+        s_noise=config["config"]["churn"]["s_noise"],
+    )
+    sigma = settings.sigma_max
+    noisy, output = tensors["sample"][index], tensors["model_output"][index]
+
+    class Recorded(Animator):
+        def denoise(self, noisy_latents, sigma, conditioning):  # noqa: ARG002
+            variance = sigma.item() ** 2 + 1
+            assert_close(noisy_latents, noisy, rtol=1e-5, atol=1e-4)
+            return noisy_latents / variance - sigma.item() / variance**0.5 * output
+
+    encoded = EncodedConditioning(
+        image_tokens=torch.zeros(1, 1, 32),
+        face_tokens=torch.zeros(1, 4, 32),
+        reference_latents=torch.zeros(1, *noisy.shape[2:]),
+        pose_features=None,
+    )
+    seen = {}
+    draws = torch.Generator().manual_seed(3)
+    noise = torch.randn(noisy.shape, generator=torch.Generator().manual_seed(3))
+    sample(
+        Recorded(AnimatorConfig.tiny()),
+        encoded,
+        noisy.shape[1],
+        settings,
+        draws,
+        initial_noise=noisy / (sigma**2 + 1) ** 0.5,
+        on_preview=lambda denoised, step: seen.update(denoised=denoised, sigma=step.sigma),
+    )
+    # Same churn, but our draw of the noise instead of the recorded one.
+    difference = math.sqrt(seen["sigma"] ** 2 - sigma**2) * settings.s_noise
+    difference = difference * (noise - tensors["churn_noise"]) / (sigma**2 + 1)
+    assert seen["sigma"] > sigma
+    assert_close(seen["denoised"], tensors["churn_x0"] + difference, rtol=1e-4, atol=1e-4)
 
 
 def test_trajectory_equals_the_published_scheduler(golden):

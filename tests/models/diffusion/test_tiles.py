@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from animaray.models.diffusion.tiles import published_tiles, tile_indices, tile_weights
+from animaray.models.diffusion.tiles import (
+    blend_weights,
+    num_shared,
+    published_tiles,
+    tile_indices,
+    tile_weights,
+)
 from animaray.platform.errors import ConfigError
 
 
@@ -41,3 +47,33 @@ def test_uncovering_overlap_is_refused():
         tile_indices(20, 8, 0)
     with pytest.raises(ConfigError, match=r"`tile_overlap` must be within \[0, 7\]"):
         tile_indices(20, 8, 8, "sliding")
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 3, 5])
+@pytest.mark.parametrize("num_frames", [9, 16, 17, 40])
+def test_sliding_blend_is_smooth_and_only_where_windows_overlap(num_frames, overlap):
+    tiles = tile_indices(num_frames, 8, overlap, "sliding")
+    weights = blend_weights(tiles, "sliding")
+    total, count = torch.zeros(num_frames), torch.zeros(num_frames)
+    for tile, weight in zip(tiles, weights, strict=True):
+        total.index_add_(0, tile, weight)
+        count.index_add_(0, tile, torch.ones(len(tile)))
+    assert bool((total > 0.05).all())
+    assert_close(total[count == 1], torch.ones_like(total[count == 1]))
+    if overlap <= 4 and count.max() <= 2:
+        assert_close(total, torch.ones(num_frames))
+    for left, right, weight in zip(tiles[:-1], tiles[1:], weights[1:], strict=True):
+        shared = num_shared(left, right, "sliding")
+        assert shared >= overlap
+        if count.max() <= 2:
+            assert bool((weight[:shared].diff() > 0).all())
+
+
+def test_sliding_windows_are_evenly_spread():
+    starts = [tile[0].item() for tile in tile_indices(21, 8, 2, "sliding")]
+    assert starts == [0, 4, 9, 13]
+
+
+def test_published_neighbours_share_one_frame_less_at_their_border():
+    tiles = tile_indices(28, 16, 4)
+    assert num_shared(tiles[0], tiles[1], "published") == 3
