@@ -51,20 +51,43 @@ def detect_landmarks(
     frames_uint8: UInt8[np.ndarray, "frames height width 3"],
     detector: FaceDetector,
     expected: Float32[np.ndarray, "frames 5 2"],
+    *,
+    largest_if_unknown: bool = True,
 ) -> tuple[Float32[np.ndarray, "frames 5 2"], Bool[np.ndarray, " frames"]]:
     """Detect one face per frame; of several, the one nearest to where it is expected.
 
     Args:
         frames_uint8: RGB pictures.
         detector: Finds faces with landmarks.
-        expected: Landmarks expected in each frame, pixels; NaN rows take the largest face.
+        expected: Landmarks expected in each frame, pixels; NaN where no face is expected.
+        largest_if_unknown: NaN rows take the largest face; False leaves them NaN.
     """
     landmarks = np.full((len(frames_uint8), 5, 2), np.nan, np.float32)
     for frame, picture in enumerate(frames_uint8):
+        if not largest_if_unknown and not np.isfinite(expected[frame]).all():
+            continue
         face = nearest_face(detector.detect(picture), expected[frame].mean(axis=0))
         if face is not None:
             landmarks[frame] = face.landmarks
     return landmarks, np.isfinite(landmarks[:, 0, 0])
+
+
+def move_alike(
+    landmarks: Float32[np.ndarray, "frames 5 2"],
+    before: Float32[np.ndarray, "5 2"],
+    after: Float32[np.ndarray, "5 2"],
+) -> Float32[np.ndarray, "frames 5 2"]:
+    """Move every frame's landmarks as one frame's moved: the same shift, turn and scale.
+
+    Args:
+        landmarks: Pixels; NaN stays NaN.
+        before: Of one frame, as they were.
+        after: Of that frame, as they were found.
+    """
+    linear = similarity_from_landmarks(before, after)[:, :2]
+    centres = landmarks.mean(axis=1, keepdims=True)
+    shift = after.mean(axis=0) - before.mean(axis=0)
+    return ((landmarks - centres) @ linear.T + centres + shift).astype(np.float32)
 
 
 def nearest_face(

@@ -15,6 +15,9 @@ from animaray.models.frozen.face_alignment import align_frames
 from animaray.models.frozen.protocols import IdentityEmbedder, LatentCodec
 from animaray.models.frozen.windowed_decoding import DecoderRecord, DecodeWindow, WindowedDecoder
 
+EMBEDDED_AT_ONCE = 8
+"""Faces that the recogniser sees at once while a decoder's graph is held."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VisibleFaces:
@@ -180,12 +183,27 @@ class WindowLoss:
                     chunk = latents[rows].detach().requires_grad_()
                     part = window.select(start, stop)
                     crops = self._crops(chunk, part, face, chosen, rows)
-                    distances = identity_distances(self._embedder, crops, face.reference)
-                    loss = distances.sum() / num_faces
-                    (of_chunk,) = torch.autograd.grad(loss, chunk)
+                    loss, of_crops = self._of_crops(crops.detach(), face, num_faces)
+                    (of_chunk,) = torch.autograd.grad(crops, chunk, of_crops)
                 gradient[rows] += of_chunk
-                total += _number(loss)
+                total += loss
         return total, gradient
+
+    def _of_crops(
+        self,
+        crops: Float[Tensor, "faces 3 crop_height crop_width"],
+        face: VisibleFaces,
+        num_faces: int,
+    ) -> tuple[float, Float[Tensor, "faces 3 crop_height crop_width"]]:
+        """Return the loss and its gradient to the crops; few at once, beside the decoder's graph."""
+        total, gradients = 0.0, []
+        for part in torch.split(crops, EMBEDDED_AT_ONCE):
+            leaf = part.clone().requires_grad_()
+            distances = identity_distances(self._embedder, leaf, face.reference)
+            loss = distances.sum() / num_faces
+            gradients.append(torch.autograd.grad(loss, leaf)[0])
+            total += _number(loss)
+        return total, torch.cat(gradients)
 
     def _crops(
         self,

@@ -40,9 +40,9 @@ def cell_boxes(
         downscale: Pixels per cell.
         frame_size: Height and width of the latents.
     """
-    # One pixel more on each side: bilinear sampling reads the neighbour.
-    start = np.floor((boxes_px[:, 0] - 0.5) / downscale).astype(np.int64)
-    end = np.ceil((boxes_px[:, 1] + 1.5) / downscale).astype(np.int64)
+    # Bilinear sampling reads the pixels on both sides of a place; rounding errors do not count.
+    start = np.floor(np.floor(boxes_px[:, 0] + 1e-3) / downscale).astype(np.int64)
+    end = np.floor(np.ceil(boxes_px[:, 1] - 1e-3) / downscale).astype(np.int64) + 1
     limit = np.array([frame_size[1], frame_size[0]])
     start = np.clip(start, 0, limit - 1)
     return np.stack([start, np.maximum(np.clip(end, 1, limit), start + 1)], axis=1)

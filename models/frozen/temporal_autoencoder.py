@@ -12,9 +12,11 @@ from diffusers import AutoencoderKLTemporalDecoder
 from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import TemporalDecoder
 from diffusers.models.resnet import SpatioTemporalResBlock
+from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from animaray.models.frozen.frozen_convolution import frozen_convolution
 from animaray.models.frozen.windowed_decoding import DecoderPass, Stage, StagedDecoder
 
 
@@ -68,7 +70,9 @@ def decoder_stages(decoder: TemporalDecoder, scaling_factor: float) -> list[Stag
         decoder: Of an AutoencoderKLTemporalDecoder.
         scaling_factor: Its latents' scale.
     """
-    stages = [Stage(run=lambda x, _: decoder.conv_in(x / scaling_factor), radius=1)]
+    stages = [
+        Stage(run=lambda x, _: frozen_convolution(decoder.conv_in, x / scaling_factor), radius=1)
+    ]
     middle = decoder.mid_block
     stages.append(_resnet_stage("mid.0", middle.resnets[0]))
     for index, (attention, block) in enumerate(
@@ -86,15 +90,19 @@ def decoder_stages(decoder: TemporalDecoder, scaling_factor: float) -> list[Stag
 
     def last(features: Tensor, run: DecoderPass) -> Tensor:
         normed = run.group_norm("out", decoder.conv_norm_out, features)
-        frames = decoder.conv_out(decoder.conv_act(normed))
+        frames = frozen_convolution(decoder.conv_out, decoder.conv_act(normed))
         return _over_time(frames, decoder.time_conv_out, run)
 
     stages.append(Stage(run=last, radius=1))
     return stages
 
 
-def _upsampler_stage(upsampler: nn.Module) -> Stage:
-    return Stage(run=lambda x, _: upsampler(x), radius=1, upscale=2)
+def _upsampler_stage(upsampler: Upsample2D) -> Stage:
+    def run(features: Tensor, _: DecoderPass) -> Tensor:
+        doubled = nnf.interpolate(features, scale_factor=2.0, mode="nearest")
+        return frozen_convolution(upsampler.conv, doubled)
+
+    return Stage(run=run, radius=1, upscale=2)
 
 
 def _resnet_stage(name: str, block: SpatioTemporalResBlock) -> Stage:
@@ -103,11 +111,13 @@ def _resnet_stage(name: str, block: SpatioTemporalResBlock) -> Stage:
 
     def run(features: Tensor, run: DecoderPass) -> Tensor:
         inner = nnf.silu(run.group_norm(f"{name}.spatial.1", spatial.norm1, features))
-        inner = spatial.conv1(inner)
+        inner = frozen_convolution(spatial.conv1, inner)
         inner = nnf.silu(run.group_norm(f"{name}.spatial.2", spatial.norm2, inner))
-        inner = spatial.conv2(inner)
+        inner = frozen_convolution(spatial.conv2, inner)
         shortcut = spatial.conv_shortcut
-        features = (features if shortcut is None else shortcut(features)) + inner
+        features = (
+            features if shortcut is None else frozen_convolution(shortcut, features)
+        ) + inner
         clip = features.transpose(0, 1)[None]
         inner = nnf.silu(run.group_norm(f"{name}.temporal.1", temporal.norm1, clip))
         inner = _over_time_of_clip(inner, temporal.conv1, run)
@@ -155,7 +165,6 @@ def _over_time_of_clip(
 ) -> Float[Tensor, "1 d frames h w"]:
     """Convolve over time; a frame that stands for a clip has itself as both neighbours."""
     if not run.is_static:
-        result: Tensor = conv(clip)
-        return result
+        return frozen_convolution(conv, clip)
     weight = conv.weight.sum(dim=2, keepdim=True)
     return nnf.conv3d(clip, weight, conv.bias)

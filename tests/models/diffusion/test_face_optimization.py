@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,14 +7,15 @@ from torch.testing import assert_close
 from animaray.models.diffusion.face_optimization import (
     FaceOptimizationConfig,
     FaceOptimizer,
+    FaceTarget,
     optimize_latents,
     to_uint8,
 )
 from animaray.models.diffusion.sampler import StepInfo
+from animaray.models.frozen.convolutional_windows import stack_stages
 from animaray.models.frozen.protocols import FaceDetection
+from animaray.models.frozen.windowed_decoding import StagedDecoder
 from animaray.platform.errors import ConfigError, FaceError
-
-SIZE = 64
 
 
 class PixelCodec(nn.Module):
@@ -29,6 +28,14 @@ class PixelCodec(nn.Module):
 
     def decode(self, latents):
         return latents.repeat_interleave(8, -1).repeat_interleave(8, -2)
+
+
+class WindowedPixelCodec(PixelCodec):
+    """The same, and it can decode windows."""
+
+    def windowed(self):
+        stages = stack_stages([nn.Upsample(scale_factor=8)])
+        return StagedDecoder(stages, shares_window=False, needs_record=False)
 
 
 class ColourEmbedder(nn.Module):
@@ -54,10 +61,19 @@ def landmarks_at(x, y):
     return ColourEmbedder().template() + np.array([x, y], np.float32)
 
 
-def optimizer_for(landmarks, **changes):
-    settings = {"learning_rate": 0.1, "crop_margin_latents": 1, "use_decay": False} | changes
-    config = FaceOptimizationConfig(**settings)
-    return FaceOptimizer(PixelCodec(), ColourEmbedder(), RED, landmarks, config)
+GREEN = np.array([0.0, 1.0, 0.0], np.float32)
+
+
+def optimizer_for(landmarks, codec=None, detector=None, on_iteration=None, **changes):
+    settings = {"learning_rate": 0.1, "from_sigma": 1e9, "to_sigma": 0.0} | changes
+    return FaceOptimizer(
+        codec or WindowedPixelCodec(),
+        ColourEmbedder(),
+        [FaceTarget(reference_embedding=RED, landmarks=landmarks)],
+        FaceOptimizationConfig(**settings),
+        detector=detector,
+        on_iteration=on_iteration,
+    )
 
 
 def step(index=0, sigma=1.0):
@@ -69,10 +85,10 @@ def latents():
     return torch.rand(1, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.4 - 0.2
 
 
-@pytest.mark.parametrize("crop", [True, False])
-def test_the_face_takes_the_references_colour(latents, crop):
+@pytest.mark.parametrize("mode", ["published", "literal", "fast"])
+def test_the_face_takes_the_references_colour(latents, mode):
     landmarks = np.stack([landmarks_at(24, 24), landmarks_at(24, 40)])
-    optimizer = optimizer_for(landmarks, crop=crop, num_iterations=30)
+    optimizer = optimizer_for(landmarks, mode=mode, num_iterations=30, stop_below_gain=0.0)
     improved = optimizer(latents, step())
     losses = optimizer.history[0].losses
     assert losses[-1] < 0.05 < losses[0]
@@ -81,23 +97,22 @@ def test_the_face_takes_the_references_colour(latents, crop):
 
 
 def test_windows_and_whole_frames_give_equal_results(latents):
-    # The decoder looks at one cell, so a crop is exact. (Beyond the face, Adam would turn the
-    # rounding errors of zero gradients into full steps.)
+    # The decoder looks at one cell, so windows are exact.
     landmarks = np.stack([landmarks_at(24, 24), landmarks_at(0, 44)])
-    first, second = (
-        optimizer_for(landmarks, crop=c, update_margin_latents=0)(latents, step())
-        for c in (True, False)
-    )
+    optimizers = [optimizer_for(landmarks, codec) for codec in (WindowedPixelCodec(), PixelCodec())]
+    first, second = (optimizer(latents, step()) for optimizer in optimizers)
     assert_close(first, second, atol=1e-5, rtol=1e-4)
+    assert optimizers[0].history[0].note is None
+    assert "codec blocks cannot decode windows" in optimizers[1].history[0].note
 
 
-def test_the_background_stays_as_it_is(latents):
-    optimizer = optimizer_for(np.stack([landmarks_at(24, 24)] * 2), update_margin_latents=0)
-    improved = optimizer(latents, step())
+def test_the_background_stays_as_it_is_to_the_bit(latents):
+    landmarks = np.stack([landmarks_at(28, 28)] * 2)  # pixels 28..43, cells 3..5
+    improved = optimizer_for(landmarks, update_margin_latents=0)(latents, step())
     changed = (improved != latents).any(dim=2)[0, 0]
-    assert changed[3:5, 3:5].all()
-    assert not changed[:2].any()
-    assert not changed[:, 6:].any()
+    assert changed[3:6, 3:6].all()
+    changed[3:6, 3:6] = False
+    assert not changed.any()
 
 
 def test_frames_without_a_face_are_left_alone(latents):
@@ -115,17 +130,46 @@ def test_no_face_at_all_changes_nothing_and_says_so(latents):
     assert optimizer.history[0].num_frames == 0
 
 
+def test_every_person_takes_their_own_colour(latents):
+    targets = [
+        FaceTarget(reference_embedding=colour, landmarks=np.stack([landmarks_at(*place)] * 2))
+        for colour, place in ((RED, (8, 8)), (GREEN, (40, 40)))
+    ]
+    config = FaceOptimizationConfig(num_iterations=30, stop_below_gain=0.0)
+    improved = FaceOptimizer(WindowedPixelCodec(), ColourEmbedder(), targets, config)(
+        latents, step()
+    )
+    assert improved[0, 1, :, 1:3, 1:3].mean((1, 2)).argmax() == 0
+    assert improved[0, 1, :, 5:7, 5:7].mean((1, 2)).argmax() == 1
+
+
 @pytest.mark.parametrize(("index", "is_active"), [(1, False), (2, True), (4, True), (5, False)])
 def test_only_the_chosen_steps_are_optimized(latents, index, is_active):
-    optimizer = optimizer_for(np.stack([landmarks_at(24, 24)] * 2), start_step=2, first_steps=3)
+    landmarks = np.stack([landmarks_at(24, 24)] * 2)
+    optimizer = optimizer_for(landmarks, start_step=2, num_steps=3)
     improved = optimizer(latents, step(index))
     assert torch.equal(improved, latents) != is_active
 
 
+@pytest.mark.parametrize(
+    ("mode", "active"),
+    [("off", []), ("literal", [0, 9]), ("published", [0, 9, 10]), ("fast", [9])],
+)
+def test_modes_work_at_their_own_steps(mode, active):
+    # Two early steps of high noise, one of the middle, one at the end.
+    config = FaceOptimizationConfig(mode=mode, from_sigma=40.0, to_sigma=0.2)
+    sigmas = {0: 700.0, 9: 20.0, 10: 100.0, 24: 0.01}
+    assert [index for index, sigma in sigmas.items() if config.is_active(step(index, sigma))] == [
+        index for index in sigmas if index in active
+    ]
+
+
 def test_chunks_give_the_same_result(latents):
     landmarks = np.stack([landmarks_at(24, 24), landmarks_at(8, 40)])
-    whole = optimizer_for(landmarks)(latents, step())
-    assert_close(optimizer_for(landmarks, chunk_frames=1)(latents, step()), whole)
+    for mode in ("literal", "fast"):
+        whole = optimizer_for(landmarks, mode=mode, num_iterations=2)(latents, step())
+        parts = optimizer_for(landmarks, mode=mode, num_iterations=2, chunk_frames=1)
+        assert_close(parts(latents, step()), whole)
 
 
 class CornerDetector:
@@ -144,13 +188,12 @@ class CornerDetector:
 
 def test_detected_landmarks_replace_those_of_the_pose(latents):
     detector = CornerDetector(landmarks_at(0, 0))
-    optimizer = FaceOptimizer(
-        PixelCodec(),
-        ColourEmbedder(),
-        RED,
+    optimizer = optimizer_for(
         np.stack([landmarks_at(40, 40)] * 2),
-        FaceOptimizationConfig(detect_every=2, detect_below_sigma=5.0, update_margin_latents=0),
         detector=detector,
+        detect_every=2,
+        detect_below_sigma=5.0,
+        update_margin_latents=0,
     )
     early = optimizer(latents, step(0, sigma=10.0))
     assert detector.num_calls == 0
@@ -160,10 +203,34 @@ def test_detected_landmarks_replace_those_of_the_pose(latents):
     assert torch.equal(late[0, 0, :, 5:7, 5:7], latents[0, 0, :, 5:7, 5:7])
     assert not torch.equal(late[0, 0, :, :2, :2], latents[0, 0, :, :2, :2])
     assert [entry.num_detected for entry in optimizer.history] == [0, 2]
-    optimizer(latents, step(3, sigma=0.5))
-    assert detector.num_calls == 2
-    optimizer(latents, step(4, sigma=0.4))
+    optimizer(latents, step(2, sigma=0.5))
     assert detector.num_calls == 4
+    optimizer(latents, step(3, sigma=0.4))
+    assert detector.num_calls == 4
+
+
+class RecordingCodec(PixelCodec):
+    """A codec whose windows need a record of a frame."""
+
+    def windowed(self):
+        stages = stack_stages([nn.Upsample(scale_factor=8)])
+        return StagedDecoder(stages, shares_window=True, needs_record=True)
+
+
+def test_one_previewed_frame_moves_the_landmarks_of_all(latents):
+    # The face is found 8 px further left in the one decoded frame; both frames follow.
+    landmarks = np.stack([landmarks_at(24, 24), landmarks_at(24, 40)])
+    detector = CornerDetector(landmarks_at(16, 40))
+    optimizer = optimizer_for(
+        landmarks, RecordingCodec(), detector=detector, update_margin_latents=0
+    )
+    improved = optimizer(latents, step())
+    assert detector.num_calls == 1
+    changed = (improved != latents).any(dim=2)[0]
+    for frame, row in ((0, 3), (1, 5)):
+        assert changed[frame, row : row + 2, 2:4].all()
+        assert not changed[frame, :, 5:].any()
+    assert optimizer.history[0].num_detected == 1
 
 
 def test_raising_between_adam_steps_ends_the_optimization(latents):
@@ -174,14 +241,7 @@ def test_raising_between_adam_steps_ends_the_optimization(latents):
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    optimizer = FaceOptimizer(
-        PixelCodec(),
-        ColourEmbedder(),
-        RED,
-        np.stack([landmarks_at(24, 24)] * 2),
-        FaceOptimizationConfig(),
-        on_iteration=cancel,
-    )
+    optimizer = optimizer_for(np.stack([landmarks_at(24, 24)] * 2), on_iteration=cancel)
     with pytest.raises(KeyboardInterrupt):
         optimizer(latents, step())
     assert len(calls) == 3
@@ -194,6 +254,15 @@ def test_learning_rate_falls_to_the_last_step():
     optimizer = optimizer_for(landmarks, num_iterations=1, use_decay=True, learning_rate=0.2)
     moved = (optimizer(start, step(5)) - start).abs().max().item()
     assert moved == pytest.approx(0.2 * (1 - 5 / 20), rel=1e-3)
+
+
+def test_iterations_stop_when_nothing_is_gained(latents):
+    landmarks = np.stack([landmarks_at(24, 24)] * 2)
+    optimizer = optimizer_for(landmarks, num_iterations=200, stop_below_gain=0.02)
+    optimizer(latents, step())
+    losses = optimizer.history[0].losses
+    assert 5 < len(losses) < 200
+    assert losses[-2] - losses[-1] < 0.02 * losses[-2]
 
 
 def test_a_quadratic_is_minimised_and_can_stop_early():
@@ -218,23 +287,25 @@ def test_pictures_are_rounded_and_clamped():
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ConfigError, match="`first_steps` must not be negative"):
-        FaceOptimizationConfig(first_steps=-1)
-    with pytest.raises(ConfigError, match="must be at least 1"):
-        FaceOptimizationConfig(num_iterations=0)
-    with pytest.raises(ConfigError, match="`learning_rate` must be above 0"):
-        FaceOptimizationConfig(learning_rate=0.0)
+    for changes, message in (
+        ({"num_steps": -1}, "`num_steps` must not be negative"),
+        ({"num_iterations": 0}, "must be at least 1"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be above 0"),
+        ({"from_sigma": 1.0, "to_sigma": 2.0}, "Expected `to_sigma` <= `from_sigma`"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            FaceOptimizationConfig(**changes)
 
 
 def test_a_reference_without_identity_is_refused():
+    target = FaceTarget(
+        reference_embedding=np.zeros(3, np.float32), landmarks=np.zeros((1, 5, 2), np.float32)
+    )
+    config = FaceOptimizationConfig()
     with pytest.raises(FaceError, match="unit reference embedding, got length 0"):
-        FaceOptimizer(
-            PixelCodec(),
-            ColourEmbedder(),
-            np.zeros(3, np.float32),
-            np.zeros((1, 5, 2), np.float32),
-            FaceOptimizationConfig(),
-        )
+        FaceOptimizer(PixelCodec(), ColourEmbedder(), [target], config)
+    with pytest.raises(FaceError, match="at least one reference face, got none"):
+        FaceOptimizer(PixelCodec(), ColourEmbedder(), [], config)
 
 
 def golden_vae(settings, weights):
@@ -267,57 +338,66 @@ def golden_face_net(weights):
     return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), nn.Flatten(), last)
 
 
+class GoldenCodec(nn.Module):
+    """The golden vector's autoencoder as a codec."""
+
+    name, latent_channels = "golden", 4
+
+    def __init__(self, vae, downscale):
+        super().__init__()
+        self.vae, self.downscale = vae, downscale
+
+    def encode(self, frames):
+        raise NotImplementedError
+
+    def decode(self, latents):
+        scaled = latents / self.vae.config.scaling_factor
+        return self.vae.decode(scaled, num_frames=len(latents)).sample
+
+
+class GoldenEmbedder(ColourEmbedder):
+    crop_height_px = crop_width_px = 112
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def embed_crops(self, crops):
+        return nn.functional.normalize(self.net(crops), dim=1)
+
+
 @pytest.mark.parametrize("index", [0, 1])
-def test_adam_steps_equal_the_published_ones(golden, index):
+def test_published_steps_equal_the_golden_ones(golden, index):
     config, tensors, weights = golden("hjb_step")
     settings = config["config"]
-    vae, net = golden_vae(settings, weights), golden_face_net(weights)
-    factor, chunk = settings["vae"]["scaling_factor"], settings["decode_chunk_size"]
-    reference = nn.functional.normalize(tensors["ref_embedding"], dim=1)
-    boxes = tensors["boxes"].tolist()
-
-    def loss_and_gradient(current):
-        current = current.detach().requires_grad_()
-        frames = torch.cat(
-            [
-                vae.decode(part, num_frames=len(part)).sample
-                for part in torch.split(current / factor, chunk)
-            ]
-        )
-        frames = frames.clamp(-1, 1)
-        crops = [
-            nn.functional.interpolate(
-                frame[None, :, top : bottom + 1, left : right + 1],
-                (112, 112),
-                mode="bilinear",
-                align_corners=False,
-            )
-            for frame, (top, bottom, left, right) in zip(frames, boxes, strict=True)
-        ]
-        embeddings = nn.functional.normalize(net(torch.cat(crops)), dim=1)
-        loss = (1 - embeddings @ reference[0]).abs().mean()
-        (gradient,) = torch.autograd.grad(loss, current)
-        return loss.item(), gradient
-
-    before = tensors[f"step{index}_x0_before"][0]
-    after, losses = optimize_latents(
-        before,
-        loss_and_gradient,
-        learning_rate=tensors[f"step{index}_lr"].item(),
-        num_iterations=settings["num_optimization_iter"],
+    vae = golden_vae(settings, weights).requires_grad_(False)
+    net = golden_face_net(weights).requires_grad_(False)
+    top, bottom, left, right = tensors["boxes"].float().numpy().T
+    before = tensors[f"step{index}_x0_before"]
+    frames = before.shape[1]
+    codec = GoldenCodec(vae, 2 ** (len(settings["vae"]["block_out_channels"]) - 1))
+    target = FaceTarget(
+        reference_embedding=nn.functional.normalize(tensors["ref_embedding"], dim=1)[0].numpy(),
+        landmarks=np.full((frames, 5, 2), np.nan, np.float32),
+        boxes_px=np.stack([left, top, right, bottom], axis=1),
     )
+    optimizer = FaceOptimizer(
+        codec,
+        GoldenEmbedder(net),
+        [target],
+        FaceOptimizationConfig(
+            mode="published",
+            num_iterations=settings["num_optimization_iter"],
+            chunk_frames=settings["decode_chunk_size"],
+        ),
+    )
+    now = StepInfo(
+        step_index=settings["first_step_index"] + index,
+        num_inference_steps=settings["num_inference_steps"],
+        sigma=1.0,
+        next_sigma=0.5,
+    )
+    after = optimizer(before, now)
+    losses = optimizer.history[0].losses
     assert losses[0] == pytest.approx(tensors[f"step{index}_loss_before"].item(), abs=1e-5)
-    assert_close(after, tensors[f"step{index}_x0_after"][0], atol=1e-4, rtol=1e-4)
-    loss_after = loss_and_gradient(after)[0]
-    assert loss_after == pytest.approx(tensors[f"step{index}_loss_after"].item(), abs=1e-5)
-    rate = 0.1 * (1 - (settings["first_step_index"] + index) / settings["num_inference_steps"])
-    assert tensors[f"step{index}_lr"].item() == pytest.approx(rate, rel=1e-5)
-
-
-def test_every_setting_can_be_replaced():
-    config = replace(FaceOptimizationConfig(), enabled=False)
-    landmarks = np.stack([landmarks_at(24, 24)])
-    optimizer = FaceOptimizer(PixelCodec(), ColourEmbedder(), RED, landmarks, config)
-    latents = torch.zeros(1, 1, 3, 8, 8)
-    assert torch.equal(optimizer(latents, step()), latents)
-    assert optimizer.history == []
+    assert_close(after, tensors[f"step{index}_x0_after"], atol=1e-4, rtol=1e-4)
