@@ -11,13 +11,18 @@ from animaray.cli.output import (
     SetOption,
     print_hint,
     print_json,
+    print_lines,
     print_table,
 )
 from animaray.platform.config import config_to_dict, resolve_config
+from animaray.platform.errors import UsageError
 from animaray.platform.ray_session import ray_session
 
 app = typer.Typer(help="Turn videos into a curated dataset.", cls=DefaultCommandGroup)
 
+PolicyOption = Annotated[
+    str, typer.Option(help="literal-paper, strict, standard, lax, or a policy file")
+]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Dataset folder to write or resume")]
 
 
@@ -28,7 +33,7 @@ def run(
     profile: Annotated[
         str, typer.Option(help="Who looks at the pixels: permissive or generated")
     ] = "permissive",
-    policy: Annotated[str, typer.Option(help="strict, standard or lax")] = "standard",
+    policy: PolicyOption = "standard",
     limit: Annotated[int | None, typer.Option(help="Only the first N videos")] = None,
     changes: SetOption = None,
     config_file: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file")] = None,
@@ -63,29 +68,90 @@ def run(
 @app.command("verdicts")
 def verdicts(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder")],
-    policy: Annotated[str, typer.Option(help="strict, standard or lax")] = "standard",
+    policy: PolicyOption = "standard",
     as_json: JsonOption = False,
 ) -> None:
-    """Apply a policy to the stored scores; no model runs."""
-    from animaray.datasets.reader import CurationDataset
-    from animaray.pipelines.curation import reapply_policy
+    """Apply a policy to the stored scores; no model runs.
 
-    reapply_policy(dataset, policy)
-    rows = CurationDataset.open(dataset).verdicts(policy)
+    Example: animaray curate verdicts dataset --policy mine.yaml
+    """
+    from animaray.datasets.reader import CurationDataset
+    from animaray.pipelines.policies import find_policy, policy_fingerprint
+    from animaray.pipelines.verdicts import reapply_policy
+
+    found = find_policy(policy)
+    kept = reapply_policy(dataset, found)
+    opened = CurationDataset.open(dataset)
+    facts = {
+        "policy": found.name,
+        "fingerprint": policy_fingerprint(found),
+        "version": opened.snapshot.version,
+    }
+    rows = opened.verdicts(found.name)
     if as_json:
-        print_json({"policy": policy, "verdicts": rows})
+        print_json({**facts, "num_kept": kept, "verdicts": rows})
         return
     print_table(
-        f"Policy {policy}",
-        ("clip", "keep", "reasons"),
-        [(row["clip_id"], row["keep"], "; ".join(row["reasons"])) for row in rows],
+        f"Policy {found.name}",
+        ("clip", "state", "reasons"),
+        [(row["clip_id"], row["state"], "; ".join(row["reasons"])) for row in rows],
     )
+    print_lines(
+        f"{kept} of {len(rows)} clips kept under {found.name} ({facts['fingerprint']}), "
+        f"commit {facts['version']}"
+    )
+
+
+@app.command("tune")
+def tune(
+    rule: Annotated[str, typer.Argument(help="A threshold, reason code or score: max_drift")],
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder")],
+    policy: PolicyOption = "standard",
+    value: Annotated[
+        str | None, typer.Option("--set", help="New value of the threshold; `off` for none")
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Policy file to write the new value to")
+    ] = None,
+    clips: Annotated[int, typer.Option(help="Clips to show on either side of the line")] = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the hours that each value of a threshold keeps, and the clips beside the line.
+
+    Example: animaray curate tune max_drift dataset --set 0.05 --write mine.yaml
+
+    Raises:
+        UsageError: Only one of --set and --write was given.
+    """
+    from animaray.cli.tune_table import print_tune_curve, read_limit
+    from animaray.pipelines.policies import find_policy, write_policy
+    from animaray.pipelines.tuning import change_policy, find_rule
+    from animaray.pipelines.tuning import tune as tune_rule
+
+    base = find_policy(policy)
+    if (value is None) != (write is None):
+        raise UsageError("--set and --write go together.", fix="Add the one that is missing.")
+    if value is not None and write is not None:
+        base = change_policy(base, find_rule(rule).threshold, read_limit(value), write.stem)
+    curve = tune_rule(dataset, rule, base, num_clips=clips)
+    if write is not None:
+        write_policy(write, base)
+    if as_json:
+        print_json({**curve.to_dict(), "written": str(write) if write else None})
+    else:
+        print_tune_curve(curve)
+    if write is not None:
+        print_hint(f"Apply it, no model runs: animaray curate verdicts {dataset} --policy {write}")
+    else:
+        print_hint(
+            f"Choose: animaray curate tune {rule} {dataset} --set VALUE --write my-policy.yaml"
+        )
 
 
 @app.command("report")
 def report(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder")],
-    policy: Annotated[str, typer.Option(help="strict, standard or lax")] = "standard",
+    policy: PolicyOption = "standard",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the page")] = None,
 ) -> None:
     """Write a page that shows every clip, its verdict and its reasons."""

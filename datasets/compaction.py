@@ -1,4 +1,4 @@
-"""Take the bytes of withdrawn sources out of a dataset folder.
+"""Take the bytes of withdrawn sources out of a dataset folder; merge its many small files.
 
 A withdrawal hides rows at once; compaction rewrites the files that still hold them and deletes
 the old ones. Readers of the version before keep working until the old files are deleted, which
@@ -9,10 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from animaray.datasets.commit_log import Commit, CommitLog, CommittedFile
-from animaray.datasets.shards import write_media_shard, write_shard
+from animaray.datasets.schemas import schema_of
+from animaray.datasets.shards import key_of, write_media_shard, write_shard, write_table
+
+MERGED_TABLES = ("sources", "clips", "verdicts")
+_SMALL_ROWS = 4096
 
 
 def compact(root: Path | str) -> Commit | None:
@@ -47,12 +52,63 @@ def compact(root: Path | str) -> Commit | None:
         if kept != rows:
             removed.append(path)
             added += [write_shard(root, "clips", kept)] if kept else []
+    commit = None
+    if removed:
+        withdrawn = sorted(snapshot.withdrawn)
+        commit = log.commit(added, removed=removed, inputs=withdrawn, kind="compact")
+    if snapshot.withdrawn:
+        _delete_replaced(root, log)
+    return commit
+
+
+def _delete_replaced(root: Path, log: CommitLog) -> None:
+    """Delete files that no longer count: they may hold rows of withdrawn sources, too."""
+    counting = {file.path for file in log.snapshot().files}
+    for entry in log.commits():
+        for file in entry.files:
+            if file.path not in counting:
+                (root / file.path).unlink(missing_ok=True)
+
+
+def merge_small_files(root: Path | str, *, min_files: int = 256) -> Commit | None:
+    """Put the rows of many small files into one file per table, so that scans stay fast.
+
+    A curation run commits every few sources and so leaves thousands of files; opening one costs as
+    much as reading a thousand rows. Old files stay on disk for readers of earlier versions. Media,
+    tracks and previews are read clip by clip and stay as they are.
+
+    Args:
+        root: Dataset folder.
+        min_files: Tables with fewer small files than this are left alone.
+
+    Returns:
+        The commit, or None when no table has so many small files.
+    """
+    root = Path(root)
+    log = CommitLog(root)
+    by_table: dict[str, list[CommittedFile]] = {}
+    for file in log.snapshot().files:
+        if file.table.split("/")[0] in MERGED_TABLES and file.rows < _SMALL_ROWS:
+            by_table.setdefault(file.table, []).append(file)
+    added: list[CommittedFile] = []
+    removed: list[str] = []
+    for table, files in by_table.items():
+        if len(files) >= min_files:
+            added.append(_merge(root, table, files))
+            removed += [file.path for file in files]
     if not removed:
         return None
-    commit = log.commit(added, removed=removed, inputs=sorted(snapshot.withdrawn), kind="compact")
-    for path in removed:
-        (root / path).unlink(missing_ok=True)
-    return commit
+    return log.commit(added, removed=removed, kind="merge")
+
+
+def _merge(root: Path, table: str, files: Sequence[CommittedFile]) -> CommittedFile:
+    """Write the rows of files, the newest of each id, as one file."""
+    schema = schema_of(table.split("/")[0])
+    rows = pa.concat_tables([pq.read_table(root / file.path, schema=schema) for file in files])
+    ids = rows[key_of(table.split("/")[0])].to_pylist()
+    newest = {name: place for place, name in enumerate(ids)}
+    order = pa.array([newest[name] for name in sorted(newest)], type=pa.int64())
+    return write_table(root, table.split("/")[0], rows.take(order), folder=table)
 
 
 def _rewrite(

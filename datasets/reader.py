@@ -1,16 +1,18 @@
 """Read a curated dataset: clips, verdicts, media, tracks and sources of the newest commit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile, Snapshot
-from animaray.datasets.schemas import check_schema
+from animaray.datasets.schemas import check_schema, schema_of
 from animaray.platform.errors import DatasetError
 
 NUM_KEYPOINTS = 18
@@ -175,16 +177,34 @@ class CurationDataset:
             raise DatasetError(f"There is no clip {clip_id} in {self.root}.", reason="unknown_clip")
         return tracks_of_row(row)
 
+    def table(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a small table as Arrow, sorted by id: newest rows, nothing withdrawn.
+
+        Args:
+            table: sources, clips or verdicts/<policy>.
+            columns: Columns wanted; None for all.
+        """
+        key = "input_id" if table == "sources" else "clip_id"
+        schema = schema_of(table.split("/")[0])
+        wanted = schema.names if columns is None else list(dict.fromkeys(columns))
+        read = list(dict.fromkeys([*wanted, key, "source_id"]))
+        files = [self._open(file) for file in self.snapshot.of_table(table)]
+        parts = [file.read(columns=read).replace_schema_metadata(None) for file in files]
+        if not parts:
+            return schema.empty_table().select(wanted)
+        rows = pa.concat_tables(parts)
+        # An input that was tried again replaces what it left before.
+        newest = {name: place for place, name in enumerate(rows[key].to_pylist())}
+        rows = rows.take(pa.array([newest[name] for name in sorted(newest)], type=pa.int64()))
+        if self.snapshot.withdrawn:
+            hidden = pa.array(sorted(self.snapshot.withdrawn), type=pa.string())
+            rows = rows.filter(pc.invert(pc.is_in(rows["source_id"], value_set=hidden)))
+        return rows.select(wanted)
+
     def _rows(self, table: str) -> list[dict[str, Any]]:
         """Return the rows of a small table that are not withdrawn."""
         if table not in self._tables:
-            key = "input_id" if table == "sources" else "clip_id"
-            rows: dict[str, dict[str, Any]] = {}
-            for file in self.snapshot.of_table(table):
-                # An input that was tried again replaces what it left before.
-                rows |= {row[key]: row for row in self._open(file).read().to_pylist()}
-            withdrawn = self.snapshot.withdrawn
-            self._tables[table] = [r for r in rows.values() if r["source_id"] not in withdrawn]
+            self._tables[table] = self.table(table).to_pylist()
         return self._tables[table]
 
     def _media_row(self, table: str, clip_id: str) -> dict[str, Any] | None:

@@ -32,16 +32,28 @@ def write_shard(
         rows: At least one row; sorted here by id.
         folder: Folder below the root, and the table's name in the commit log; None for `table`.
     """
-    key = _KEYS.get(table, "clip_id")
+    key = key_of(table)
     ordered = sorted(rows, key=lambda row: row[key])
-    data = _to_parquet(table, table_of_rows(table, ordered))
+    return write_table(root, table, table_of_rows(table, ordered), folder=folder)
+
+
+def write_table(
+    root: Path, table: str, rows: pa.Table, *, folder: str | None = None
+) -> CommittedFile:
+    """Write an Arrow table of exactly the declared columns, sorted by id, as one file."""
+    data = _to_parquet(table, rows)
     folder = folder or table
     digest = hashlib.sha256(data).hexdigest()
     path = f"{folder}/part-{content_id(SCHEMA_VERSION, folder, digest)}.parquet"
     write_bytes_atomic(root / path, data)
     return CommittedFile(
-        table=folder, path=path, rows=len(ordered), size_bytes=len(data), sha256=digest
+        table=folder, path=path, rows=len(rows), size_bytes=len(data), sha256=digest
     )
+
+
+def key_of(table: str) -> str:
+    """Return the column that names the rows of a table."""
+    return _KEYS.get(table, "clip_id")
 
 
 def write_media_shard(

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.compaction import merge_small_files
 from animaray.datasets.reader import CurationDataset
-from animaray.datasets.shards import write_shard
-from animaray.pipelines.curation_commit import BatchCommitter, verdict_row
+from animaray.pipelines.curation_commit import BatchCommitter
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.curation_summary import CurationSummary, summarize
-from animaray.pipelines.policies import POLICIES, Policy, find_policy, judge, policy_fingerprint
+from animaray.pipelines.policies import find_policy
 from animaray.pipelines.stage_runner import Row, new_row
 from animaray.pipelines.stages.acquire import is_unchanged, list_inputs
 from animaray.pipelines.stages.duplicates import find_duplicates
-from animaray.platform.config import config_to_dict
+from animaray.pipelines.verdicts import reapply_policy, renew_stale_verdicts
 from animaray.platform.errors import DatasetError
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session
@@ -60,41 +60,16 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
                 for wave in _waves(pending, config.sources_per_wave):
                     run.curate_wave(wave)
         shutil.rmtree(staging, ignore_errors=True)
-        _renew_stale_verdicts(config.output_dir)
+        renew_stale_verdicts(config.output_dir)
+        merge_small_files(config.output_dir)
     return summarize(
         CurationDataset.open(config.output_dir),
         [*finished, *run.input_ids],
-        policy=config.policy,
+        policy=find_policy(config.policy).name,
         num_new_sources=len(run.input_ids),
         seconds_by_stage=run.seconds,
         wall_s=time.monotonic() - started,
     )
-
-
-def reapply_policy(root: Path | str, policy: str | Policy = "standard") -> int:
-    """Write new verdicts from the stored scores; no model runs. Return the number of kept clips.
-
-    Args:
-        root: Dataset folder.
-        policy: Name of a shipped policy, or thresholds of one's own.
-    """
-    root, policy = Path(root), find_policy(policy)
-    dataset = CurationDataset.open(root)
-    rows = [
-        verdict_row(clip["clip_id"], clip["source_id"], policy, judge(clip, policy))
-        for clip in dataset.clips()
-    ]
-    folder = f"verdicts/{policy.name}"
-    old = {file.path for file in dataset.snapshot.of_table(folder)}
-    files = [write_shard(root, "verdicts", rows, folder=folder)] if rows else []
-    if old != {file.path for file in files}:
-        CommitLog(root).commit(
-            [file for file in files if file.path not in old],
-            removed=sorted(old - {file.path for file in files}),
-            kind="verdicts",
-            facts={"policy": config_to_dict(policy), "fingerprint": policy_fingerprint(policy)},
-        )
-    return sum(row["keep"] for row in rows)
 
 
 class _Run:
@@ -214,17 +189,6 @@ def _check_profile(profile: str) -> None:
     from animaray.models.frozen.profiles import load_perception
 
     load_perception(profile)
-
-
-def _renew_stale_verdicts(root: Path) -> None:
-    """Judge again where verdicts of a shipped policy were made with other thresholds."""
-    dataset = CurationDataset.open(root)
-    for name in dataset.policies():
-        if name not in POLICIES:
-            continue
-        current = policy_fingerprint(POLICIES[name])
-        if any(row["policy_fingerprint"] != current for row in dataset.verdicts(name)):
-            reapply_policy(root, name)
 
 
 @contextmanager

@@ -11,12 +11,14 @@ import numpy as np
 from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.shards import write_media_shard, write_shard
 from animaray.pipelines.curation_config import CurationConfig
-from animaray.pipelines.policies import POLICIES, Policy, Verdict, policy_fingerprint
+from animaray.pipelines.policies import POLICIES, find_policy, policy_fingerprint
+from animaray.pipelines.rules import Verdict
 from animaray.pipelines.stage_runner import Row
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.pose import PoseTracks
 from animaray.pipelines.stages.verdict import add_verdicts
-from animaray.platform.config import fingerprint
+from animaray.pipelines.verdicts import verdict_row
+from animaray.platform.config import config_to_dict, fingerprint
 from animaray.platform.storage import sha256_file
 
 _SOURCE_COLUMNS = (
@@ -35,8 +37,8 @@ class BatchCommitter:
         self._config = config
         self._root = config.output_dir
         self._log = CommitLog(config.output_dir)
-        first = POLICIES[config.policy]
-        self._policies = [first, *(p for p in POLICIES.values() if p is not first)]
+        first = find_policy(config.policy)
+        self._policies = [first, *(p for p in POLICIES.values() if p.name != first.name)]
         self._code = f"animaray {version('animaray')}"
         self._fingerprint = fingerprint(config)
 
@@ -64,6 +66,7 @@ class BatchCommitter:
             "code": self._code,
             "config": self._fingerprint,
             "profile": self._config.profile,
+            "policy": config_to_dict(self._policies[0]),
             "policies": {policy.name: policy_fingerprint(policy) for policy in self._policies},
         }
         self._log.commit(files, inputs=sorted(sources), facts=facts)
@@ -96,7 +99,7 @@ class BatchCommitter:
         files.append(write_shard(self._root, "clips", clips))
         tracks = [row for clip in judged if (row := _tracks_row(clip)) is not None]
         previews = [
-            _preview_row(clip, self._config.policy) for clip in judged if clip.get("media_path")
+            _preview_row(clip, self._policies[0].name) for clip in judged if clip.get("media_path")
         ]
         if tracks:
             files.append(write_shard(self._root, "tracks", tracks))
@@ -117,14 +120,14 @@ class BatchCommitter:
         if ending["state"] is not None:
             state = {name: ending[name] for name in ("state", "reason", "detail")}
         else:
-            state = source_state([clip["verdicts"][self._config.policy] for clip in clips])
+            state = source_state([clip["verdicts"][self._policies[0].name] for clip in clips])
         return {
             **{name: source.get(name) for name in _SOURCE_COLUMNS},
             **state,
             "duplicate_of": source.get("duplicate_of"),
             "num_clips": len(clips),
             "profile": self._config.profile,
-            "policy": self._config.policy,
+            "policy": self._policies[0].name,
             "code": self._code,
             "config": self._fingerprint,
         }
@@ -151,20 +154,6 @@ def state_of_clips(states: Sequence[str]) -> str:
     if "keep" in states:
         return "kept"
     return "failed" if states and all(state == "failed" for state in states) else "dropped"
-
-
-def verdict_row(clip_id: str, source_id: str, policy: Policy, verdict: Verdict) -> dict[str, Any]:
-    """Return a row of the verdicts table."""
-    return {
-        "clip_id": clip_id,
-        "source_id": source_id,
-        "policy": policy.name,
-        "policy_fingerprint": policy_fingerprint(policy),
-        "state": verdict.state,
-        "keep": verdict.keep,
-        "reasons": list(verdict.reasons),
-        "reason_codes": list(verdict.codes),
-    }
 
 
 def _clip_row(clip: Row) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from animaray.pipelines.policies import POLICIES
+from animaray.pipelines.policies import find_policy
 from animaray.pipelines.stages.camera import CameraConfig
 from animaray.pipelines.stages.clips import ClipsConfig
 from animaray.pipelines.stages.duplicates import DuplicatesConfig
@@ -28,7 +28,7 @@ class CurationConfig:
     profile: str = "permissive"
     """Perception profile."""
     policy: str = "standard"
-    """Policy that decides what counts as kept in the summary."""
+    """Policy that decides what counts as kept in the summary: a name, or a policy file."""
     num_workers: int = 2
     """Processes that look at clips, and that read sources."""
     limit: int | None = None
@@ -67,8 +67,7 @@ class CurationConfig:
         Raises:
             ConfigError: A value is out of range.
         """
-        if self.policy not in POLICIES:
-            raise ConfigError(f"Expected policy to be one of {list(POLICIES)}, got {self.policy}.")
+        find_policy(self.policy)
         if self.store_media not in STORE_MEDIA:
             raise ConfigError(
                 f"Expected store_media to be one of {list(STORE_MEDIA)}, got {self.store_media}."

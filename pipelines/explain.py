@@ -1,6 +1,6 @@
 """Tell the life of one clip or source: where it came from, what was measured, why it stayed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import FAMILIES, SCORES
-from animaray.pipelines.policies import POLICIES, RULES
+from animaray.pipelines.policies import Policy
+from animaray.pipelines.rules import RULES, Rule
+from animaray.pipelines.verdicts import applied_policy
 from animaray.platform.errors import DatasetError
 
 
@@ -28,6 +30,8 @@ class Story:
     """Raw scores by family; empty for a source."""
     verdicts: Mapping[str, Mapping[str, Any]]
     """State and reasons under each applied policy; of each clip for a source."""
+    limits: tuple[Mapping[str, Any], ...]
+    """Every rule that judges the clip: score, value, threshold, policy, limit, passes."""
     commits: tuple[int, ...]
     """Versions of the commit log that hold rows of its source."""
 
@@ -69,19 +73,25 @@ class Story:
             f"frames of {clip['width']}x{clip['height']}",
             f"  media     {clip['media_file'] or 'not stored: every shipped policy dropped it'}",
         ]
-        limits = {
-            rule.score: f" (standard: {'at least' if rule.is_minimum else 'at most'} "
-            f"{rule.threshold(POLICIES['standard'], clip):g})"
-            for rule in RULES
-        }
         for family, scores in self.scores.items():
             note = f" {clip[f'{family}_note']}" if clip[f"{family}_note"] else ""
-            lines.append(f"  {family:<9} {clip[f'{family}_state']}{note}")
+            producer = f" by {clip[f'{family}_producer']}" if clip[f"{family}_producer"] else ""
+            lines.append(f"  {family:<9} {clip[f'{family}_state']}{note}{producer}")
             for name, value in scores.items():
-                if value is not None:
-                    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-                    lines.append(f"    {name:<28} {text}{limits.get(name, '')}")
+                text = f"{value:.4g}" if isinstance(value, float) else str(value)
+                shown = "none" if value is None else text
+                lines.append(f"    {name:<28} {shown:<10} {self._limits_of(name)}".rstrip())
         return lines
+
+    def _limits_of(self, score: str) -> str:
+        """Return the limits of one score under every policy, those that it breaks marked."""
+        found = []
+        for row in self.limits:
+            if row["score"] == score:
+                sign = ">=" if row["is_minimum"] else "<="
+                mark = "" if row["passes"] in {True, None} else " BROKEN"
+                found.append(f"{row['policy']} {sign} {row['limit']:g}{mark}")
+        return "; ".join(found)
 
 
 def explain(root: Path | str, what: str) -> Story:
@@ -109,7 +119,10 @@ def explain(root: Path | str, what: str) -> Story:
             source=_facts(source),
             clip={name: value for name, value in clip.items() if name != "identity_embedding"},
             scores={family: {name: clip[name] for name in SCORES[family]} for family in FAMILIES},
-            verdicts={name: _verdict(rows[what]) for name, rows in verdicts.items()},
+            verdicts={
+                name: _verdict(rows[what]) for name, rows in verdicts.items() if what in rows
+            },
+            limits=_limits(clip, [applied_policy(dataset, name) for name in verdicts]),
             commits=_commits(dataset, source["input_id"]),
         )
     for source in sources:
@@ -125,7 +138,9 @@ def explain(root: Path | str, what: str) -> Story:
                     f"{name} {clip_id}": _verdict(rows[clip_id])
                     for name, rows in verdicts.items()
                     for clip_id in own
+                    if clip_id in rows
                 },
+                limits=(),
                 commits=_commits(dataset, source["input_id"]),
             )
     raise DatasetError(
@@ -142,6 +157,34 @@ def _facts(source: Mapping[str, Any]) -> dict[str, Any]:
 
 def _verdict(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("state", "keep", "reasons", "policy_fingerprint")}
+
+
+def _limits(clip: Mapping[str, Any], policies: Sequence[Policy]) -> tuple[Mapping[str, Any], ...]:
+    """Return every rule that judges the clip under each policy, in the order of the rules."""
+    rows = []
+    for rule in RULES:
+        for policy in policies:
+            limit = rule.limit(policy)
+            if limit is not None and rule.judges(clip["pose_framing"]):
+                value = clip[rule.score]
+                rows.append(
+                    {
+                        "score": rule.score,
+                        "value": value,
+                        "threshold": rule.threshold,
+                        "is_minimum": rule.is_minimum,
+                        "policy": policy.name,
+                        "limit": limit,
+                        "passes": _passes(rule, value, limit),
+                    }
+                )
+    return tuple(rows)
+
+
+def _passes(rule: Rule, value: float | int | None, limit: float) -> bool | None:
+    if value is None:
+        return None
+    return value >= limit if rule.is_minimum else value <= limit
 
 
 def _commits(dataset: CurationDataset, input_id: str) -> tuple[int, ...]:

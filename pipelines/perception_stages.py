@@ -69,5 +69,5 @@ class PerceptionStages:
 def is_hopeless(row: Row) -> bool:
     """Return whether faces are so rare that every shipped policy drops the clip."""
     scores = row.get("face_scores")
-    least = min(policy.min_face_found for policy in POLICIES.values())
+    least = min(policy.min_face_found or 0.0 for policy in POLICIES.values())
     return scores is not None and scores["face_found_share"] < 0.5 * least

@@ -9,7 +9,8 @@ from typing import Any
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import SCORES, SOURCE_STATES
 from animaray.pipelines.curation_commit import state_of_clips
-from animaray.pipelines.policies import POLICIES, RULES, Policy
+from animaray.pipelines.policies import POLICIES, Policy
+from animaray.pipelines.rules import RULES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,7 +176,7 @@ def _histograms(
         values = [float(clip[rule.score]) for clip in clips if clip[rule.score] is not None]
         limits = set()
         if policy is not None:
-            limits = {rule.threshold(policy, clip) for clip in clips}
+            limits = {rule.limit(policy)}
         found.append(
             ScoreHistogram(
                 score=rule.score,

@@ -7,7 +7,9 @@ states. Adds: scores, verdicts, stores_media. Drops: the five score columns.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from animaray.pipelines.policies import FAMILIES, Policy, judge
+from animaray.datasets.schemas import FAMILIES
+from animaray.pipelines.policies import Policy
+from animaray.pipelines.rules import judge
 
 READS = (
     *(f"{family}_scores" for family in FAMILIES),

@@ -1,23 +1,26 @@
 """Policies: every rule bites alone, reasons carry value and threshold, nothing unknown is kept."""
 
 import dataclasses
+import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from animaray.datasets.schemas import SCORES
+from animaray.datasets.schemas import FAMILIES, SCORES
 from animaray.pipelines.policies import (
-    FAMILIES,
     LAX,
+    LITERAL_PAPER,
     POLICIES,
-    REASON_CODES,
-    RULES,
     STANDARD,
     STRICT,
-    Policy,
+    THRESHOLDS,
     find_policy,
-    judge,
     policy_fingerprint,
+    read_policy,
+    write_policy,
 )
+from animaray.pipelines.rules import REASON_CODES, RULES, columns_of_rows, judge, judge_columns
 from animaray.platform.errors import ConfigError
 
 GOOD = {
@@ -43,15 +46,21 @@ def test_a_good_clip_is_kept_by_every_policy() -> None:
         assert (verdict.state, verdict.reasons, verdict.keep) == ("keep", (), True)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.code}-{rule.score}")
+EVERY = dataclasses.replace(STANDARD, name="every", max_pose_missing_strict=0.5)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.code}-{rule.threshold}")
 def test_each_rule_bites_just_beyond_its_threshold(rule) -> None:
-    limit = rule.threshold(STANDARD, GOOD)
+    limit = rule.limit(EVERY)
     beyond = limit * 0.99 - 1e-6 if rule.is_minimum else limit * 1.01 + 1e-6
-    verdict = judge({**GOOD, rule.score: beyond}, STANDARD)
+    good = {**GOOD, "pose_framing": rule.framing or "full"}
+    verdict = judge({**good, rule.score: beyond}, EVERY)
     assert verdict.codes == (rule.code,)
     assert verdict.state == ("undetermined" if rule.is_evidence else "drop")
     assert f"{limit:.3g}" in verdict.reasons[0]
-    assert judge({**GOOD, rule.score: limit}, STANDARD).keep
+    assert judge({**good, rule.score: limit}, EVERY).keep
+    off = dataclasses.replace(EVERY, **{rule.threshold: None})
+    assert judge({**good, rule.score: beyond}, off).keep
 
 
 def test_rules_name_known_scores_and_families() -> None:
@@ -63,14 +72,49 @@ def test_rules_name_known_scores_and_families() -> None:
 
 
 def test_every_threshold_is_ordered_from_lax_to_strict() -> None:
-    for field in dataclasses.fields(Policy):
-        if field.name == "name":
-            continue
-        lax, standard, strict = (getattr(p, field.name) for p in (LAX, STANDARD, STRICT))
-        if field.name.startswith("min_"):
-            assert lax <= standard <= strict, field.name
-        else:
-            assert lax >= standard >= strict, field.name
+    for name in THRESHOLDS:
+        off = -math.inf if name.startswith("min_") else math.inf
+        values = [getattr(policy, name) for policy in (LAX, STANDARD, STRICT)]
+        values = [off if value is None else value for value in values]
+        assert values == sorted(values, reverse=not name.startswith("min_")), name
+
+
+def test_every_threshold_has_a_rule_or_belongs_to_the_blank_wall() -> None:
+    assert {rule.threshold for rule in RULES} | {"max_still_change", "min_background_share"} == set(
+        THRESHOLDS
+    )
+
+
+def test_the_literal_paper_judges_only_what_the_paper_names() -> None:
+    wide = {**GOOD, "picture_luminance_p95": 3.0, "motion_state": "not_run"}
+    assert judge(wide, LITERAL_PAPER).keep
+    assert not judge(wide, STANDARD).keep
+    # 8 of 18 keypoints in all frames: kept by the literal reading, dropped by the strict one.
+    chest = {**GOOD, "pose_missing_share_literal": 0.0, "pose_missing_share_strict": 1.0}
+    assert judge(chest, LITERAL_PAPER).keep
+    assert judge(chest, STRICT).codes == ("keypoints_missing_strict",)
+
+
+def random_scores(rng: np.random.Generator) -> dict[str, object]:
+    """Return scores around the standard limits, some unknown, some families not run."""
+    scores: dict[str, object] = dict(GOOD)
+    for name, value in GOOD.items():
+        if isinstance(value, float):
+            scores[name] = None if rng.random() < 0.1 else value * float(rng.uniform(0.2, 3.0))
+        elif name.endswith("_state"):
+            states = ["ok", "ok", "ok", "undetermined", "failed", "not_run", None]
+            scores[name] = states[rng.integers(len(states))]
+    scores["pose_framing"] = [None, "full", "half", "close"][rng.integers(4)]
+    return scores
+
+
+def test_many_clips_at_once_are_judged_like_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    clips = [random_scores(rng) for _ in range(60)]
+    for policy in POLICIES.values():
+        together = judge_columns(columns_of_rows(clips), policy).verdicts()
+        assert together == [judge(clip, policy) for clip in clips]
+    assert {verdict.state for verdict in together} >= {"drop", "failed", "undetermined"}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +163,9 @@ def test_scores_without_meaning_are_not_judged() -> None:
 def test_fingerprint_changes_with_any_threshold() -> None:
     changed = dataclasses.replace(STANDARD, max_drift=0.031)
     assert policy_fingerprint(changed) != policy_fingerprint(STANDARD)
-    assert len({policy_fingerprint(policy) for policy in POLICIES.values()}) == 3
+    assert len({policy_fingerprint(policy) for policy in POLICIES.values()}) == 4
+    renamed = dataclasses.replace(STANDARD, name="mine", description="a copy")
+    assert policy_fingerprint(renamed) == policy_fingerprint(STANDARD)
 
 
 def test_policies_are_found_by_name() -> None:
@@ -127,3 +173,34 @@ def test_policies_are_found_by_name() -> None:
     assert find_policy(STRICT) is STRICT
     with pytest.raises(ConfigError, match="Unknown policy `loose`"):
         find_policy("loose")
+
+
+def test_policy_files_come_back_as_written(tmp_path: Path) -> None:
+    mine = dataclasses.replace(LAX, name="mine", max_drift=None, min_identity=0.2)
+    write_policy(tmp_path / "mine.yaml", mine)
+    assert read_policy(tmp_path / "mine.yaml") == mine
+    assert find_policy(tmp_path / "mine.yaml") == mine
+    (tmp_path / "small.json").write_text('{"name": "small", "base": "lax", "max_drift": 0.2}')
+    small = find_policy(str(tmp_path / "small.json"))
+    assert small == dataclasses.replace(LAX, name="small", description="", max_drift=0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: mine", "of 32 thresholds, first `min_short_side_px`"),
+        ("base: standard", "gives the policy no `name`"),
+        ("base: moon\nname: mine", "builds on `moon`"),
+        ("base: lax\nname: mine\nmax_drfit: 1", "Did you mean `max_drift`"),
+        ("base: lax\nname: mine\nmax_drift: far", "`max_drift`"),
+        ("base: lax\nname: mine\nmax_drift: .nan", "is nan"),
+        ("base: lax\nname: ../up", "policy name"),
+        ("base: lax\nname: standard\nmax_drift: 9", "calls itself `standard`"),
+        ("- a list", "must hold `name`"),
+        ("name: [", "not valid YAML"),
+    ],
+)
+def test_wrong_policy_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        find_policy(tmp_path / "mine.yaml")

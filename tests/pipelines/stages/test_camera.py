@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from animaray.models.frozen.optical_flow import OpticalFlowTracker
-from animaray.pipelines.policies import STANDARD, judge
+from animaray.pipelines.policies import STANDARD
+from animaray.pipelines.rules import judge
 from animaray.pipelines.stages.camera import (
     CameraConfig,
     CameraPath,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from animaray.pipelines.policies import FAMILIES, LAX, STANDARD, STRICT
+from animaray.datasets.schemas import FAMILIES
+from animaray.pipelines.policies import LAX, STANDARD, STRICT
 from animaray.pipelines.stages.verdict import ADDS, DROPS, add_verdicts
 
 

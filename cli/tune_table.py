@@ -1,0 +1,53 @@
+"""Print what each value of a threshold would keep."""
+
+from animaray.cli.output import print_lines, print_table
+from animaray.pipelines.tuning import BorderClip, TuneCurve
+from animaray.platform.errors import UsageError
+
+_BAR_CELLS = 24
+
+
+def read_limit(text: str) -> float | None:
+    """Read the value of a threshold; `off` switches its rule off.
+
+    Raises:
+        UsageError: It is neither a number nor `off`.
+    """
+    if text in {"off", "none", "null"}:
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"Expected a number or `off` for --set, got `{text}`.") from error
+
+
+def print_tune_curve(curve: TuneCurve) -> None:
+    """Print hours kept per threshold, and the clips on either side of the line."""
+    sign = ">=" if curve.is_minimum else "<="
+    print_lines(
+        f"{curve.rule}: {curve.score} {sign} threshold, else {curve.code}; policy {curve.policy}, "
+        f"{curve.num_scored} clips scored, {curve.hours_total:.3f} h in all",
+        f"hours kept, strictest value first: {curve.sparkline()}",
+    )
+    top = max([step.hours_kept for step in curve.steps] or [0.0]) or 1.0
+    print_table(
+        "",
+        ("threshold", "hours kept", "clips", "", "policies"),
+        [
+            (
+                "off" if step.threshold is None else f"{step.threshold:g}",
+                f"{step.hours_kept:.3f}",
+                step.num_kept,
+                "\u2588" * round(step.hours_kept / top * _BAR_CELLS),
+                ", ".join(step.marks),
+            )
+            for step in curve.steps
+        ],
+    )
+    for title, clips in (("Just below the line", curve.below), ("Just above it", curve.above)):
+        print_table(title, ("clip", "value", "side", "verdict", "where"), [_row(c) for c in clips])
+
+
+def _row(clip: BorderClip) -> tuple[str, str, str, str, str]:
+    side = "good" if clip.passes else "bad"
+    return clip.clip_id, f"{clip.value:.4g}", side, clip.state, clip.title
