@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from animaray.datasets.conditions import ConditionsTable, open_conditions
 from animaray.datasets.reader import CurationDataset
 from animaray.models.diffusion.loss import LossConfig, denoising_loss
+from animaray.models.networks.activation_checkpointing import (
+    ActivationCheckpointing,
+    checkpoint_activations,
+)
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.pose.aligner import PoseAligner
@@ -53,6 +57,9 @@ class AnimatorTrainingConfig:
     """Weights folder of a trained aligner to put beside the exported weights, or None."""
     trainable: Literal["all", "published"] = "all"
     """`published` trains PoseNet, the Face Encoder and the U-Net's attentions only."""
+    activation_checkpointing: ActivationCheckpointing = "none"
+    """What the backward pass computes again instead of storing it: for the published U-Net at
+    576x1024 `none` needs 77 GiB of activations, `spatial` 45, `all` 12 (counted)."""
     reference_noise: float = 0.02
     """Noise on the reference latents, in their unit."""
     window: WindowConfig = field(default_factory=WindowConfig)
@@ -102,6 +109,7 @@ class AnimatorTask:
         torch.manual_seed(config.loop.seed)
         animator = load_initial_animator(config)
         select_trainable(animator, config.trainable)
+        checkpoint_activations(animator.unet, config.activation_checkpointing)
         self._config = config
         self.objective = AnimatorObjective(animator, config.loss, config.scale.precision)
         self._batches = AnimatorBatches(

@@ -195,6 +195,7 @@ def animator_8xa100() -> AnimatorTrainingConfig:
         run_dir="runs/animator",
         animator=AnimatorConfig.published(),
         trainable="published",
+        activation_checkpointing="all",
         window=WindowConfig(num_frames=16, max_stride=4),
         loss=LossConfig(),
         optimizer=OptimizerConfig(lr=1e-5, weight_decay=0.01, ema_decay=0.9995),
