@@ -1,18 +1,18 @@
 """Decode untrusted video in a bounded child process.
 
-The parent starts one Python process per file with limits on memory, processor time, open files and
-written bytes; the child sends frames through a pipe. Whatever happens to the child (crash, hang,
-kill for memory), the parent gets frames or a MediaError.
+A server process forks one child for each file, with limits on memory, processor time, open files and
+written bytes, without network, other files, new processes or sockets (animaray.platform.confinement);
+the child sends frames through a pipe. Whatever happens to it (crash, hang, kill for memory), the
+parent gets frames or a MediaError.
 """
 
-import ctypes
 import json
 import os
-import resource
 import select
+import signal
 import struct
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,7 +23,13 @@ from typing import IO, Any
 
 import numpy as np
 
+from animaray.platform.confinement import (
+    allow_only_reading,
+    forbid_system_calls,
+    limit_resources,
+)
 from animaray.platform.errors import AnimarayError, MediaError
+from animaray.platform.fork_server import ChildEnd, ForkServer, serve_forever
 from animaray.platform.video_decode import (
     DecodedVideo,
     FrameSelection,
@@ -36,8 +42,11 @@ from animaray.platform.video_file import DecodeLimits, VideoInfo
 
 _HEADER = struct.Struct(">cI")
 _MAX_MESSAGE_BYTES = 1 << 20
-_PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
+_TINY_GIF = bytes.fromhex(
+    "47494638376102000200810000ff00000000000000000000002c0000000002000200000806000108"
+    "041010003b"
+)
+_DECODERS = ForkServer("animaray.platform.video_child")
 
 
 def decode_in_child(  # noqa: PLR0913 - the arguments of decode_video
@@ -89,32 +98,13 @@ class ChildFrameStream(FrameSource):
             "limits": asdict(self._limits),
             "selection": asdict(selection or FrameSelection()),
         }
-        # The child needs our modules, wherever the parent found them, and nothing else.
-        environment = {
-            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
-        command = [sys.executable, "-m", "animaray.platform.video_child"]
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            cwd="/",
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None  # noqa: S101 - opened above
-        assert self._process.stdout is not None  # noqa: S101
-        self._output = self._process.stdout.fileno()
+        self._child = _DECODERS.start(request)
+        self._output = self._child.output
+        self._poll = select.poll()
+        self._poll.register(self._output, select.POLLIN)
         self._waited_s = 0.0
         try:
-            # A child that is gone already shows when its answer is read.
-            with suppress(BrokenPipeError), self._process.stdin as pipe:
-                pipe.write(json.dumps(request).encode())
-            self.info = VideoInfo(**self._read_json(b"I"))
+            self.info = self._read_info()
         except BaseException:
             self.close()
             raise
@@ -138,8 +128,8 @@ class ChildFrameStream(FrameSource):
         while True:
             kind, length = self._read_header()
             if kind == b"D":
-                end = json.loads(self._read(length))
-                self.warning, self.num_corrupt = end["warning"], end["num_corrupt"]
+                end = self._read_json(length)
+                self.warning, self.num_corrupt = end.get("warning"), int(end.get("num_corrupt", 0))
                 return
             if kind != b"F" or length > budget:
                 raise self._failure(kind, length)
@@ -150,19 +140,28 @@ class ChildFrameStream(FrameSource):
             frame = np.frombuffer(self._read(length - 16), dtype=np.uint8)
             yield TimedFrame(pts_s, frame.reshape(height, width, 3))
 
-    def close(self) -> None:
-        """End the child, whatever it is doing."""
-        if self._process.poll() is None:
-            self._process.kill()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._process.wait()
+    def close(self) -> ChildEnd:
+        """End the child, whatever it is doing, and say how it ended."""
+        return self._child.close()
 
-    def _read_json(self, wanted: bytes) -> dict[str, Any]:
+    def _read_info(self) -> VideoInfo:
         kind, length = self._read_header()
-        if kind != wanted:
+        if kind != b"I":
             raise self._failure(kind, length)
-        return json.loads(self._read(length))
+        try:
+            return VideoInfo(**self._read_json(length))
+        except TypeError as error:
+            raise self._nonsense() from error
+
+    def _read_json(self, length: int) -> dict[str, Any]:
+        """Read one message; a decoder that was taken over may send anything."""
+        try:
+            message = json.loads(self._read(length))
+        except ValueError as error:
+            raise self._nonsense() from error
+        if not isinstance(message, dict):
+            raise self._nonsense()
+        return message
 
     def _read_header(self) -> tuple[bytes, int]:
         kind, length = _HEADER.unpack(self._read(_HEADER.size))
@@ -182,12 +181,7 @@ class ChildFrameStream(FrameSource):
             self._wait()
             count = os.readv(self._output, [view])
             if count == 0:
-                code = self._process.wait()
-                raise MediaError(
-                    f"The decoder of {self._name} died (exit code {code}): the file is damaged or "
-                    "needs more memory or time than allowed.",
-                    reason="broken",
-                )
+                raise self._death()
             view = view[count:]
         return data
 
@@ -199,38 +193,41 @@ class ChildFrameStream(FrameSource):
         """
         started = time.monotonic()
         left_s = max(0.0, self._limits.timeout_s - self._waited_s)
-        is_ready, _, _ = select.select([self._output], [], [], left_s)
+        is_ready = self._poll.poll(left_s * 1000)
         self._waited_s += time.monotonic() - started
         if not is_ready:
-            self._process.kill()
+            self._child.kill()
             raise MediaError(
                 f"{self._name} took longer than {self._limits.timeout_s:g} s to decode.",
                 fix="Give a shorter or smaller video.",
                 reason="too_large",
             )
 
+    def _death(self) -> MediaError:
+        """Say why the child ended without an answer."""
+        code = self._child.wait().exit_code
+        if code == -signal.SIGXCPU:
+            return MediaError(
+                f"{self._name} needs more than {self._limits.cpu_s:g} s of processor time.",
+                fix="Give a shorter or smaller video.",
+                reason="too_large",
+            )
+        return MediaError(
+            f"The decoder of {self._name} died (exit code {code}): the file is damaged or needs "
+            "more memory or time than allowed.",
+            reason="broken",
+        )
+
     def _failure(self, kind: bytes, length: int) -> MediaError:
         if kind != b"E":
-            return MediaError(f"The decoder of {self._name} broke the protocol.", reason="broken")
-        failure = json.loads(self._read(length))
-        return MediaError(failure["message"], fix=failure["fix"], reason=failure["reason"])
+            return self._nonsense()
+        failure = self._read_json(length)
+        return MediaError(
+            str(failure.get("message")), fix=failure.get("fix"), reason=failure.get("reason")
+        )
 
-
-def _confine(limits: DecodeLimits) -> None:
-    """Take away what decoding does not need; imports are done by now."""
-    for kind, value in (
-        (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_CPU, max(1, round(limits.cpu_s))),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (value, value))
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    # An own network namespace has no network; where the kernel forbids it, whitelists still hold.
-    if libc.unshare(_CLONE_NEWNET) != 0:
-        libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+    def _nonsense(self) -> MediaError:
+        return MediaError(f"The decoder of {self._name} broke the protocol.", reason="broken")
 
 
 def _send(output: IO[bytes], kind: bytes, data: bytes) -> None:
@@ -238,12 +235,12 @@ def _send(output: IO[bytes], kind: bytes, data: bytes) -> None:
     output.write(data)
 
 
-def _main() -> int:
-    """Serve one request from standard input; frames go to standard output."""
-    request = json.loads(sys.stdin.buffer.read())
+def _serve(request: dict[str, Any], output: IO[bytes]) -> None:
+    """Decode one file; frames or one failure go to the output."""
     limits = DecodeLimits(**request["limits"])
-    output = sys.stdout.buffer
-    _confine(limits)
+    limit_resources(memory_bytes=limits.memory_bytes, cpu_s=limits.cpu_s)
+    allow_only_reading([Path(request["path"])])
+    forbid_system_calls()
     try:
         selection = FrameSelection(**request["selection"])
         with FrameStream(request["path"], selection, limits) as frames:
@@ -266,8 +263,22 @@ def _main() -> int:
         }
         _send(output, b"E", json.dumps(failure).encode())
     output.flush()
-    return 0
+
+
+def _warm_up() -> None:
+    """Decode once and fail once, so that a confined child need not import anything."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tiny.gif"
+        path.write_bytes(_TINY_GIF)
+        with FrameStream(path, FrameSelection(fps=1.0, short_side_px=1)) as frames:
+            list(frames)
+        for damaged in (_TINY_GIF[:20], b"nothing"):
+            path.write_bytes(damaged)
+            with suppress(AnimarayError), FrameStream(path) as frames:
+                list(frames)
+        json.dumps(asdict(DecodeLimits()))
 
 
 if __name__ == "__main__":
-    sys.exit(_main())
+    _warm_up()
+    serve_forever(int(sys.argv[1]), _serve)

@@ -21,6 +21,7 @@ from animaray.platform.video_file import (
     VideoInfo,
     make_info,
     open_video,
+    refuse_no_memory,
     refuse_too_large,
 )
 
@@ -285,11 +286,13 @@ class FrameStream(FrameSource):
                 counters.reached_end = True
                 return
             except FFmpegError as error:
+                refuse_no_memory(self._path, error)
                 counters.ended_early = error.strerror or type(error).__name__
                 return
             try:
                 frames = packet.decode()
-            except FFmpegError:
+            except FFmpegError as error:
+                refuse_no_memory(self._path, error)
                 counters.bad_packets += 1
                 continue
             for frame in frames:

@@ -95,7 +95,8 @@ def open_video(path: Path, limits: DecodeLimits) -> tuple[Any, Any]:
         container = av.open(
             f"file:{path.resolve()}", mode="r", options=_OPEN_OPTIONS, metadata_errors="replace"
         )
-    except (FFmpegError, ValueError):
+    except (FFmpegError, ValueError) as error:
+        refuse_no_memory(path, error)
         _refuse_unopened(path)
     try:
         stream = _pick_stream(path, container, limits)
@@ -190,6 +191,12 @@ def make_info(container: Any, stream: Any, frame: Any) -> VideoInfo:  # noqa: AN
         pixel_aspect=float(aspect) if aspect else 1.0,
         has_audio=bool(container.streams.audio),
     )
+
+
+def refuse_no_memory(path: Path, error: Exception) -> None:
+    """Refuse a file whose decoding asked for more memory than there is; other errors pass by."""
+    if isinstance(error, MemoryError):
+        refuse_too_large(path, "it needs more memory than allowed", "a smaller video")
 
 
 def refuse_too_large(path: Path, got: str, remedy: str) -> NoReturn:

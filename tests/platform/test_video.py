@@ -222,7 +222,7 @@ def test_relative_paths_work_in_the_child(clip: Path, monkeypatch: pytest.Monkey
 
 def test_slow_child_is_ended(clip: Path) -> None:
     with pytest.raises(MediaError, match="took longer than") as caught:
-        decode_in_child(clip, DecodeLimits(timeout_s=0.02))
+        decode_in_child(clip, DecodeLimits(timeout_s=0.0))
     assert caught.value.reason == "too_large"
 
 
