@@ -29,6 +29,7 @@ from animaray.cli import (
     runs,
     serve,
     train,
+    verify_golden,
     weights,
 )
 from animaray.platform.errors import AnimarayError
@@ -50,6 +51,7 @@ app.command("demo")(demo.demo)
 app.add_typer(curate.app, name="curate")
 app.add_typer(train.app, name="train")
 app.command("evaluate")(evaluate.evaluate)
+app.command("verify-golden")(verify_golden.verify_golden)
 app.command("animate")(animate.animate)
 app.command("serve")(serve.serve)
 app.add_typer(jobs.app, name="jobs")

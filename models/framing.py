@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
+from PIL import Image
 
 from animaray.platform.errors import ConfigError
 
@@ -162,3 +163,17 @@ def _person_box(
     if len(points) < 2:
         return None
     return np.stack([points.min(axis=0), points.max(axis=0)])
+
+
+def stretch_picture(
+    picture_uint8: UInt8[np.ndarray, "height width 3"], width_px: int, height_px: int
+) -> UInt8[np.ndarray, "target_height target_width 3"]:
+    """Resize by Lanczos without keeping the aspect, as the released code; else use FrameFit.
+
+    Args:
+        picture_uint8: RGB.
+        width_px: Target width.
+        height_px: Target height.
+    """
+    resized = Image.fromarray(picture_uint8).resize((width_px, height_px), Image.Resampling.LANCZOS)
+    return np.array(resized)

@@ -69,30 +69,24 @@ def run_pose_net(vector: GoldenVector) -> None:
                 vector.close(name, activations[: len(vector.tensor(name))])
 
 
-def face_encoder_of(
-    sizes: dict[str, Any], weights: dict[str, Tensor], vector: GoldenVector
-) -> FaceEncoder:
-    """Build and fill a Face Encoder from a vector's settings; its depth is the weights'."""
+def face_encoder_config(sizes: dict[str, Any], weights: dict[str, Tensor]) -> FaceEncoderConfig:
+    """Return our configuration for a vector's sizes; the depth is the weights'."""
     layers = {key.split(".")[2] for key in weights if key.startswith("fusion_model.layers.")}
-    encoder = FaceEncoder(_face_encoder_config(sizes, depth=len(layers))).eval()
-    vector.load(encoder, weights)
-    return encoder
-
-
-def _face_encoder_config(sizes: dict[str, Any], depth: int) -> FaceEncoderConfig:
     return FaceEncoderConfig(
         identity_dim=sizes["id_embeddings_dim"],
         image_embedding_dim=sizes["clip_embeddings_dim"],
         cross_attention_dim=sizes["cross_attention_dim"],
         num_tokens=sizes["num_tokens"],
-        depth=depth,
+        depth=len(layers),
     )
 
 
 @torch.no_grad()
 def run_face_encoder(vector: GoldenVector) -> None:
     """Compare the Face Encoder: all its layers, several image tokens, no identity."""
-    encoder = face_encoder_of(vector.setting("config"), vector.weights(), vector)
+    weights = vector.weights()
+    encoder = FaceEncoder(face_encoder_config(vector.setting("config"), weights)).eval()
+    vector.load(encoder, weights)
     identity, image = vector.tensor("id_embeds"), vector.tensor("clip_embeds")
     parts: dict[str, nn.Module] = {}
     for index, layer in enumerate(encoder.fusion_model.layers):

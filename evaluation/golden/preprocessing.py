@@ -20,8 +20,9 @@ from animaray.models.frozen.dwpose_decoding import (
     decode_simcc,
     letterbox,
     openpose_order,
+    whole_picture,
 )
-from animaray.models.pose.drawing import WholeBody, draw_people
+from animaray.models.pose.drawing import CANVAS_PX, WholeBody, draw_people
 from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.models.pose.published_fit import published_fit
 
@@ -79,7 +80,8 @@ def _detected_boxes(vector: GoldenVector, scale: float, side_px: int) -> np.ndar
     cells = sum((side_px // stride) ** 2 for stride in (8, 16, 32))
     rows = np.zeros((cells, values.shape[1]), np.float32)
     rows[vector.tensor("det_rows").numpy()] = values
-    return decode_people(rows, scale, side_px=side_px)
+    boxes = decode_people(rows, scale, side_px=side_px)
+    return boxes if len(boxes) else whole_picture(vector.tensor("image_u8").numpy())
 
 
 def _simcc(
@@ -128,6 +130,8 @@ def _compare_people(
 
 def run_pose_align_draw(vector: GoldenVector) -> None:
     """Compare the clip's fit to the reference, the moved keypoints, and the drawn pictures."""
+    if vector.setting("config").get("canvas_min_side", CANVAS_PX) != CANVAS_PX:
+        raise vector.broken(f"our canvas has {CANVAS_PX} pixels on its shorter side")
     names = [match[0] for match in vector.names(r".+")]
     arrays = {name: vector.tensor(name).numpy() for name in names}
     frames = [f"drv{index}" for index in range(vector.setting("config", "num_driving"))]
@@ -154,7 +158,9 @@ def _compare_drawing(
 ) -> None:
     match = re.fullmatch(r"drawn_(aligned|unaligned_drv)(\d+)", path.stem)
     if match is None:
-        raise vector.broken(f"{path.name} is neither drawn_aligned<i>.png nor drawn_unaligned_drv<i>")
+        raise vector.broken(
+            f"{path.name} is neither drawn_aligned<i>.png nor drawn_unaligned_drv<i>"
+        )
     source = f"drv{match[2]}"
     points = f"aligned{match[2]}" if match[1] == "aligned" else source
     expected = cv2.imread(str(path))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from animaray.datasets.frame_sampling import published_window
-from animaray.evaluation.golden.networks import face_encoder_of, recorded, unet_config_of
+from animaray.evaluation.golden.networks import face_encoder_config, recorded, unet_config_of
 from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.diffusion.loss import (
     LossConfig,
@@ -27,28 +27,31 @@ from animaray.models.networks.pose_net import PoseNetConfig
 from animaray.platform.errors import DatasetError
 
 
-def build_animator(vector: GoldenVector, width_px: int, height_px: int, **changes: Any) -> Animator:  # noqa: ANN401
-    """Build and fill an animator from the settings of a vector that uses all its networks."""
+def animator_config(
+    vector: GoldenVector,
+    width_px: int,
+    height_px: int,
+    **changes: Any,  # noqa: ANN401
+) -> AnimatorConfig:
+    """Return the configuration of a vector that uses all of the animator's networks."""
     settings = vector.setting("config")
-    encoder = face_encoder_of(
-        vector.setting("config", "face_encoder"), vector.weights_of("face_encoder"), vector
-    )
-    unet_config = unet_config_of(vector.setting("config", "unet_config"), encoder.config.num_tokens)
-    pose_weights = vector.weights_of("pose_net")
-    config = AnimatorConfig(
-        unet=unet_config,
-        pose_net=PoseNetConfig(out_channels=unet_config.block_out_channels[0]),
-        face_encoder=encoder.config,
+    encoder = face_encoder_config(settings["face_encoder"], vector.weights_of("face_encoder"))
+    unet = unet_config_of(settings["unet_config"], encoder.num_tokens)
+    return AnimatorConfig(
+        unet=unet,
+        pose_net=PoseNetConfig(out_channels=unet.block_out_channels[0]),
+        face_encoder=encoder,
         width_px=width_px,
         height_px=height_px,
         num_frames=settings.get("num_frames", 16),
         **changes,
     )
-    animator = Animator(config)
-    vector.load(animator.unet, vector.weights_of("unet"))
-    vector.load(animator.pose_net, pose_weights)
-    animator.face_encoder.load_state_dict(encoder.state_dict())
-    return animator
+
+
+def fill_animator(vector: GoldenVector, animator: Animator) -> None:
+    """Load the weights that a vector's settings name into all of an animator's networks."""
+    for name in ("unet", "pose_net", "face_encoder"):
+        vector.load(getattr(animator, name), vector.weights_of(name))
 
 
 def record_unet(animator: Animator, seen: dict[str, Tensor]) -> Any:  # noqa: ANN401 - torch's handle
@@ -69,12 +72,14 @@ def run_train_loss(vector: GoldenVector) -> None:
     pose_images = vector.tensor("pose_pixels_u8") / 127.5 - 1
     height_px, width_px = pose_images.shape[-2:]
     strength = float(vector.setting("config", "train_noise_aug"))
-    animator = build_animator(vector, width_px, height_px, noise_aug_strength=strength).train()
+    config = animator_config(vector, width_px, height_px, noise_aug_strength=strength)
+    animator = Animator(config).train()
+    fill_animator(vector, animator)
     for name, parameter in animator.unet.named_parameters():
         parameter.requires_grad_("attentions" in name)
     latents, sigma = vector.tensor("latents"), vector.tensor("sigmas")
     draws = LossDraws(sigma=sigma, noise=vector.tensor("noise"), chance=vector.tensor("random_p"))
-    config = LossConfig(
+    loss_config = LossConfig(
         conditioning_dropout=float(vector.setting("config", "conditioning_dropout_prob"))
     )
     # The vector holds the reference after dropout; a dropped one is zero either way.
@@ -90,7 +95,9 @@ def run_train_loss(vector: GoldenVector) -> None:
     handle = record_unet(animator, seen)
     denoised: dict[str, Tensor] = {}
     with recorded(parts | {"denoised_latents": animator}) as outputs:
-        loss = denoising_loss_of(animator, latents, conditioning, face_mask, config, draws).loss
+        loss = denoising_loss_of(
+            animator, latents, conditioning, face_mask, loss_config, draws
+        ).loss
     handle.remove()
     denoised |= outputs
     loss.backward()

@@ -211,7 +211,8 @@ class GoldenVector:
             shapes = f"shape {tuple(got.shape)} instead of {tuple(wanted.shape)}"
             self.add(name, passed=False, tolerance=words, note=shapes)
             return
-        deviation, share = _deviation(got, wanted, atol, rtol)
+        spacing = _spacing(expected)
+        deviation, share = _deviation(got, wanted, atol, rtol, spacing)
         passed = share <= 1
         self.add(
             name, passed=passed, tolerance=words, deviation=deviation, used_share=share, note=note
@@ -292,11 +293,25 @@ def _words(atol: float, rtol: float) -> str:
     return " + ".join([*parts, f"{rtol:g} |x|"] if rtol else parts)
 
 
-def _deviation(got: Tensor, wanted: Tensor, atol: float, rtol: float) -> tuple[float, float]:
-    """Return the largest deviation, and the largest one as a share of what is allowed there."""
+def _spacing(expected: Tensor | np.ndarray) -> Tensor | float:
+    """Return the gap between neighbouring numbers where a tensor is stored as float16, else 0."""
+    stored = torch.as_tensor(expected)
+    if stored.dtype != torch.float16:
+        return 0.0
+    infinity = torch.full_like(stored, math.inf)
+    return (torch.nextafter(stored.abs(), infinity) - stored.abs()).double()
+
+
+def _deviation(
+    got: Tensor, wanted: Tensor, atol: float, rtol: float, spacing: Tensor | float = 0.0
+) -> tuple[float, float]:
+    """Return the largest deviation, and the largest one as a share of what is allowed there.
+
+    What was rounded to float16 for storage may have been anything within half the spacing.
+    """
     if got.numel() == 0:
         return 0.0, 0.0
-    deviation = (got - wanted).abs()
+    deviation = ((got - wanted).abs() - spacing / 2).clamp_min(0.0)
     # Equal infinities differ by nothing; anything else that is not finite fails.
     deviation = torch.where(got == wanted, torch.zeros_like(deviation), deviation)
     deviation = deviation.nan_to_num(nan=math.inf)

@@ -81,5 +81,21 @@ def published_euler_step(
     else:
         noised = add_noise(latents, noise, sigma, sigma_hat)
     denoised = raw_output * (-sigma / math.sqrt(sigma**2 + 1)) + noised / (sigma**2 + 1)
-    slope = (noised - denoised) / sigma_hat
-    return EulerStep(noised + slope * (next_sigma - sigma_hat), denoised)
+    return EulerStep(euler_update(noised, denoised, sigma_hat, next_sigma), denoised)
+
+
+def euler_update(
+    latents: Float[Tensor, "*shape"],
+    denoised: Float[Tensor, "*shape"],
+    sigma: float,
+    next_sigma: float,
+) -> Float[Tensor, "*shape"]:
+    """Return latents at the next noise level: a straight step along (latents - denoised) / sigma.
+
+    Args:
+        latents: At `sigma`.
+        denoised: Estimate of the clean latents, corrected or not.
+        sigma: Level of the latents.
+        next_sigma: Level wanted.
+    """
+    return latents + (latents - denoised) / sigma * (next_sigma - sigma)

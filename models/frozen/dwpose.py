@@ -24,6 +24,7 @@ from animaray.models.frozen.dwpose_decoding import (
     letterbox,
     openpose_order,
     to_whole_body,
+    whole_picture,
 )
 from animaray.models.frozen.onnx_session import open_onnx_session
 from animaray.models.frozen.protocols import PersonPose
@@ -133,8 +134,7 @@ class DwposeEstimator:
             rows[0], scale, side_px=self._side_px, min_score=self.config.min_person_score
         )
         if len(boxes) == 0 and self.config.use_whole_picture:
-            height, width = picture.shape[:2]
-            return np.array([[0, 0, width, height]], np.float32)
+            return whole_picture(picture)
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         return boxes[np.argsort(-areas, kind="stable")[: self.config.max_people]]
 

@@ -86,6 +86,13 @@ def decode_people(
     return people.astype(np.float32)
 
 
+def whole_picture(
+    picture: UInt8[np.ndarray, "height width 3"],
+) -> Float32[np.ndarray, "1 4"]:
+    """Return the box of the whole picture, which the released code takes where nobody is found."""
+    return np.array([[0, 0, picture.shape[1], picture.shape[0]]], np.float32)
+
+
 def _cells(
     side_px: int,
 ) -> tuple[Float32[np.ndarray, "cells 2"], Float32[np.ndarray, "cells 1"]]:
