@@ -6,40 +6,25 @@ from typing import Annotated, Any
 
 import typer
 
+from animaray.cli.animate_options import (
+    PEOPLE,
+    SAMPLING,
+    AlignmentOption,
+    FaceOptimizationOption,
+    GuidanceMaxOption,
+    GuidanceMinOption,
+    GuidanceOption,
+    PersonOption,
+    ReferencePersonOption,
+    SamplerOption,
+    SeedOption,
+    StepsOption,
+    WindowFramesOption,
+    WindowOverlapOption,
+    WindowRuleOption,
+)
 from animaray.cli.output import JsonOption
 from animaray.platform.errors import UsageError
-
-
-class AlignmentChoice(StrEnum):
-    """Ways of moving the driving pose onto the person."""
-
-    NONE = "none"
-    FIT = "fit"
-    PROCRUSTES = "procrustes"
-    LEARNED = "learned"
-
-
-class SamplerChoice(StrEnum):
-    """Ways of stepping from noise to frames."""
-
-    EULER = "euler"
-    HEUN = "heun"
-
-
-class WindowChoice(StrEnum):
-    """How windows lie over a long video."""
-
-    PUBLISHED = "published"
-    SLIDING = "sliding"
-
-
-class FaceChoice(StrEnum):
-    """Modes of face optimization."""
-
-    OFF = "off"
-    FAST = "fast"
-    PUBLISHED = "published"
-    LITERAL = "literal"
 
 
 class DeviceChoice(StrEnum):
@@ -50,7 +35,7 @@ class DeviceChoice(StrEnum):
     CUDA = "cuda"
 
 
-INPUTS, PEOPLE, SAMPLING, OUTPUTS = "Inputs", "People", "Sampling", "Outputs"
+INPUTS, OUTPUTS = "Inputs", "Outputs"
 
 
 def animate(
@@ -93,21 +78,8 @@ def animate(
             help="Picture size WxH of pose files that do not tell it", rich_help_panel=INPUTS
         ),
     ] = None,
-    person: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Who of several drives: left, right, largest, all, N from the left, or a point"
-            " x,y; repeat for several",
-            rich_help_panel=PEOPLE,
-        ),
-    ] = None,
-    reference_person: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Who of the picture is animated; the k-th follows the k-th --person",
-            rich_help_panel=PEOPLE,
-        ),
-    ] = None,
+    person: PersonOption = None,
+    reference_person: ReferencePersonOption = None,
     identity: Annotated[
         list[Path] | None,
         typer.Option(
@@ -115,68 +87,17 @@ def animate(
             rich_help_panel=PEOPLE,
         ),
     ] = None,
-    alignment: Annotated[
-        AlignmentChoice | None,
-        typer.Option(
-            help="How the pose moves onto the person; default: learned if trained, else procrustes",
-            rich_help_panel=PEOPLE,
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Same seed, same video", rich_help_panel=SAMPLING)
-    ] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=1000, help="Denoising steps; default: the model's", rich_help_panel=SAMPLING
-        ),
-    ] = None,
-    sampler: Annotated[
-        SamplerChoice | None,
-        typer.Option(help="euler, or heun: twice the work a step", rich_help_panel=SAMPLING),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            min=1.0,
-            max=20.0,
-            help="Guidance scale; 1 is off; default: the model's",
-            rich_help_panel=SAMPLING,
-        ),
-    ] = None,
-    guidance_min: Annotated[
-        float | None,
-        typer.Option(
-            min=1.0, max=20.0, help="Guidance scale of the first frame", rich_help_panel=SAMPLING
-        ),
-    ] = None,
-    guidance_max: Annotated[
-        float | None,
-        typer.Option(
-            min=1.0, max=20.0, help="... rising to the last frame's", rich_help_panel=SAMPLING
-        ),
-    ] = None,
-    window_frames: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Frames denoised together; default: as trained", rich_help_panel=SAMPLING
-        ),
-    ] = None,
-    window_overlap: Annotated[
-        int | None,
-        typer.Option(min=0, help="Frames that windows share", rich_help_panel=SAMPLING),
-    ] = None,
-    window_rule: Annotated[
-        WindowChoice | None,
-        typer.Option(help="How windows lie over a long video", rich_help_panel=SAMPLING),
-    ] = None,
-    face_optimization: Annotated[
-        FaceChoice | None,
-        typer.Option(
-            help="Steer steps towards the person's identity; default: fast",
-            rich_help_panel=SAMPLING,
-        ),
-    ] = None,
+    alignment: AlignmentOption = None,
+    seed: SeedOption = 0,
+    steps: StepsOption = None,
+    sampler: SamplerOption = None,
+    guidance: GuidanceOption = None,
+    guidance_min: GuidanceMinOption = None,
+    guidance_max: GuidanceMaxOption = None,
+    window_frames: WindowFramesOption = None,
+    window_overlap: WindowOverlapOption = None,
+    window_rule: WindowRuleOption = None,
+    face_optimization: FaceOptimizationOption = None,
     device: Annotated[
         DeviceChoice, typer.Option(help="Where the networks work", rich_help_panel=SAMPLING)
     ] = DeviceChoice.AUTO,

@@ -212,5 +212,23 @@ def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
         "face_optimization": "off" if faces is None else faces.mode,
         "memory": {"needed_bytes": plan.needed_bytes, "available_bytes": plan.available_bytes},
         "device": str(next(plan.pipeline.animator.parameters()).device),
-        "warnings": list(plan.driving.warnings),
+        "notes": _notes(plan),
     }
+
+
+def _notes(plan: AnimatePlan) -> list[str]:
+    """Return what the user should know about the plan."""
+    notes = list(plan.driving.warnings)
+    if plan.request.weights is None:
+        notes.append("The bundled animator knows drawn people only; real ones need --weights.")
+    if len(plan.cast) > 1:
+        notes.append(
+            "The network is told person 1's identity only; face optimization works on each face."
+        )
+    trained = plan.pipeline.animator.config.num_frames
+    if plan.sampler.tile_frames > trained:
+        notes.append(
+            f"Windows of {plan.sampler.tile_frames} frames are longer than the model was trained"
+            f" on ({trained})."
+        )
+    return notes

@@ -55,9 +55,10 @@ def plan_lines(facts: Mapping[str, Any], qualities: Sequence[AlignmentQuality]) 
         lines.append(f"           other methods: {', '.join(others)}")
     lines += [
         f"sampling   {sampling['sampler']}, {sampling['num_inference_steps']} steps, guidance "
-        f"{low:g}" + (f" to {high:g}" if high != low else "") + f", seed {sampling['seed']}; "
-        f"{sampling['num_windows']} windows of {sampling['window_frames']} frames, overlap "
-        f"{sampling['window_overlap']} ({sampling['window_rule']})",
+        f"{low:g}"
+        + (f" to {high:g}" if high != low else "")
+        + f", seed {sampling['seed']}; "
+        + _windows(sampling),
         f"faces      face optimization {facts['face_optimization']}",
         f"memory     about {_gib(memory['needed_bytes'])} of {_gib(memory['available_bytes'])} free"
         f" on {facts['device']}",
@@ -65,7 +66,7 @@ def plan_lines(facts: Mapping[str, Any], qualities: Sequence[AlignmentQuality]) 
         f"result     {facts['out']}: {result['width_px']}x{result['height_px']}, "
         f"{result['num_frames']} frames, {result['fps']:g} fps, no sound",
     ]
-    return lines + [f"note       {note}" for note in facts["warnings"]]
+    return lines + [f"note       {note}" for note in facts["notes"]]
 
 
 def write_alignment_overlay(
@@ -231,6 +232,15 @@ def _caption(text: str, width: int) -> UInt8[np.ndarray, "caption_height width 3
     strip = np.full((28, width, 3), 24, np.uint8)
     cv2.putText(strip, text, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (235, 235, 235), 1)
     return strip
+
+
+def _windows(sampling: Mapping[str, Any]) -> str:
+    if sampling["num_windows"] == 1:
+        return "1 window"
+    return (
+        f"{sampling['num_windows']} windows of {sampling['window_frames']} frames, overlap "
+        f"{sampling['window_overlap']} ({sampling['window_rule']})"
+    )
 
 
 def _people(count: int) -> str:

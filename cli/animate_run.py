@@ -1,6 +1,7 @@
 """Carry out an `animaray animate`: plan, look, refuse or go on, denoise, write."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from animaray.cli.animate_inputs import AnimateRequest
 from animaray.cli.animate_plan import AnimatePlan, make_plan, plan_facts
@@ -26,7 +27,7 @@ def run_animation(request: AnimateRequest, *, dry_run: bool, as_json: bool) -> N
         dry_run: Only show the plan; nothing is written.
         as_json: Print one JSON document on stdout.
     """
-    plan = make_plan(request)
+    plan = make_plan(replace(request, report_dir=None) if dry_run else request)
     facts = plan_facts(plan)
     lines = plan_lines(facts, plan.qualities)
     if dry_run:

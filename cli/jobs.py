@@ -5,6 +5,21 @@ from typing import Annotated
 
 import typer
 
+from animaray.cli.animate_options import (
+    AlignmentOption,
+    FaceOptimizationOption,
+    GuidanceMaxOption,
+    GuidanceMinOption,
+    GuidanceOption,
+    PersonOption,
+    ReferencePersonOption,
+    SamplerOption,
+    SeedOption,
+    StepsOption,
+    WindowFramesOption,
+    WindowOverlapOption,
+    WindowRuleOption,
+)
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
 from animaray.platform.errors import UsageError
 from animaray.serving.client import AnimarayClient
@@ -25,8 +40,24 @@ def submit(
     video: Annotated[Path, typer.Argument(help="Driving video")],
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same video")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Wait and save here")] = None,
+    person: PersonOption = None,
+    reference_person: ReferencePersonOption = None,
+    alignment: AlignmentOption = None,
+    fps: Annotated[
+        str | None,
+        typer.Option(help="`source`, `model` (the server's default) or frames per second"),
+    ] = None,
+    seed: SeedOption = 0,
+    steps: StepsOption = None,
+    sampler: SamplerOption = None,
+    guidance: GuidanceOption = None,
+    guidance_min: GuidanceMinOption = None,
+    guidance_max: GuidanceMaxOption = None,
+    window_frames: WindowFramesOption = None,
+    window_overlap: WindowOverlapOption = None,
+    window_rule: WindowRuleOption = None,
+    face_optimization: FaceOptimizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Submit a job; with --out wait for it and save the video.
@@ -37,8 +68,25 @@ def submit(
     for path in (image, video):
         if not path.is_file():
             raise UsageError(f"There is no file {path}.")
+    options = {
+        "seed": seed,
+        "person": person or None,
+        "reference_person": reference_person or None,
+        "alignment": alignment,
+        "fps": float(fps) if fps and fps.replace(".", "", 1).isdecimal() else fps,
+        "num_inference_steps": steps,
+        "sampler": sampler,
+        "guidance_scale": guidance,
+        "guidance_min": guidance_min,
+        "guidance_max": guidance_max,
+        "window_frames": window_frames,
+        "window_overlap": window_overlap,
+        "window_rule": window_rule,
+        "face_optimization": face_optimization,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
     with AnimarayClient(server, api_key=api_key) as client:
-        job = client.submit(image, video, seed=seed)
+        job = client.submit(image, video, **given)
         print_hint(f"Submitted {job.id}. Watch: animaray jobs watch {job.id} --server {server}")
         if out is not None:
             job.wait()

@@ -99,6 +99,13 @@ def parse_choices(texts: Sequence[str]) -> list[PersonChoice]:
     return choices
 
 
+def choices_of(value: str | Sequence[str] | None) -> list[str]:
+    """Return no choice, one or several as a list of texts."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
 def choose_people(
     people: Sequence[SeenPerson],
     choices: Sequence[PersonChoice],

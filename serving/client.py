@@ -192,7 +192,8 @@ class AnimarayClient:
             picture: File of the reference picture.
             video: File of the driving video.
             idempotency_key: Your own name for this request; None makes a random one.
-            **options: seed, num_inference_steps, guidance_scale, face_optimization, alignment.
+            **options: Fields of `AnimationRequest` (animaray.serving.schemas), such as seed,
+                num_inference_steps, face_optimization, alignment, person or fps.
 
         Raises:
             UsageError: A file does not exist.

@@ -3,15 +3,21 @@
 import difflib
 import json
 import secrets
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from animaray.platform.errors import UsageError
+from animaray.models.person_choice import Casting, choices_of, parse_choices
+from animaray.platform.errors import PersonChoiceError, UsageError
 from animaray.serving.job_records import Job, JobState
 from animaray.serving.limits import ServingLimits
 
 MAX_SEED = 2**31 - 1
+MAX_PEOPLE = 3
+"""People of one job."""
+
+PersonField = str | Annotated[list[str], Field(min_length=1, max_length=MAX_PEOPLE)] | None
+RateField = Annotated[float, Field(gt=0, le=120)]
 
 
 class AnimationRequest(BaseModel):
@@ -35,11 +41,50 @@ class AnimationRequest(BaseModel):
         le=20.0,
         description="1 is off; higher follows the picture and the pose more strictly.",
     )
-    face_optimization: bool | None = Field(
-        None, description="Steer every early step towards the reference face; slower."
+    guidance_min: float | None = Field(
+        None,
+        ge=1.0,
+        le=20.0,
+        description="Guidance scale of the first frame, rising evenly to `guidance_max`; instead of"
+        " `guidance_scale`.",
     )
-    alignment: Literal["none", "procrustes", "learned"] | None = Field(
+    guidance_max: float | None = Field(
+        None, ge=1.0, le=20.0, description="Guidance scale of the last frame."
+    )
+    sampler: Literal["euler", "heun"] | None = Field(
+        None, description="`heun` corrects every step, for twice the work."
+    )
+    window_frames: int | None = Field(
+        None, ge=1, le=256, description="Frames denoised together; left out: as trained."
+    )
+    window_overlap: int | None = Field(
+        None, ge=0, le=255, description="Frames that neighbouring windows share."
+    )
+    window_rule: Literal["published", "sliding"] | None = Field(
+        None, description="How windows lie over a long video."
+    )
+    face_optimization: bool | Literal["off", "fast", "published", "literal"] | None = Field(
+        None,
+        description="Steer steps towards the reference face, and which way; true is the default,"
+        " `fast`. `published` and `literal` need much more time and memory.",
+    )
+    alignment: Literal["none", "fit", "procrustes", "learned"] | None = Field(
         None, description="How the driving body is fitted to the body in the picture."
+    )
+    person: PersonField = Field(
+        None,
+        description="Who of several drives: `left`, `right`, `largest`, `all`, a number from 1"
+        " (counted from the left) or a point `x,y` in pixels; a list for several. Left out: the"
+        " largest, with a warning.",
+    )
+    reference_person: PersonField = Field(
+        None,
+        description="Who of the picture is animated; the k-th follows the k-th `person`.",
+    )
+    fps: Literal["source", "model"] | RateField | None = Field(
+        None,
+        description="Frames per second that are animated: the upload's, the model's (the default)"
+        " or a number; also the result's rate.",
     )
 
 
@@ -161,9 +206,11 @@ def parse_options(text: str | None, limits: ServingLimits) -> dict[str, Any]:
     try:
         request = AnimationRequest.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"Option `{where}`: {first['msg']}.") from error
+        name = error.errors()[0]["loc"][0]
+        # One message for each kind of value that the option takes.
+        reasons = [entry["msg"] for entry in error.errors() if entry["loc"][0] == name]
+        raise UsageError(f"Option `{name}`: {'; or: '.join(reasons)}.") from error
+    _check_together(request)
     steps = request.num_inference_steps
     if steps is not None and steps > limits.max_inference_steps:
         raise UsageError(
@@ -171,6 +218,36 @@ def parse_options(text: str | None, limits: ServingLimits) -> dict[str, Any]:
             f" got {steps}."
         )
     return request.model_dump(exclude_none=True)
+
+
+def _check_together(request: AnimationRequest) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        UsageError: They do; the message names the option.
+    """
+    low, high = request.guidance_min, request.guidance_max
+    if (low is None) != (high is None):
+        missing = "guidance_min" if low is None else "guidance_max"
+        raise UsageError(f"Option `{missing}`: needed, since the other end of the range is given.")
+    if low is not None and request.guidance_scale is not None:
+        raise UsageError(
+            "Option `guidance_scale`: not together with `guidance_min` and `guidance_max`."
+        )
+    frames, overlap = request.window_frames, request.window_overlap
+    if frames is not None and overlap is not None and overlap >= frames:
+        raise UsageError(
+            f"Option `window_overlap`: must be below `window_frames` ({frames}), got {overlap}."
+        )
+    for name in ("person", "reference_person"):
+        try:
+            parse_choices(choices_of(getattr(request, name)))
+        except PersonChoiceError as error:
+            raise UsageError(f"Option `{name}`: {error.message}", fix=error.fix) from error
+    try:
+        Casting.parse(choices_of(request.person), choices_of(request.reference_person))
+    except PersonChoiceError as error:
+        raise UsageError(f"Option `reference_person`: {error.message}", fix=error.fix) from error
 
 
 def with_seed(options: dict[str, Any]) -> dict[str, Any]:

@@ -20,18 +20,14 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from animaray.models.animation import (
-    Animation,
-    AnimationOptions,
-    AnimationPipeline,
-    AnimationProgress,
-)
-from animaray.models.motion import Motion
-from animaray.models.reference import Reference
+from animaray.models.animation import Animation, AnimationPipeline, AnimationProgress
+from animaray.models.casting import pair_people
+from animaray.models.motion import DRIVING_SHORT_SIDE_PX
 from animaray.platform.errors import AnimarayError, ServiceError
 from animaray.platform.storage import content_id, sha256_file
 from animaray.platform.video import DecodeLimits, decode_in_child, encode_mp4, probe_in_child
 from animaray.serving.job_files import JobFiles
+from animaray.serving.job_options import JobOptions, find_warnings, read_job_options
 from animaray.serving.job_records import (
     JobCancelledError,
     JobFailure,
@@ -45,12 +41,6 @@ from animaray.serving.limits import ServingLimits, check_driving_video
 from animaray.serving.picture_child import read_picture_in_child
 from animaray.serving.provenance import add_provenance
 from animaray.serving.pulse import PULSE_S, Pulse
-
-DRIVING_SHORT_SIDE_PX = 512
-"""The driving video is only looked at for its pose; larger pictures would not change it."""
-
-MAX_OUT_OF_FRAME_SHARE = 0.1
-"""Above this share of keypoints outside the picture a result carries a warning."""
 
 _log = logging.getLogger("animaray.serving")
 
@@ -76,6 +66,16 @@ class WorkerSettings:
     """Seconds between two signs of life; cancelling is noticed within this time."""
     drain_s: float = 0.0
     """Seconds that a stopping worker gives its job before it hands it back."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _DrivingVideo:
+    frames_uint8: UInt8[np.ndarray, "frames height width 3"]
+    fps: float
+    """Rate of these frames, and of the result."""
+    scale: float
+    """Their size, in sizes of the upload's."""
+    warnings: tuple[str, ...]
 
 
 def load_model(weights_dir: Path, device: str = "cpu") -> LoadedModel:
@@ -209,34 +209,35 @@ class AnimationWorker:
         pipeline, job = model.pipeline, lease.job
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+        options = read_job_options(job.options)
         with _timed(stage_s, "decode"):
             picture = read_picture_in_child(self._files.path(job.picture_name), self._limits)
-            frames, warnings = self._decode_driving(job.video_name, pipeline.fps)
+            driving = self._decode_driving(job.video_name, options, pipeline.fps)
         self._pulse.check()
         with _timed(stage_s, "perceive"):
-            reference = pipeline.prepare_reference(picture)
+            references = pipeline.prepare_references(picture, options.casting.reference)
             self._pulse.check()
-            motion = pipeline.estimate_motion(frames)
+            choices = [choice.scaled(driving.scale) for choice in options.casting.driving]
+            motions = pipeline.follow_people(driving.frames_uint8).motions(choices)
+            cast = pair_people(references, motions, options.casting)
         self._pulse.check()
         with _timed(stage_s, "denoise"):
             animation = pipeline.animate(
-                reference,
-                motion,
-                AnimationOptions(**job.options),
+                *cast[0],
+                options.animation,
                 on_progress=self._reporter(lease),
+                companions=cast[1:],
             )
         self._pulse.check()
         with _timed(stage_s, "encode"):
             facts = self._facts(lease, model)
-            mp4 = encode_mp4(animation.frames_uint8, pipeline.fps)
+            mp4 = encode_mp4(animation.frames_uint8, driving.fps)
             mp4 = add_provenance(mp4, facts["generator"], facts)
             name = self._files.write_result(job.job_id, lease.fence, mp4)
-        warnings += find_warnings(reference, motion, animation)
-        return self._result(name, animation, pipeline.fps, warnings, stage_s, facts)
+        warnings = [*driving.warnings, *find_warnings(cast, animation, options.casting)]
+        return self._result(name, animation, driving.fps, warnings, stage_s, facts)
 
-    def _decode_driving(
-        self, name: str, fps: float
-    ) -> tuple[UInt8[np.ndarray, "frames height width 3"], list[str]]:
+    def _decode_driving(self, name: str, options: JobOptions, model_fps: float) -> _DrivingVideo:
         path, limits = self._files.path(name), self._limits
         decode = DecodeLimits(
             max_file_bytes=limits.max_video_bytes,
@@ -245,6 +246,7 @@ class AnimationWorker:
             memory_bytes=limits.decode_memory_bytes,
         )
         info = probe_in_child(path, decode)
+        fps = options.fps_of(info.fps, model_fps)
         check_driving_video(
             width_px=info.width,
             height_px=info.height,
@@ -266,7 +268,12 @@ class AnimationWorker:
             duration_s=len(video.frames_uint8) / fps,
             limits=limits,
         )
-        return video.frames_uint8, [video.warning] if video.warning else []
+        return _DrivingVideo(
+            frames_uint8=video.frames_uint8,
+            fps=fps,
+            scale=video.frames_uint8.shape[2] / info.width,
+            warnings=(video.warning,) if video.warning else (),
+        )
 
     def _reporter(self, lease: Lease) -> Callable[[AnimationProgress], None]:
         reported = -1
@@ -325,28 +332,6 @@ class AnimationWorker:
             gpu_peak_memory_bytes=torch.cuda.max_memory_allocated() if has_gpu else None,
             provenance=facts,
         )
-
-
-def find_warnings(reference: Reference, motion: Motion, animation: Animation) -> list[str]:
-    """Return what the client should know about a job that succeeded all the same."""
-    warnings = []
-    if reference.num_persons > 1:
-        warnings.append(
-            f"The picture shows {reference.num_persons} people; the largest one is animated."
-        )
-    num_filled = int(motion.is_filled.sum())
-    if num_filled:
-        warnings.append(
-            f"{num_filled} of {len(motion.is_filled)} frames of the driving video show nobody;"
-            " their pose is interpolated."
-        )
-    outside = animation.alignment_report.out_of_frame_share
-    if outside > MAX_OUT_OF_FRAME_SHARE:
-        warnings.append(
-            f"{outside:.0%} of the driving keypoints fall outside the picture: the two do not show"
-            " the same part of the body."
-        )
-    return warnings
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 const $ = (id) => document.getElementById(id);
 const FINISHED = ["succeeded", "failed", "cancelled"];
 const OPTIONS = { seed: Number, num_inference_steps: Number, guidance_scale: Number,
-  alignment: String, face_optimization: (text) => text === "true" };
+  alignment: String, face_optimization: String, person: String, reference_person: String,
+  fps: String };
 let job = null;
 
 function headers(more = {}) {

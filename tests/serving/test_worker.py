@@ -22,13 +22,16 @@ from animaray.models.animation import (
     AnimationProgress,
 )
 from animaray.models.framing import FrameFit
-from animaray.models.frozen.protocols import FaceDetection
-from animaray.models.motion import Motion
+from animaray.models.frozen.protocols import FaceDetection, PersonPose
+from animaray.models.motion import Motion, PeopleInVideo
+from animaray.models.person_choice import PersonChoice
+from animaray.models.person_tracks import PersonTrack
 from animaray.models.pose.alignment import AlignmentReport, PosedPicture
 from animaray.models.reference import Reference
 from animaray.platform.errors import FaceError, WeightsError
 from animaray.platform.video import encode_mp4
 from animaray.serving.job_files import JobFiles
+from animaray.serving.job_options import find_warnings
 from animaray.serving.job_records import Job, JobState
 from animaray.serving.jobs import JobStore
 from animaray.serving.limits import ServingLimits
@@ -38,7 +41,6 @@ from animaray.serving.worker import (
     LoadedModel,
     WorkerSettings,
     describe_failure,
-    find_warnings,
 )
 
 pytestmark = pytest.mark.timeout(120)
@@ -64,11 +66,12 @@ class PacedPipeline(AnimationPipeline):
         self.at_step: Callable[[int], None] = go_on
         self.seeds: list[int] = []
 
-    def prepare_reference(self, picture_uint8):  # type: ignore[no-untyped-def, override]
+    def prepare_references(self, picture_uint8, choices=(), **_):  # type: ignore[no-untyped-def, override]
         if picture_uint8.mean() < 5:
             raise FaceError("The reference picture shows no face.", fix="Use another.")
         keypoints = np.zeros((18, 2), np.float32)
-        return Reference(
+        self.choices = list(choices)
+        reference = Reference(
             picture_uint8=np.broadcast_to(picture_uint8[:1, :1], (SIZE, SIZE, 3)).copy(),
             fit=FrameFit.for_person((SIZE, SIZE), None, SIZE, SIZE),
             pose=PosedPicture(
@@ -82,14 +85,15 @@ class PacedPipeline(AnimationPipeline):
             image_embedding=torch.zeros(1, 2),
             num_persons=1,
         )  # fmt: skip
+        return [reference] * max(1, len(choices))
 
-    def estimate_motion(self, frames_uint8):  # type: ignore[no-untyped-def, override]
+    def follow_people(self, frames_uint8):  # type: ignore[no-untyped-def, override]
         num, height, width = frames_uint8.shape[:3]
-        return Motion(
-            keypoints=np.zeros((num, 18, 2), np.float32),
-            keypoint_confidence=np.ones((num, 18), np.float32),
-            width_px=width, height_px=height, is_filled=np.zeros(num, bool),
-        )  # fmt: skip
+        pose = PersonPose(
+            keypoints=np.zeros((18, 2), np.float32), keypoint_confidence=np.ones(18, np.float32)
+        )
+        track = PersonTrack(frames=list(range(num)), poses=[pose] * num)
+        return PeopleInVideo(tracks=(track,), num_frames=num, width_px=width, height_px=height)
 
     def animate(  # type: ignore[override]
         self,
@@ -97,8 +101,11 @@ class PacedPipeline(AnimationPipeline):
         motion: Motion,
         options: AnimationOptions,
         on_progress: Callable[[AnimationProgress], None] | None = None,
+        **more: Any,
     ) -> Animation:
         assert on_progress is not None
+        assert more["companions"] == []
+        self.options = options
         self.seeds.append(options.seed)
         for step in range(4):
             similarity = 0.2 * step if step else None
@@ -184,6 +191,38 @@ def await_state(store: JobStore, job: Job, *states: JobState) -> Job:
         assert time.monotonic() < deadline, found
         time.sleep(0.02)
     return found
+
+
+def test_options_reach_the_pipeline_and_the_video(
+    store: JobStore, files: JobFiles, worker: AnimationWorker, model: LoadedModel
+) -> None:
+    options = {
+        "seed": 5,
+        "fps": "source",
+        "person": "1",
+        "reference_person": ["left"],
+        "sampler": "heun",
+        "guidance_min": 1.5,
+        "guidance_max": 2.0,
+        "face_optimization": "off",
+        "alignment": "fit",
+    }
+    job = submit(store, files, options=options)
+    assert worker.run_one(model)
+    done = read(store, job)
+    assert done.state == JobState.SUCCEEDED, done.failure
+    assert done.result is not None
+    assert (done.result.fps, done.result.num_frames) == (pytest.approx(16.0), 16)
+    assert isinstance(model.pipeline, PacedPipeline)
+    assert model.pipeline.choices == [PersonChoice(kind="left")]
+    assert model.pipeline.options == AnimationOptions(
+        seed=5,
+        sampler="heun",
+        guidance_min=1.5,
+        guidance_max=2.0,
+        face_optimization="off",
+        alignment="fit",
+    )
 
 
 def test_job_becomes_a_playable_marked_video(
@@ -391,16 +430,15 @@ def test_warnings_name_what_the_client_should_know(pipeline: PacedPipeline) -> N
     reference = pipeline.prepare_reference(np.full((4, 4, 3), 99, np.uint8))
     motion = pipeline.estimate_motion(np.zeros((4, 8, 8, 3), np.uint8))
     options = AnimationOptions(seed=1)
-    animation = pipeline.animate(reference, motion, options, print)
-    assert find_warnings(reference, motion, animation) == []
+    animation = pipeline.animate(reference, motion, options, print, companions=[])
+    assert find_warnings([(reference, motion)], animation) == []
     report = replace(animation.alignment_report, out_of_frame_share=0.41)
-    found = find_warnings(
-        replace(reference, num_persons=2),
-        replace(motion, is_filled=np.array([True, False, False, False])),
-        replace(animation, alignment_report=report),
-    )
+    few = replace(motion, is_filled=np.array([True, False, False, False]), num_persons=3)
+    poor = replace(animation, alignment_report=report)
+    found = find_warnings([(replace(reference, num_persons=2), few)], poor)
     assert [text.split(";")[0].split(":")[0] for text in found] == [
         "The picture shows 2 people",
+        "The driving video shows 3 people",
         "1 of 4 frames of the driving video show nobody",
         "41% of the driving keypoints fall outside the picture",
     ]
