@@ -44,8 +44,11 @@ class ChildEnd:
 class ForkedChild:
     """One child as its client sees it: what it writes, and how to end it."""
 
-    def __init__(self, output: int, status: int, pidfd: int) -> None:
+    def __init__(
+        self, output: int, status: int, pidfd: int, on_end: Callable[[ChildEnd], None]
+    ) -> None:
         self.output = output
+        self._on_end = on_end
         self._status = status
         self._pidfd = pidfd
         self._end: ChildEnd | None = None
@@ -63,6 +66,7 @@ class ForkedChild:
                 data += block
             end = json.loads(data) if data else {"exit_code": -signal.SIGKILL, "max_rss_kb": 0}
             self._end = ChildEnd(end["exit_code"], end["max_rss_kb"] * 1024)
+            self._on_end(self._end)
         return self._end
 
     def close(self) -> ChildEnd:
@@ -84,6 +88,8 @@ class ForkServer:
     def __init__(self, module: str) -> None:
         """Take the module whose main program calls `serve_forever`; it starts on first use."""
         self._module = module
+        self.peak_memory_bytes = 0
+        """Largest resident memory of any child that has ended."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -100,7 +106,7 @@ class ForkServer:
             for _ in range(_ATTEMPTS):
                 try:
                     return self._start(json.dumps(request).encode())
-                except (OSError, EOFError):
+                except (OSError, IndexError):
                     self._stop()
         raise MachineError(
             f"The server process {self._module} cannot be started or dies at once.",
@@ -118,9 +124,8 @@ class ForkServer:
         status, their_status = os.pipe()
         try:
             socket.send_fds(control, [request], [their_output, their_status])
-            answer, pidfds, _, _ = socket.recv_fds(control, 16, 1)
-            if not answer or not pidfds:
-                raise EOFError
+            _, pidfds, _, _ = socket.recv_fds(control, 16, 1)
+            pidfd = pidfds[0]  # none when the server is gone
         except BaseException:
             os.close(output)
             os.close(status)
@@ -128,7 +133,10 @@ class ForkServer:
         finally:
             os.close(their_output)
             os.close(their_status)
-        return ForkedChild(output, status, pidfds[0])
+        return ForkedChild(output, status, pidfd, self._note_end)
+
+    def _note_end(self, end: ChildEnd) -> None:
+        self.peak_memory_bytes = max(self.peak_memory_bytes, end.max_memory_bytes)
 
     def _connect(self) -> socket.socket:
         if self._socket is not None and self._process is not None and self._process.poll() is None:
@@ -227,7 +235,7 @@ def _be_child(request: bytes, output: int, handler: Handler) -> None:
         die_with_parent(signal.SIGKILL)
         os.dup2(output, 1)
         os.closerange(3, 4096)
-        with open(1, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor, not a path
+        with open(1, "wb", closefd=False) as file:
             handler(json.loads(request), file)
         code = 0
     except BaseException:  # noqa: BLE001, S110 - the exit code tells

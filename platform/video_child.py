@@ -1,9 +1,9 @@
 """Decode untrusted video in a bounded child process.
 
-A server process forks one child for each file, with limits on memory, processor time, open files and
-written bytes, without network, other files, new processes or sockets (animaray.platform.confinement);
-the child sends frames through a pipe. Whatever happens to it (crash, hang, kill for memory), the
-parent gets frames or a MediaError.
+A server process forks one child for each file, with limits on memory, processor time, open files
+and written bytes, without network, other files, new processes or sockets (see
+animaray.platform.confinement); the child sends frames through a pipe. Whatever happens to it (crash,
+hang, kill for memory), the parent gets frames or a MediaError.
 """
 
 import json
@@ -43,8 +43,7 @@ from animaray.platform.video_file import DecodeLimits, VideoInfo
 _HEADER = struct.Struct(">cI")
 _MAX_MESSAGE_BYTES = 1 << 20
 _TINY_GIF = bytes.fromhex(
-    "47494638376102000200810000ff00000000000000000000002c0000000002000200000806000108"
-    "041010003b"
+    "47494638376102000200810000ff00000000000000000000002c0000000002000200000806000108041010003b"
 )
 _DECODERS = ForkServer("animaray.platform.video_child")
 
@@ -75,6 +74,11 @@ def probe_in_child(path: Path | str, limits: DecodeLimits | None = None) -> Vide
     """Probe an untrusted file in a bounded child process; errors as in `probe_video`."""
     with ChildFrameStream(path, limits, FrameSelection(max_frames=0)) as frames:
         return frames.info
+
+
+def decoder_peak_memory_bytes() -> int:
+    """Return the largest resident memory of any decoder that this process has had."""
+    return _DECODERS.peak_memory_bytes
 
 
 class ChildFrameStream(FrameSource):
