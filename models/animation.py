@@ -79,10 +79,18 @@ class AnimationPipeline:
         return self.animator.config.fps
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> "AnimationPipeline":
+    def from_pretrained(
+        cls, folder: Path | str, perception: Perception | None = None
+    ) -> "AnimationPipeline":
         """Load a weights folder: the animator, aligner/ if there, and perception.json's profile.
 
-        A missing or damaged file raises WeightsError, an unknown profile ConfigError.
+        Codec, image encoder and recogniser come from the folder where it has them (imported
+        published weights), else from the profile. A missing or damaged file raises WeightsError,
+        an unknown profile ConfigError.
+
+        Args:
+            folder: As `save_pretrained`, training or `animaray weights import` wrote it.
+            perception: Sees people, instead of the profile's own.
         """
         from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
 
@@ -92,9 +100,9 @@ class AnimationPipeline:
         return cls(
             Animator.from_pretrained(folder),
             PoseAligner.from_pretrained(folder / ALIGNER_FOLDER) if has_aligner else None,
-            load_codec(profile),
-            load_image_encoder(profile),
-            load_perception(profile),
+            load_codec(profile, folder=folder),
+            load_image_encoder(profile, folder=folder),
+            perception or load_perception(profile, folder=folder),
         )
 
     def save_pretrained(self, folder: Path | str) -> None:

@@ -40,7 +40,7 @@ from animaray.models.reference import Reference, reference_latents
 from animaray.platform.errors import ConfigError
 
 DECODE_FRAMES = 8
-"""Frames decoded at once."""
+"""Frames decoded at once, unless the codec says otherwise (`decode_frames`)."""
 PREVIEW_FRAMES = 4
 """Frames of a preview, evenly over the clip."""
 
@@ -225,7 +225,7 @@ class AnimationRun:
                 main, parts.codec, config.noise_aug_strength, generator
             ),
             image_embedding=main.image_embedding,
-            identity_embedding=torch.from_numpy(main.identity_embedding)[None],
+            identity_embedding=torch.from_numpy(main.face_encoder_input)[None],
             pose_images=pose_images_to_tensor(pose_images)[None],
             reference_pose_image=pose_images_to_tensor(np.maximum.reduce(own)),
         ).to(device)
@@ -280,7 +280,7 @@ class AnimationRun:
     def _decode(
         self, latents: Float[Tensor, "frames channels h w"]
     ) -> UInt8[np.ndarray, "frames height width 3"]:
-        chunks = torch.split(latents, DECODE_FRAMES)
+        chunks = torch.split(latents, getattr(self._parts.codec, "decode_frames", DECODE_FRAMES))
         return np.concatenate([to_uint8(self._parts.codec.decode(chunk)) for chunk in chunks])
 
     def _tell(self, phase: str, step: int) -> None:

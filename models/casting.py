@@ -1,7 +1,6 @@
 """Bring the people of a picture and the motions of a driving video together."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float32
@@ -61,7 +60,7 @@ def with_identities(
             fix="Choose the people with --person and --reference-person, or leave some out.",
         )
     changed = [
-        (replace(reference, identity_embedding=identity), motion)
+        (reference.with_identity(identity), motion)
         for (reference, motion), identity in zip(cast, identities, strict=False)
     ]
     return [*changed, *cast[len(identities) :]]

@@ -1,7 +1,7 @@
 """The people to animate: from a picture of any size to what the animator is told about them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,11 +12,13 @@ from torch import Tensor
 from animaray.models.diffusion.face_landmarks import nearest_face
 from animaray.models.framing import FrameFit
 from animaray.models.frozen.protocols import (
+    ChannelOrder,
     FaceDetection,
     ImageEncoder,
     LatentCodec,
     Perception,
     PersonPose,
+    RawIdentityEmbedder,
 )
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.person_choice import (
@@ -28,7 +30,7 @@ from animaray.models.person_choice import (
 from animaray.models.person_tracks import seen_person
 from animaray.models.pose.alignment import PosedPicture
 from animaray.models.pose.layouts import FACE_POINTS, VISIBLE_CONFIDENCE
-from animaray.platform.errors import FaceError, PersonChoiceError, PoseError
+from animaray.platform.errors import ConfigError, FaceError, PersonChoiceError, PoseError
 
 MAX_PERCEPTION_PX = 1280
 """Larger pictures are reduced before anything looks at them."""
@@ -49,9 +51,30 @@ class Reference:
     identity_embedding: Float32[np.ndarray, " identity_dim"]
     """Unit vector."""
     image_embedding: Float[Tensor, "1 image_dim"]
-    """Image embedding of `picture_uint8`."""
+    """Image embedding of `picture_uint8`, or of the whole picture if the model wants that."""
     num_persons: int
     """People who could have been chosen."""
+    raw_identity: Float32[np.ndarray, " identity_dim"] | None = None
+    """The recogniser's raw output, for models whose Face Encoder takes that; None elsewhere."""
+
+    @property
+    def face_encoder_input(self) -> Float32[np.ndarray, " identity_dim"]:
+        """What the Face Encoder is given: the raw output where there is one, else the unit vector.
+
+        After another identity was put in its place (`with_identity`) it has the raw one's length.
+        """
+        return self.identity_embedding if self.raw_identity is None else self.raw_identity
+
+    def with_identity(self, identity: Float32[np.ndarray, " identity_dim"]) -> "Reference":
+        """Return a copy that shall look like somebody else.
+
+        Args:
+            identity: Unit vector.
+        """
+        raw = self.raw_identity
+        if raw is not None:
+            raw = (identity * np.linalg.norm(raw)).astype(np.float32)
+        return replace(self, identity_embedding=identity, raw_identity=raw)
 
 
 def prepare_reference(
@@ -118,8 +141,9 @@ def prepare_references(
         keypoint_confidence=confidence,
     )
     framed = fit.apply_picture(picture)
+    embedded = framed if config.image_embedding_of == "frame" else picture_uint8
     with torch.no_grad():
-        image_embedding = image_encoder.encode(to_frames(framed[None]))
+        image_embedding = image_encoder.encode(to_frames(np.ascontiguousarray(embedded)[None]))
     return [
         Reference(
             picture_uint8=framed,
@@ -134,9 +158,34 @@ def prepare_references(
             identity_embedding=perception.identity_embedder.embed(picture, face.landmarks),
             image_embedding=image_embedding,
             num_persons=len(prominent_people(seen)),
+            raw_identity=_raw_identity(picture, face, config, perception),
         )
         for index, face in zip(chosen, faces, strict=True)
     ]
+
+
+def _raw_identity(
+    picture: UInt8[np.ndarray, "height width 3"],
+    face: FaceDetection,
+    config: AnimatorConfig,
+    perception: Perception,
+) -> Float32[np.ndarray, " identity_dim"] | None:
+    """Return the recogniser's raw output, for models that want it.
+
+    Raises:
+        ConfigError: The model wants it, and the perception's recogniser gives unit vectors only.
+    """
+    if config.identity_input == "unit":
+        return None
+    embedder = perception.identity_embedder
+    if not isinstance(embedder, RawIdentityEmbedder):
+        raise ConfigError(
+            "This model's Face Encoder takes the recogniser's raw output, which "
+            f"{embedder.name} does not give.",
+            fix="Use the recogniser it was trained with: profile paper.",
+        )
+    order: ChannelOrder = "bgr" if config.identity_input == "raw_bgr" else "rgb"
+    return embedder.embed_raw(picture, face.landmarks, order)
 
 
 def _own_faces(faces: Sequence[FaceDetection], people: Sequence[PersonPose]) -> list[FaceDetection]:

@@ -3,6 +3,8 @@
 generated   small networks that ship with animaray, for the generated world only
 permissive  real footage: YuNet, MediaPipe pose, optical flow, TAEF2 (licences allow commercial
             use) and MobileFaceNet (no stated licence: development checks; see docs/weights.md)
+paper       the published method's own: SCRFD and ArcFace (InsightFace, non-commercial), DWPose,
+            Stable Video Diffusion's VAE and image encoder; point tracks by optical flow
 
 Nothing is loaded before a function here is called, and nothing is ever downloaded. A file that is
 missing or damaged raises WeightsError, which names the file and the way to it; an unknown profile
@@ -10,7 +12,8 @@ raises ConfigError.
 """
 
 import os
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 import cv2
 import torch
@@ -18,18 +21,31 @@ import torch
 from animaray.models.frozen.optical_flow import OpticalFlowTracker
 from animaray.models.frozen.protocols import ImageEncoder, LatentCodec, Perception
 from animaray.platform.errors import ConfigError
+from animaray.platform.weights import resolve_weights
 
-PROFILES = ("generated", "permissive")
+PROFILES = ("generated", "permissive", "paper")
 """The profiles that `load_perception`, `load_codec` and `load_image_encoder` know."""
 
-Profile = Literal["generated", "permissive"]
+Profile = Literal["generated", "permissive", "paper"]
+
+VAE_FOLDER = "vae"
+"""Of a weights folder that brings its own codec."""
+IMAGE_ENCODER_FOLDER = "image_encoder"
+"""Of a weights folder that brings its own image encoder."""
+IDENTITY_FOLDER = "identity"
+"""Of a weights folder that brings its own recogniser."""
+_IDENTITY_FILE = "diffusion_pytorch_model.safetensors"
 
 
-def load_perception(profile: str, *, num_threads: int | None = None) -> Perception:
+def load_perception(
+    profile: str, *, num_threads: int | None = None, folder: Path | None = None
+) -> Perception:
     """Load face detector, identity embedder, pose estimator and point tracker of a profile.
 
     Args:
         profile: One of `PROFILES`.
+        folder: Weights folder whose own recogniser, if any, comes before the registered one
+            (profile paper).
         num_threads: CPU threads of onnxruntime, and of PyTorch and OpenCV in this whole process;
             None takes OMP_NUM_THREADS or 1 for onnxruntime and leaves the other two alone.
 
@@ -49,6 +65,19 @@ def load_perception(profile: str, *, num_threads: int | None = None) -> Percepti
             pose_estimator=GeneratedPoseEstimator(),
             point_tracker=tracker,
         )
+    if name == "paper":
+        from animaray.models.frozen.arc_face import ArcFaceEmbedder
+        from animaray.models.frozen.dwpose import DwposeEstimator
+        from animaray.models.frozen.scrfd import ScrfdFaceDetector
+
+        own = folder and folder / IDENTITY_FOLDER / _IDENTITY_FILE
+        return Perception(
+            profile=name,
+            face_detector=ScrfdFaceDetector.load(num_threads=threads),
+            identity_embedder=ArcFaceEmbedder.load(own if own and own.is_file() else None),
+            pose_estimator=DwposeEstimator.load(num_threads=threads),
+            point_tracker=tracker,
+        )
     from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
     from animaray.models.frozen.mobile_face_net import MobileFaceNetEmbedder
     from animaray.models.frozen.yunet import YuNetFaceDetector
@@ -62,25 +91,47 @@ def load_perception(profile: str, *, num_threads: int | None = None) -> Percepti
     )
 
 
-def load_codec(profile: str) -> LatentCodec:
-    """Load the latent codec of a profile, frozen; it is a torch module, on the CPU."""
-    if _known(profile) == "generated":
+def load_codec(profile: str, *, folder: Path | None = None) -> LatentCodec:
+    """Load the latent codec of a profile, frozen; it is a torch module, on the CPU.
+
+    Args:
+        profile: One of `PROFILES`.
+        folder: Weights folder whose own VAE, if any, comes before the registered one (paper).
+    """
+    name = _known(profile)
+    if name == "generated":
         from animaray.models.frozen.generated_codec import GeneratedCodec
 
         return GeneratedCodec.load()
+    if name == "paper":
+        from animaray.models.frozen.backbone_files import VAE_FILES, find_part, load_autoencoder
+        from animaray.models.frozen.temporal_autoencoder import TemporalAutoencoderCodec
+
+        own = find_part(folder / VAE_FOLDER, VAE_FILES) if folder else None
+        file = own or resolve_weights("paper/stable-video-diffusion/vae")
+        return TemporalAutoencoderCodec(load_autoencoder(file))
     from animaray.models.frozen.tiny_autoencoder import TinyAutoencoderCodec
 
     return TinyAutoencoderCodec.load()
 
 
-def load_image_encoder(profile: str) -> ImageEncoder:
+def load_image_encoder(profile: str, *, folder: Path | None = None) -> ImageEncoder:
     """Load the image encoder of a profile, frozen; it is a torch module, on the CPU.
 
     The permissive profile has none of its own and uses the generated one: its embedding sums up
     colours and layout of a real picture, but it was never trained on photographs.
 
+    Args:
+        profile: One of `PROFILES`.
+        folder: Weights folder whose own image encoder, if any, comes before the registered one
+            (profile paper).
     """
-    _known(profile)
+    if _known(profile) == "paper":
+        from animaray.models.frozen.backbone_files import IMAGE_ENCODER_FILES, find_part
+        from animaray.models.frozen.clip_image_encoder import ClipImageEncoder
+
+        own = find_part(folder / IMAGE_ENCODER_FOLDER, IMAGE_ENCODER_FILES) if folder else None
+        return ClipImageEncoder.load(own)
     from animaray.models.frozen.generated_image_encoder import GeneratedImageEncoder
 
     return GeneratedImageEncoder.load()
@@ -92,17 +143,11 @@ def _known(profile: str) -> Profile:
     Raises:
         ConfigError: It is unknown.
     """
-    if profile == "generated":
-        return "generated"
-    if profile == "permissive":
-        return "permissive"
-    raise ConfigError(
-        f"Unknown perception profile `{profile}`; known are {', '.join(PROFILES)}.",
-        fix="Weights of the paper's profile are registered (`animaray weights list`), but no "
-        "adapter loads them yet."
-        if profile == "paper"
-        else None,
-    )
+    for name in get_args(Profile):
+        if profile == name:
+            known: Profile = name
+            return known
+    raise ConfigError(f"Unknown perception profile `{profile}`; known are {', '.join(PROFILES)}.")
 
 
 def _use_threads(num_threads: int | None) -> int:

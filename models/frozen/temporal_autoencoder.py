@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from animaray.models.frozen.frozen_convolution import frozen_convolution
 from animaray.models.frozen.windowed_decoding import DecoderPass, Stage, StagedDecoder
 
+DECODE_FRAMES = 4
+"""Frames that a clip is decoded in, as published: each chunk is a clip of its own."""
+
 
 class TemporalAutoencoderCodec(nn.Module):
     """Frames to latents of 1/8 size and back, as LatentCodec asks."""
@@ -30,6 +33,7 @@ class TemporalAutoencoderCodec(nn.Module):
         self.latent_channels = int(config.latent_channels)
         self.downscale = 2 ** (len(config.block_out_channels) - 1)
         self.scaling_factor = float(config.scaling_factor)
+        self.decode_frames = DECODE_FRAMES
         self.autoencoder = autoencoder.requires_grad_(False).eval()  # noqa: FBT003 - PyTorch's
 
     @classmethod

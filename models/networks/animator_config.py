@@ -43,6 +43,13 @@ class AnimatorConfig:
     reference_latent_scale: float = 1.0
     """Factor on the (scaled) reference latents before they enter the U-Net. Stable Video
     Diffusion wants unscaled reference latents: 1 / 0.18215."""
+    identity_input: Literal["unit", "raw", "raw_bgr"] = "unit"
+    """What the Face Encoder is given: the recogniser's unit vector; its raw output, as published
+    models were trained; or that of a picture with red and blue exchanged, as the published
+    inference scripts do by mistake."""
+    image_embedding_of: Literal["frame", "picture"] = "frame"
+    """What the image encoder sees: the frame that is animated, or, as published, the whole
+    picture that the user gave."""
     unconditional: Literal["published", "as_trained"] = "published"
     """What guidance's second branch drops: `published` drops image, reference, face and pose;
     `as_trained` drops only what conditioning dropout drops (image and reference)."""
@@ -99,7 +106,11 @@ class AnimatorConfig:
     @classmethod
     def published(cls) -> "AnimatorConfig":
         """Return the published model on Stable Video Diffusion, 576 x 1024."""
-        return cls(reference_latent_scale=1 / 0.18215)
+        return cls(
+            reference_latent_scale=1 / 0.18215,
+            identity_input="raw",
+            image_embedding_of="picture",
+        )
 
     @classmethod
     def generated(

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,11 @@ def test_other_files_are_refused(tmp_path, embedder):
         ArcFaceEmbedder.load(tmp_path / "absent.onnx")
 
 
-def test_published_sizes_are_recognised(golden_keys):
-    shapes = {key: tuple(shape) for key, shape in golden_keys("face_extractor_r100").items()}
+def test_published_sizes_are_recognised(golden_data):
+    shapes = {
+        key: tuple(shape)
+        for key, shape in json.loads((golden_data / "keys_face_extractor_r100.json").read_text())[
+            "keys"
+        ].items()
+    }
     assert iresnet_config(shapes) == IResNetConfig()

@@ -31,16 +31,14 @@ def need_generated(*parts: str) -> None:
             pytest.skip(state.problem)
 
 
-def test_profiles_are_two():
-    assert PROFILES == ("generated", "permissive")
+def test_profiles_are_three():
+    assert PROFILES == ("generated", "permissive", "paper")
 
 
 @pytest.mark.parametrize("load", [load_perception, load_codec, load_image_encoder])
 def test_unknown_profiles_are_refused(load):
-    with pytest.raises(ConfigError, match="profile `best`; known are generated, permissive"):
+    with pytest.raises(ConfigError, match="profile `best`; known are generated, permissive, paper"):
         load("best")
-    with pytest.raises(ConfigError, match="no adapter loads them yet"):
-        load("paper")
 
 
 def test_missing_file_of_the_permissive_profile_is_named(no_weights):
@@ -48,6 +46,15 @@ def test_missing_file_of_the_permissive_profile_is_named(no_weights):
         load_perception("permissive")
     with pytest.raises(WeightsError, match=r"weights pull permissive/codec_encoder"):
         load_codec("permissive")
+
+
+def test_missing_file_of_the_paper_profile_is_named(no_weights):
+    with pytest.raises(WeightsError, match=r"weights pull paper/antelopev2"):
+        load_perception("paper")
+    with pytest.raises(WeightsError, match=r"weights pull paper/stable-video-diffusion/vae"):
+        load_codec("paper")
+    with pytest.raises(WeightsError, match=r"pull paper/stable-video-diffusion/image_encoder"):
+        load_image_encoder("paper")
 
 
 def test_nothing_heavy_is_imported_before_it_is_asked_for():
