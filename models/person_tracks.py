@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.optimize import linear_sum_assignment
 
 from animaray.models.frozen.protocols import PersonPose
@@ -14,6 +14,8 @@ from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 MAX_JUMP_SHARE = 0.15
 """Mean way of the keypoints from one sighting to the next that is still the same person: in picture
 diagonals, or a whole size of the person if that is more."""
+MAX_PREDICTED_FRAMES = 3
+"""A person out of sight is expected to have gone on for so many frames, then to stand still."""
 _FAR = 1e6
 
 
@@ -62,7 +64,9 @@ def extend_tracks(
         people: Who is seen in it.
         size: Width and height of the frame.
     """
-    distances = np.array([[_distance(track, person) for person in people] for track in tracks])
+    distances = np.array(
+        [[_distance(track, frame_index, person) for person in people] for track in tracks]
+    )
     unmatched = set(range(len(people)))
     for row, column in _pairs(distances.reshape(len(tracks), len(people))):
         is_only = len(tracks) == len(people) == 1
@@ -85,17 +89,36 @@ def _pairs(distances: Float[np.ndarray, "tracks people"]) -> list[tuple[int, int
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
-def _distance(track: PersonTrack, person: PersonPose) -> float:
-    """Return the mean distance to the last sighting over keypoints seen in both, else infinite."""
+def _distance(track: PersonTrack, frame_index: int, person: PersonPose) -> float:
+    """Return the mean distance to where the track is expected, else infinite.
+
+    Only keypoints count that are seen in both. People who cross keep their way.
+    """
     last = track.poses[-1]
-    seen = (person.keypoint_confidence >= VISIBLE_CONFIDENCE) & (
-        last.keypoint_confidence >= VISIBLE_CONFIDENCE
-    )
+    seen = _seen(person) & _seen(last)
     if not seen.any():
         return float("inf")
-    return float(np.linalg.norm((person.keypoints - last.keypoints)[seen], axis=1).mean())
+    ahead = min(frame_index - track.frames[-1], MAX_PREDICTED_FRAMES)
+    expected = last.keypoints + _velocity(track) * ahead
+    return float(np.linalg.norm((person.keypoints - expected)[seen], axis=1).mean())
+
+
+def _velocity(track: PersonTrack) -> Float[np.ndarray, " 2"]:
+    """Return the mean way of the keypoints per frame between the last two sightings."""
+    if len(track.poses) < 2:
+        return np.zeros(2)
+    before, last = track.poses[-2:]
+    seen = _seen(before) & _seen(last)
+    if not seen.any():
+        return np.zeros(2)
+    way = (last.keypoints - before.keypoints)[seen].mean(axis=0)
+    return way / (track.frames[-1] - track.frames[-2])
+
+
+def _seen(pose: PersonPose) -> Bool[np.ndarray, " 18"]:
+    return pose.keypoint_confidence >= VISIBLE_CONFIDENCE
 
 
 def _seen_points(pose: PersonPose) -> Float[np.ndarray, "points 2"]:
-    seen = pose.keypoint_confidence >= VISIBLE_CONFIDENCE
+    seen = _seen(pose)
     return pose.keypoints[seen] if seen.any() else pose.keypoints
