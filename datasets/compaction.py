@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from animaray.datasets.commit_log import Commit, CommitLog, CommittedFile
-from animaray.datasets.schemas import schema_of
 from animaray.datasets.shards import key_of, write_media_shard, write_shard, write_table
 
 MERGED_TABLES = ("sources", "clips", "verdicts")
@@ -103,8 +102,7 @@ def merge_small_files(root: Path | str, *, min_files: int = 256) -> Commit | Non
 
 def _merge(root: Path, table: str, files: Sequence[CommittedFile]) -> CommittedFile:
     """Write the rows of files, the newest of each id, as one file."""
-    schema = schema_of(table.split("/")[0])
-    rows = pa.concat_tables([pq.read_table(root / file.path, schema=schema) for file in files])
+    rows = pa.concat_tables([pq.ParquetFile(root / file.path).read() for file in files])
     ids = rows[key_of(table.split("/")[0])].to_pylist()
     newest = {name: place for place, name in enumerate(ids)}
     order = pa.array([newest[name] for name in sorted(newest)], type=pa.int64())

@@ -201,6 +201,25 @@ class CurationDataset:
             rows = rows.filter(pc.invert(pc.is_in(rows["source_id"], value_set=hidden)))
         return rows.select(wanted)
 
+    def large_table_ids(self, table: str) -> list[str]:
+        """Return the clip of every row of media, tracks or preview, withdrawn ones too."""
+        found: list[str] = []
+        for file in self.snapshot.of_table(table):
+            found += self._open(file).read(columns=["clip_id"])["clip_id"].to_pylist()
+        return found
+
+    def withdrawn_clip_ids(self) -> set[str]:
+        """Return ids of clips of withdrawn sources whose rows are not compacted away yet."""
+        found: set[str] = set()
+        for file in self.snapshot.of_table("clips"):
+            rows = self._open(file).read(columns=["clip_id", "source_id"]).to_pylist()
+            found |= {r["clip_id"] for r in rows if r["source_id"] in self.snapshot.withdrawn}
+        return found
+
+    def check_file(self, file: CommittedFile) -> None:
+        """Refuse a file that is damaged, or of another schema than its table's."""
+        self._open(file)
+
     def _rows(self, table: str) -> list[dict[str, Any]]:
         """Return the rows of a small table that are not withdrawn."""
         if table not in self._tables:

@@ -1,0 +1,172 @@
+"""Check videos, tracks and encoded conditions of a dataset against what its clips declare."""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+from av.error import FFmpegError
+
+from animaray.datasets.conditions import CONDITIONS_DIR, open_conditions
+from animaray.datasets.reader import ClipTracks, CurationDataset
+
+Report = Callable[[str, str, str], None]
+
+_UNIT_SLACK = 1e-3
+_WHOLE_SHARE = 0.999
+
+
+def check_media(dataset: CurationDataset, report: Report, *, decode: bool) -> int:
+    """Check every stored video; return how many were decoded."""
+    for file in dataset.snapshot.of_table("media"):
+        for message in _layout_problems(pq.ParquetFile(dataset.root / file.path)):
+            report("media", file.path, message)
+    num_decoded = 0
+    stored = set(dataset.large_table_ids("media"))
+    for clip in dataset.clips():
+        clip_id = clip["clip_id"]
+        if clip["media_file"] is None and clip_id in stored:
+            report("media", clip_id, "a video is stored that its clip does not name")
+        elif clip["media_file"] is not None and clip_id not in stored:
+            report("media", clip_id, "its video is not in the media table")
+        elif clip_id in stored:
+            video = dataset.media_bytes(clip_id)
+            for message in _byte_problems(video, clip):
+                report("media", clip_id, message)
+            for message in _decode_problems(video, clip) if decode else ():
+                report("frames", clip_id, message)
+            num_decoded += decode
+    return num_decoded
+
+
+def check_tracks(dataset: CurationDataset, report: Report) -> None:
+    """Check poses and faces of every clip."""
+    clips = {clip["clip_id"]: clip for clip in dataset.clips()}
+    for clip_id in sorted(set(dataset.large_table_ids("tracks")) & set(clips)):
+        clip = clips[clip_id]
+        try:
+            tracks = dataset.tracks(clip_id)
+        except ValueError as error:
+            report("frames", clip_id, f"its arrays have lengths that do not agree: {error}")
+            continue
+        for message in _pose_problems(tracks, clip):
+            report("frames", clip_id, message)
+        for message in _face_problems(tracks):
+            report("faces", clip_id, message)
+        for message in _mask_problems(tracks.face_boxes, tracks.face_valid, clip):
+            report("masks", clip_id, message)
+
+
+def check_conditions(dataset: CurationDataset, report: Report) -> None:
+    """Check the encoded clips, if there are any."""
+    names = {file.table for file in dataset.snapshot.files}
+    clip_ids = {clip["clip_id"] for clip in dataset.clips()}
+    for name in sorted(name for name in names if name.startswith(f"{CONDITIONS_DIR}/")):
+        table = open_conditions(dataset.root, name.split("/", 1)[1])
+        for clip_id in table.clip_ids:
+            if clip_id not in clip_ids:
+                report("conditions", clip_id, f"{name} encodes a clip that does not exist")
+                continue
+            item = table.load(clip_id)
+            lengths = {
+                field: len(getattr(item, field))
+                for field in ("latents", "keypoints", "face_boxes", "identity_embeddings")
+            }
+            if len(set(lengths.values())) != 1:
+                report("conditions", clip_id, f"{name}: lengths differ: {lengths}")
+            if not np.isfinite(item.latents.astype(np.float32)).all():
+                report("conditions", clip_id, f"{name}: latents are not finite")
+            norms = np.linalg.norm(item.identity_embeddings[item.identity_valid], axis=1)
+            if (np.abs(norms - 1.0) > _UNIT_SLACK).any():
+                report("conditions", clip_id, f"{name}: a valid identity is no unit vector")
+            size = {"width": item.width_px, "height": item.height_px}
+            for message in _mask_problems(item.face_boxes, item.face_box_valid, size):
+                report("masks", clip_id, f"{name}: {message}")
+
+
+def _layout_problems(file: pq.ParquetFile) -> Iterator[str]:
+    metadata = file.metadata
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group)
+        if rows.num_rows != 1:
+            yield f"row group {group} holds {rows.num_rows} videos, not 1"
+        kinds = {rows.column(column).compression for column in range(rows.num_columns)}
+        if kinds != {"UNCOMPRESSED"}:
+            yield f"row group {group} is compressed: {', '.join(sorted(kinds))}"
+
+
+def _byte_problems(video: bytes, clip: Mapping[str, Any]) -> Iterator[str]:
+    if len(video) != clip["media_bytes"]:
+        yield f"{len(video)} bytes, not {clip['media_bytes']}"
+    elif hashlib.sha256(video).hexdigest() != clip["media_sha256"]:
+        yield "its bytes differ from the checksum of its clip"
+
+
+def _decode_problems(video: bytes, clip: Mapping[str, Any]) -> Iterator[str]:
+    """Compare a video with its clip; our own bytes, so they are decoded in this process."""
+    try:
+        with av.open(io.BytesIO(video)) as container:
+            sizes = [(frame.width, frame.height) for frame in container.decode(video=0)]
+    except (FFmpegError, IndexError) as error:
+        yield f"its video does not decode: {error}"
+        return
+    if len(sizes) != clip["num_frames"]:
+        yield f"{clip['num_frames']} frames declared, {len(sizes)} decoded"
+    if len(set(sizes)) > 1:
+        yield f"its frames have {len(set(sizes))} sizes"
+    elif sizes and sizes[0] != (clip["width"], clip["height"]):
+        yield f"{clip['width']}x{clip['height']} declared, {sizes[0][0]}x{sizes[0][1]} decoded"
+
+
+def _pose_problems(tracks: ClipTracks, clip: Mapping[str, Any]) -> Iterator[str]:
+    index, count = tracks.frame_index, clip["num_frames"]
+    if len(index) == 0:
+        if clip["pose_state"] == "ok":
+            yield "poses are said to be there, but there are none"
+        return
+    if len(index) != len(tracks.pts_s):
+        yield f"{len(index)} poses with {len(tracks.pts_s)} times"
+        return
+    steps = np.diff(index)
+    if (steps <= 0).any() or (np.diff(tracks.pts_s) <= 0).any():
+        yield "poses are not in the order of time"
+        return
+    step = int(steps[0]) if len(steps) else max(1, count)
+    expected = -(-count // step)
+    if index[0] != 0 or (steps != step).any() or len(index) != expected:
+        yield f"{len(index)} poses for {count} frames, expected {expected} (each {step}.)"
+    faces = tracks.face_frames
+    if len(faces) and (faces.min() < 0 or faces.max() >= count):
+        yield f"a face was seen in frame {faces.max()} of {count}"
+
+
+def _face_problems(tracks: ClipTracks) -> Iterator[str]:
+    lengths = {len(tracks.face_frames), len(tracks.face_valid), len(tracks.face_scores)}
+    if len(lengths) != 1:
+        yield f"faces, marks and scores differ in number: {sorted(lengths)}"
+        return
+    valid = tracks.face_valid
+    if not valid.any():
+        return
+    norms = np.linalg.norm(tracks.identity_embeddings[valid], axis=1)
+    if tracks.identity_embeddings.shape[1] == 0 or (norms < _UNIT_SLACK).any():
+        yield "a face is marked valid, but its embedding is a zero vector"
+    elif (np.abs(norms - 1.0) > _UNIT_SLACK).any():
+        yield "a valid face's embedding is no unit vector"
+    boxes = tracks.face_boxes[valid]
+    extent = boxes[:, 2:] - boxes[:, :2]
+    if not np.isfinite(boxes).all() or (extent <= 0).any():
+        yield "a valid face's box is empty"
+
+
+def _mask_problems(boxes: np.ndarray, valid: np.ndarray, size: Mapping[str, Any]) -> Iterator[str]:
+    if not valid.any():
+        return
+    limits = np.array([size["width"], size["height"], size["width"], size["height"]])
+    inside = np.clip(boxes[valid], 0, limits)
+    shares = (inside[:, 2:] - inside[:, :2]).prod(axis=1) / (size["width"] * size["height"])
+    if (shares >= _WHOLE_SHARE).any():
+        yield "a face's box covers the whole picture"
