@@ -2,8 +2,8 @@
 
 A server process forks one child for each file, with limits on memory, processor time, open files
 and written bytes, without network, other files, new processes or sockets (see
-animaray.platform.confinement); the child sends frames through a pipe. Whatever happens to it (crash,
-hang, kill for memory), the parent gets frames or a MediaError.
+animaray.platform.confinement); the child sends frames through a pipe. Whatever happens to it
+(crash, hang, kill for memory), the parent gets frames or a MediaError.
 """
 
 import json

@@ -128,13 +128,11 @@ def decode_video(  # noqa: PLR0913 - a flat call reads best
 
     Args:
         path: Local file.
-        start_s: First time stamp wanted, seconds, in the file's own time; 0 or less takes the
-            file from its first frame.
-        end_s: Time stamp to stop before, seconds; None reads to the end.
-        fps: Take the frames nearest to a regular grid of this rate, frames per second; a frame
-            repeats where the file has fewer. None takes every frame.
-        short_side_px: Shrink so that the short side has this many pixels; never enlarges.
-        max_frames: Return at most this many frames.
+        start_s: This and the next ones: see `FrameSelection`.
+        end_s: Stop before, seconds.
+        fps: Of the regular grid.
+        short_side_px: Of the frames returned.
+        max_frames: Most frames returned.
         limits: What the file may cost; None for the defaults.
     """
     selection = FrameSelection(
@@ -239,7 +237,7 @@ class FrameStream(FrameSource):
         raise MediaError(
             f"{self._path.name} holds a picture stream, but no frame of it decodes.",
             fix="The file is damaged; fetch or export it again.",
-            reason="truncated" if self._counters.ended_early is None else "broken",
+            reason="broken" if self._counters.ended_early or self.num_corrupt else "truncated",
         )
 
     def _chosen(self) -> Iterator[tuple[float, Any]]:
