@@ -89,19 +89,23 @@ def run_train_loss(vector: GoldenVector) -> None:
         identity_embedding=vector.tensor("faceid_embeds"),
         pose_images=pose_images,
     )
-    face_mask = resize_face_mask(vector.tensor("face_masks_u8") / 255, tuple(latents.shape[-2:]))
+    face_mask = resize_face_mask(
+        vector.tensor("face_masks_u8") / 255, (latents.shape[-2], latents.shape[-1])
+    )
     seen: dict[str, Tensor] = {}
-    parts = {"model_pred": animator.unet, "faceid_latents": animator.face_encoder}
+    parts: dict[str, torch.nn.Module] = {
+        "model_pred": animator.unet,
+        "faceid_latents": animator.face_encoder,
+    }
+    parts["denoised_latents"] = animator
     handle = record_unet(animator, seen)
-    denoised: dict[str, Tensor] = {}
-    with recorded(parts | {"denoised_latents": animator}) as outputs:
+    with recorded(parts) as outputs:
         loss = denoising_loss_of(
             animator, latents, conditioning, face_mask, loss_config, draws
         ).loss
     handle.remove()
-    denoised |= outputs
-    loss.backward()
-    _compare_step(vector, seen | denoised, face_mask, loss)
+    loss.backward()  # type: ignore[no-untyped-call] # torch's
+    _compare_step(vector, seen | outputs, face_mask, loss)
     _compare_gradients(vector, animator)
 
 
@@ -140,7 +144,7 @@ def _compare_gradients(vector: GoldenVector, animator: Animator) -> None:
             raise vector.broken(f"our networks have no gradient for `{match[1]}`")
         expected = vector.tensor(match[0])
         vector.close(match[0], gradient, atol=tolerance * float(expected.abs().max()))
-    networks = {
+    networks: dict[str, torch.nn.Module] = {
         "grad_norm_pose_net": animator.pose_net,
         "grad_norm_face_encoder": animator.face_encoder,
         "grad_norm_unet_attentions": animator.unet,

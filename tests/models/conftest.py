@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from animaray.models.frozen.face_alignment import align_frames
 from animaray.models.frozen.optical_flow import OpticalFlowTracker
 from animaray.models.frozen.protocols import FaceDetection, Perception, PersonPose
-from animaray.models.networks.unet import UNetConfig
 
 
 @pytest.fixture(scope="session")
@@ -42,25 +41,6 @@ def onnx_iresnet():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="session")
-def golden_unet_config():
-    """Return a function from the vectors' U-Net settings to our config."""
-
-    def build(settings):
-        return UNetConfig(
-            block_out_channels=tuple(settings["block_out_channels"]),
-            num_attention_heads=tuple(settings["num_attention_heads"]),
-            has_attention=tuple("CrossAttn" in kind for kind in settings["down_block_types"]),
-            layers_per_block=settings["layers_per_block"],
-            cross_attention_dim=settings["cross_attention_dim"],
-            addition_time_embed_dim=settings["addition_time_embed_dim"],
-            num_frames=settings["num_frames"],
-            sample_size=settings["sample_size"],
-        )
-
-    return build
 
 
 class MarkerPoseEstimator:

@@ -1,0 +1,211 @@
+"""All golden vectors through our modules; folders that are wrong must fail and say why."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from animaray.cli.main import run
+from animaray.evaluation.golden.verify import (
+    KINDS,
+    kind_of,
+    verify,
+    verify_key_table,
+    verify_vector,
+)
+from animaray.platform.errors import DatasetError, UsageError
+
+KEY_TABLES = ("unet", "pose_net", "face_encoder", "face_extractor_r100", "vae", "image_encoder")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_our_modules_give_what_the_authors_gave(golden_data, kind):
+    assert kind_of(golden_data / kind.name) is kind
+    checks = verify_vector(golden_data / kind.name)
+    assert [check for check in checks if not check.passed] == []
+    # Nothing that the vector stores escapes comparison, but for what the settings call inputs.
+    listed = json.loads((golden_data / kind.name / "config.json").read_text()).get("tensors", {})
+    outputs = {name for name in listed if "output" in name and name != "model_output"}
+    assert outputs - {check.name for check in checks} <= {
+        name for name in listed if name.endswith("_model_output") and name.startswith("step")
+    }
+
+
+@pytest.mark.parametrize("network", KEY_TABLES)
+def test_keys_and_shapes_are_the_published_ones(golden_data, network):
+    checks = verify_key_table(golden_data / f"keys_{network}.json")
+    assert len(checks) == 3
+    assert all(check.passed for check in checks)
+
+
+@pytest.fixture
+def copy_of(golden_data, tmp_path):
+    """Return a function that copies a vector, so that it can be spoilt."""
+
+    def copy(name, to=None):
+        return Path(shutil.copytree(golden_data / name, tmp_path / "vectors" / (to or name)))
+
+    return copy
+
+
+def change(folder: Path, file: str, name: str, by: float) -> None:
+    """Add a number to the first entry of a stored tensor."""
+    tensors = load_file(folder / file)
+    flat = tensors[name].flatten()
+    flat[0] += by
+    tensors[name] = flat.view(tensors[name].shape)
+    save_file(tensors, folder / file)
+
+
+def edit(folder: Path, change_of) -> None:
+    """Change config.json by a function."""
+    config = json.loads((folder / "config.json").read_text())
+    change_of(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_command_fails_for_one_changed_number(copy_of, tmp_path, capsys):
+    folder = copy_of("self_attn")
+    copy_of("sigma_sampling")
+    assert run(["verify-golden", str(tmp_path / "vectors"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["passed"]
+    assert {row["vector"] for row in document["checks"]} == {"self_attn", "sigma_sampling"}
+    change(folder, "io.safetensors", "output", 1e-3)
+    assert run(["verify-golden", str(tmp_path / "vectors"), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    (failed,) = [row for row in document["checks"] if not row["passed"]]
+    assert (failed["vector"], failed["tensor"]) == ("self_attn", "output")
+    assert failed["deviation"] == pytest.approx(1e-3, rel=0.01)
+    assert failed["used_share"] > 10
+
+
+def test_command_fails_for_one_changed_weight(copy_of, capsys):
+    folder = copy_of("self_attn")
+    change(folder, "state_dict.safetensors", "to_q.weight", 0.5)
+    assert run(["verify-golden", str(folder)]) == 1
+    shown = capsys.readouterr()
+    assert "FAIL" in shown.out
+    assert "1 of 1 comparisons fail: self_attn/output" in shown.err
+
+
+def test_nothing_passes_that_is_not_a_number(copy_of):
+    folder = copy_of("self_attn")
+    change(folder, "io.safetensors", "output", float("nan"))
+    assert not verify(folder).passed
+
+
+def test_changed_drawing_fails(copy_of):
+    folder = copy_of("pose_align_draw")
+    picture = cv2.imread(str(folder / "drawn_aligned0.png"))
+    picture[100:104, 100:104] = 255 - picture[100:104, 100:104]
+    cv2.imwrite(str(folder / "drawn_aligned0.png"), picture)
+    failed = [check.name for check in verify_vector(folder) if not check.passed]
+    assert failed == ["drawn_aligned0.png", "drawn_aligned0.png: mean"] or failed == [
+        "drawn_aligned0.png"
+    ]
+
+
+def test_changed_expectations_without_tensors_fail(copy_of):
+    tiles, frames = copy_of("tile_blend"), copy_of("dataset_sampling")
+    edit(tiles, lambda config: config["cases"][1]["indices"][1].reverse())
+    edit(frames, lambda config: config["cases"][0].update(reference_index=11))
+    for folder in (tiles, frames):
+        assert len([check for check in verify_vector(folder) if not check.passed]) == 1
+
+
+def test_changed_key_table_fails(golden_data, tmp_path):
+    table = json.loads((golden_data / "keys_pose_net.json").read_text())
+    table["keys"]["scale"] = [2]
+    table["keys"]["extra"] = table["keys"].pop("final_proj.bias")
+    (tmp_path / "keys_pose_net.json").write_text(json.dumps(table))
+    (failed,) = [check for check in verify(tmp_path).checks if not check.passed]
+    assert failed.note.startswith("1 missing: extra ...; 1 not expected: final_proj.bias ...;")
+    assert "1 of another shape: scale" in failed.note
+
+
+def test_tensor_that_nothing_is_compared_with_fails(copy_of):
+    folder = copy_of("self_attn")
+    tensors = load_file(folder / "io.safetensors")
+    save_file(tensors | {"surprise": tensors["output"].clone()}, folder / "io.safetensors")
+    (failed,) = [check for check in verify_vector(folder) if not check.passed]
+    assert failed.name == "surprise"
+
+
+def test_one_folder_that_cannot_run_fails_beside_others_that_hold(copy_of, tmp_path, capsys):
+    copy_of("self_attn")
+    copy_of("face_mask", to="face_mask_of_the_moon")
+    edit(tmp_path / "vectors" / "face_mask_of_the_moon", lambda config: config.pop("config"))
+    assert run(["verify-golden", str(tmp_path / "vectors")]) == 1
+    shown = capsys.readouterr()
+    assert "self_attn" in shown.out
+    assert "setting `config.image_hw` is missing" in shown.err
+    assert "AR-DAT-01" in shown.err
+    assert "1 vectors could not be run" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: edit(f, lambda c: c.pop("tol")), "setting `tol.atol` is missing"),
+        (lambda f: edit(f, lambda c: c["tol"].update(rtol="wide")), "`rtol` must be a number"),
+        (
+            lambda f: edit(f, lambda c: c["tensors"].update(more=["float32", [1]])),
+            "`more` is listed",
+        ),
+        (lambda f: edit(f, lambda c: c["tensors"].update(output=["float32", [1]])), "should be"),
+        (lambda f: (f / "config.json").write_text("{"), "Expected a JSON object"),
+        (lambda f: (f / "io.safetensors").write_bytes(b"x" * 40), "Expected tensors"),
+        (lambda f: (f / "state_dict.safetensors").unlink(), "Expected tensors"),
+        (lambda f: edit(f, lambda c: c["config"].update(hidden_size=128)), "weights do not fit"),
+        (lambda f: edit(f, lambda c: c["config"].update(heads=0)), "ends in ZeroDivisionError"),
+    ],
+)
+def test_broken_folder_says_what_is_wrong(copy_of, spoil, message):
+    folder = copy_of("self_attn")
+    spoil(folder)
+    with pytest.raises(DatasetError, match=message):
+        verify_vector(folder)
+
+
+def test_missing_tensor_is_named(copy_of):
+    folder = copy_of("self_attn")
+    tensors = load_file(folder / "io.safetensors")
+    del tensors["hidden_states"]
+    save_file(tensors, folder / "io.safetensors")
+    edit(folder, lambda config: config["tensors"].pop("hidden_states"))
+    with pytest.raises(DatasetError, match="tensor `hidden_states` is missing"):
+        verify_vector(folder)
+
+
+def test_kind_is_known_by_name_or_module(copy_of, tmp_path):
+    assert kind_of(copy_of("pose_net", to="large_poses")).name == "pose_net"
+    renamed = copy_of("pose_net", to="pose_net_2")
+    edit(renamed, lambda config: config.update(module="something"))
+    assert kind_of(renamed).name == "pose_net"
+    unknown = copy_of("pose_net", to="moon")
+    edit(unknown, lambda config: config.update(module="something"))
+    with pytest.raises(DatasetError, match=r"its kind is unknown .*Known kinds: pose_net"):
+        kind_of(unknown)
+
+
+def test_folder_without_vectors_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="holds no golden vector"):
+        verify(tmp_path)
+    with pytest.raises(UsageError, match="There is no folder"):
+        verify(tmp_path / "moon")
+
+
+def test_stored_float16_stands_for_all_that_rounds_to_it(copy_of):
+    folder = copy_of("hjb_step")
+    frames = load_file(folder / "io.safetensors")["step0_frames_before"]
+    assert str(frames.dtype) == "torch.float16"
+    # Neighbouring float16 numbers near 1 lie 1e-3 apart: more than the tolerance of 1e-4.
+    assert float(np.spacing(np.float16(0.9))) > 2 * 1e-4
+    change(folder, "io.safetensors", "step0_frames_before", 2e-3)
+    failed = [check.name for check in verify_vector(folder) if not check.passed]
+    assert failed == ["step0_frames_before"]
