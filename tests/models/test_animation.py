@@ -10,6 +10,7 @@ from animaray.models.animation import (
     AnimationPipeline,
     default_sampler,
 )
+from animaray.models.animation_records import sampler_settings
 from animaray.models.diffusion.face_optimization import FaceOptimizationConfig
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
@@ -98,7 +99,7 @@ def test_face_optimization_can_be_switched_off(pipeline, reference, motion):
     assert animation.face_optimization == ()
 
 
-@pytest.mark.parametrize("method", ["none", "procrustes", "learned"])
+@pytest.mark.parametrize("method", ["none", "fit", "procrustes", "learned"])
 def test_each_alignment_can_be_chosen(pipeline, reference, motion, method):
     options = replace(OPTIONS, alignment=method, face_optimization=False)
     animation = pipeline.animate(reference, motion, options)
@@ -112,6 +113,83 @@ def test_learned_alignment_needs_an_aligner(pipeline, reference, motion):
     with pytest.raises(ConfigError, match="`learned` needs an aligner"):
         without.animate(reference, motion, replace(OPTIONS, alignment="learned"))
     assert without.animate(reference, motion, OPTIONS).alignment_report.residual < 1
+
+
+@pytest.mark.parametrize("mode", ["fast", "published", "literal"])
+def test_each_mode_of_face_optimization_can_be_named(pipeline, reference, motion, mode):
+    options = replace(OPTIONS, face_optimization=mode)
+    assert pipeline.animate(reference, motion, options).face_optimization
+    off = replace(OPTIONS, face_optimization="off")
+    assert pipeline.animate(reference, motion, off).face_optimization == ()
+
+
+def test_several_people_have_poses_and_identities_of_their_own(pipeline, reference, motion):
+    other_face = np.roll(reference.identity_embedding, 1)
+    moved = replace(reference.pose, keypoints=reference.pose.keypoints + np.float32([-20, 0]))
+    companion = replace(reference, identity_embedding=other_face, pose=moved)
+    alone = pipeline.animate(reference, motion, OPTIONS)
+    both = pipeline.animate(reference, motion, OPTIONS, companions=[(companion, motion)])
+    (other,) = both.companions
+    # Each follows the same motion from its own place.
+    assert np.allclose(other.keypoints, both.keypoints + np.float32([-20, 0]), atol=1e-3)
+    assert np.array_equal(both.keypoints, alone.keypoints)
+    drawn = (both.pose_images > 0).any(axis=3).sum()
+    assert drawn > (alone.pose_images > 0).any(axis=3).sum()
+    assert other.identity_similarity.shape == (5,)
+    assert not np.array_equal(both.frames_uint8, alone.frames_uint8)
+    assert len(both.summary()["companions"]) == 1
+    assert " and " in both.describe()
+
+
+def test_people_must_move_equally_long(pipeline, reference, motion):
+    with pytest.raises(ConfigError, match=r"one length for all people, got \[3, 5\]"):
+        pipeline.animate(reference, motion, OPTIONS, companions=[(reference, motion.first(3))])
+
+
+def test_previews_come_when_asked_and_change_nothing(pipeline, reference, motion):
+    previews = []
+    options = replace(OPTIONS, num_inference_steps=4, preview_every=2)
+    animation = pipeline.animate(reference, motion, options, on_preview=previews.append)
+    assert [preview.step for preview in previews] == [2, 4]
+    assert previews[0].frame_indices == (0, 1, 3, 4)
+    # The last estimate is the result.
+    last = previews[1]
+    assert np.array_equal(last.frames_uint8, animation.frames_uint8[list(last.frame_indices)])
+    without = pipeline.animate(reference, motion, replace(options, preview_every=0))
+    assert np.array_equal(without.frames_uint8, animation.frames_uint8)
+
+
+def test_long_clips_report_their_seams(pipeline, reference, motion):
+    assert [seam.num_shared for seam in pipeline.animate(reference, motion, OPTIONS).seams] == [3]
+    one = replace(OPTIONS, window_frames=5, window_overlap=0)
+    assert pipeline.animate(reference, motion, one).seams == ()
+
+
+def test_options_change_the_sampler():
+    config = AnimatorConfig.generated()
+    options = AnimationOptions(
+        sampler="heun", guidance_min=1.2, guidance_max=2.0, window_frames=4, window_rule="sliding"
+    )
+    sampler = sampler_settings(config, options)
+    assert (sampler.method, sampler.guidance_scale, sampler.last_guidance_scale) == (
+        "heun", 1.2, 2.0,
+    )  # fmt: skip
+    # Windows of 8 overlap by 3: half as long, they overlap by 1.
+    assert (sampler.tile_frames, sampler.tile_overlap) == (4, 1)
+    assert sampler_settings(config, AnimationOptions()) == default_sampler(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"guidance_min": 2.0}, "belong together"),
+        ({"guidance_min": 1.0, "guidance_max": 2.0, "guidance_scale": 2.0}, "not both"),
+        ({"preview_every": -1}, "must not be negative"),
+    ],
+)
+def test_contradicting_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        AnimationOptions(**options)
 
 
 def test_default_sampler_suits_the_model():
