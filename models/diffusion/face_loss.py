@@ -195,7 +195,7 @@ class WindowLoss:
         face: VisibleFaces,
         num_faces: int,
     ) -> tuple[float, Float[Tensor, "faces 3 crop_height crop_width"]]:
-        """Return the loss and its gradient to the crops; few at once, beside the decoder's graph."""
+        """Return the loss and its gradient to the crops; few at once: a graph is held meanwhile."""
         total, gradients = 0.0, []
         for part in torch.split(crops, EMBEDDED_AT_ONCE):
             leaf = part.clone().requires_grad_()

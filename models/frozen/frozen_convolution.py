@@ -19,9 +19,9 @@ def frozen_convolution(conv: nn.Conv2d | nn.Conv3d, features: Tensor) -> Tensor:
         features: As the convolution takes them.
     """
     if not (torch.is_grad_enabled() and features.requires_grad) or conv.weight.requires_grad:
-        result: Tensor = conv(features)
-        return result
-    result = _FrozenConvolution.apply(features, conv)  # type: ignore[no-untyped-call]
+        plain: Tensor = conv(features)
+        return plain
+    result: Tensor = _FrozenConvolution.apply(features, conv)  # type: ignore[no-untyped-call]
     return result
 
 
