@@ -1,14 +1,22 @@
 """`animaray weights`: which weights exist, where they are, under which licence."""
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
 from animaray.platform.errors import UsageError
-from animaray.platform.weights import WEIGHTS, pull_weights, verify_weights, weights_state
+from animaray.platform.weights import (
+    WEIGHTS,
+    pull_weights,
+    verify_weights,
+    weights_cache_dir,
+    weights_state,
+)
 
-app = typer.Typer(help="List, pull and verify model weights.", no_args_is_help=True)
+app = typer.Typer(help="List, pull, verify, import and export model weights.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -93,6 +101,79 @@ def verify(
         print_json({"verified": paths})
     else:
         print_table("Verified", ("id", "file"), list(paths.items()))
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of the published files (Animation/*.pth and the diffusers folder)",
+            show_default="ANIMARAY_WEIGHTS, else the cache of `weights pull`",
+        ),
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="New weights folder")],
+    backbone: Annotated[
+        Path | None, typer.Option(help="Diffusers folder of Stable Video Diffusion, if elsewhere")
+    ] = None,
+    size: Annotated[
+        str, typer.Option(help="Width x height of frames: 576x1024 or 512x512 were trained")
+    ] = "576x1024",
+    channel_order: Annotated[
+        Literal["rgb", "bgr"],
+        typer.Option(
+            help="Colours shown to the recogniser: rgb is right; bgr repeats the published scripts"
+        ),
+    ] = "rgb",
+    as_json: JsonOption = False,
+) -> None:
+    """Import a published model (.pth files and a diffusers folder) into a weights folder.
+
+    Files are read as plain tensors only: one with code in it is refused. Every key must fit.
+    """
+    from animaray.models.published.importing import ImportOptions, import_published
+
+    width_px, height_px = _size(size)
+    options = ImportOptions(width_px=width_px, height_px=height_px, channel_order=channel_order)
+    own = os.environ.get("ANIMARAY_WEIGHTS")
+    source = source or (Path(own).expanduser() if own else weights_cache_dir())
+    config = import_published(source, out, options, backbone=backbone, on_file=print_hint)
+    if as_json:
+        print_json({"weights": str(out), "profile": config.profile, "size": size})
+    else:
+        print_hint(f"The weights are in {out}; use them with `animate --weights {out}`.")
+
+
+@app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(help="Weights folder")],
+    *,
+    out: Annotated[Path, typer.Option(help="New folder for the published layout")],
+    as_json: JsonOption = False,
+) -> None:
+    """Export a weights folder as the published .pth files and a folder that diffusers loads."""
+    from animaray.models.published.exporting import export_published
+
+    absent = export_published(weights, out, on_file=print_hint)
+    if as_json:
+        print_json({"folder": str(out), "absent": absent})
+        return
+    if absent:
+        print_hint(f"Not in these weights, so not in the diffusers folder: {', '.join(absent)}.")
+    print_hint(f"The published layout is in {out}.")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Return width and height of a text like 576x1024.
+
+    Raises:
+        UsageError: It has another form.
+    """
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal()):
+        raise UsageError(f"Expected --size WIDTHxHEIGHT such as 576x1024, got {text!r}.")
+    return int(width), int(height)
 
 
 def _known(weights_id: str) -> str:
