@@ -1,6 +1,6 @@
 """Decode video frames: upright RGB with true time stamps, from damaged files too.
 
-Every limit is checked on what is really decoded, and a damaged file gives its good frames plus a
+Limits hold for what is really decoded; a damaged file gives its good frames plus a
 warning. Untrusted files go through animaray.platform.video_child, which runs this in a bounded
 process.
 """
