@@ -33,14 +33,24 @@ def golden_keys(golden_data):
     return lambda name: json.loads((golden_data / f"keys_{name}.json").read_text())["keys"]
 
 
-@pytest.fixture(scope="session")
-def onnx_iresnet():
-    """Return the module that writes an IResNet as InsightFace's ONNX graph."""
-    file = Path(__file__).parent / "frozen" / "onnx_iresnet.py"
-    spec = importlib.util.spec_from_file_location("onnx_iresnet", file)
+def _module_beside(name):
+    file = Path(__file__).parent / "frozen" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def onnx_iresnet():
+    """Return the module that writes an IResNet as InsightFace's ONNX graph."""
+    return _module_beside("onnx_iresnet")
+
+
+@pytest.fixture(scope="session")
+def scripted_onnx():
+    """Return the module that writes ONNX graphs with scripted answers."""
+    return _module_beside("scripted_onnx")
 
 
 class MarkerPoseEstimator:
