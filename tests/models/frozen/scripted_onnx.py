@@ -16,9 +16,7 @@ COCO_STANDING = {
 def write_answers(file, input_shape, answers):
     """Write a graph with constant outputs."""
     names = [f"answer{index}" for index in range(len(answers))]
-    nodes = [
-        helper.make_node("Identity", [f"stored_{name}"], [name]) for name in names
-    ]
+    nodes = [helper.make_node("Identity", [f"stored_{name}"], [name]) for name in names]
     graph = helper.make_graph(
         nodes,
         "scripted",
@@ -39,10 +37,11 @@ def write_answers(file, input_shape, answers):
 
 def scrfd_answers(faces):
     """Return SCRFD's nine outputs; each face is (score, stride, box, five landmarks)."""
-    outputs = []
-    for columns in (1, 4, 10):
-        for stride in (8, 16, 32):
-            outputs.append(np.zeros(((640 // stride) ** 2 * 2, columns), np.float32))
+    outputs = [
+        np.zeros(((640 // stride) ** 2 * 2, columns), np.float32)
+        for columns in (1, 4, 10)
+        for stride in (8, 16, 32)
+    ]
     for score, stride, box, landmarks in faces:
         level = (8, 16, 32).index(stride)
         left, top, right, bottom = box

@@ -46,7 +46,7 @@ def test_picture_is_shown_as_insightface_shows_it(tmp_path, scripted_onnx, detec
         def get_inputs(self):
             return detector_inputs
 
-        def run(self, outputs, feed):
+        def run(self, _, feed):
             shown.append(feed["input.1"])
             return scripted_onnx.scrfd_answers([])
 
@@ -63,5 +63,5 @@ def test_picture_is_shown_as_insightface_shows_it(tmp_path, scripted_onnx, detec
 
 def test_other_graphs_are_refused(tmp_path, scripted_onnx):
     scripted_onnx.write_answers(tmp_path / "net.onnx", [1, 3, 640, 640], [np.zeros((1, 512))])
-    with pytest.raises(WeightsError, match="face detector with 9 outputs .*, got 1"):
+    with pytest.raises(WeightsError, match=r"face detector with 9 outputs .*, got 1"):
         ScrfdFaceDetector(tmp_path / "net.onnx")
