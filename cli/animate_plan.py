@@ -1,6 +1,6 @@
 """What `animaray animate` is going to do: everything is looked at before anything is written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import torch
@@ -18,7 +18,7 @@ from animaray.models.animation_run import CastMember, chosen_method
 from animaray.models.casting import pair_people, with_identities
 from animaray.models.diffusion.sampler import SamplerConfig
 from animaray.models.diffusion.tiles import tile_indices
-from animaray.models.memory import estimate_peak_bytes
+from animaray.models.memory import MemoryEstimate
 from animaray.models.pose.alignment import AlignedPose, AlignmentMethod
 from animaray.models.pose.alignment_quality import AlignmentQuality, judge_alignment
 from animaray.platform.errors import PoseError, UsageError
@@ -53,10 +53,10 @@ class AnimatePlan:
     """Resolved settings."""
     num_windows: int
     """Windows over time."""
-    needed_bytes: int
-    """Estimated peak of memory."""
+    memory: MemoryEstimate
+    """What it needs, by use."""
     available_bytes: int
-    """Memory that is free where the networks work."""
+    """Memory that is free where the networks work, or that the loaded networks hold already."""
 
     @property
     def num_frames(self) -> int:
@@ -69,9 +69,8 @@ class AnimatePlan:
         Raises:
             PoseError: The driving body does not fit the picture.
         """
-        what = f"This animation ({self.num_frames} frames)"
-        remedy = "Use --max-frames, --face-optimization off or fast, or go on with --force."
-        check_memory(self.needed_bytes, self.available_bytes, what=what, remedy=remedy)
+        what = f"This animation ({self.num_frames} frames; the peak is {peak_stage(self.memory)})"
+        check_memory(self.memory.peak_bytes, self.available_bytes, what=what, remedy=self._remedy())
         for quality in self.qualities:
             if quality.verdict == "poor":
                 better = [other.method for other in self.alternatives if other.verdict != "poor"]
@@ -84,6 +83,28 @@ class AnimatePlan:
                     " on with --force.",
                     reason="does_not_fit",
                 )
+
+    def _remedy(self) -> str:
+        """Return what would fit, with its need."""
+        fitting = []
+        for mode in ("fast", "off"):
+            options = replace(self.request.options, face_optimization=mode)
+            need = self.pipeline.estimate_memory(self.num_frames, options).peak_bytes
+            if need <= self.available_bytes and need < self.memory.peak_bytes:
+                fitting.append(f"--face-optimization {mode} (about {need / 1024**3:.1f} GiB)")
+        fits = f"It would fit with {' or '.join(fitting)}. " if fitting else ""
+        return f"{fits}Fewer frames (--max-frames) need less; --force goes on all the same."
+
+
+def peak_stage(memory: MemoryEstimate) -> str:
+    """Return what needs the most at once."""
+    stages = {
+        "the network": memory.unet_bytes,
+        "encoding and decoding": memory.codec_bytes,
+        "face optimization": memory.face_bytes,
+        "the pose encoder": memory.pose_bytes,
+    }
+    return max(stages, key=lambda name: stages[name])
 
 
 def make_plan(request: AnimateRequest) -> AnimatePlan:
@@ -109,13 +130,13 @@ def make_plan(request: AnimateRequest) -> AnimatePlan:
     cast = with_identities(cast, identities)
     poses = pipeline.align(cast, request.options)
     method = chosen_method(request.options, pipeline.aligner)
-    config = pipeline.animator.config
-    faces = face_settings(request.options)
     num_frames = len(cast[0][1].keypoints)
+    memory = pipeline.estimate_memory(num_frames, request.options)
+    pipeline.to(device)
     tiles = tile_indices(num_frames, sampler.tile_frames, sampler.tile_overlap, sampler.tiling)
     return AnimatePlan(
         request=request,
-        pipeline=pipeline.to(device),
+        pipeline=pipeline,
         picture_size_px=(picture.shape[1], picture.shape[0]),
         cast=tuple(cast),
         driving=driving,
@@ -127,14 +148,8 @@ def make_plan(request: AnimateRequest) -> AnimatePlan:
         alternatives=tuple(_alternatives(pipeline, cast[0], method)),
         sampler=sampler,
         num_windows=len(tiles),
-        needed_bytes=estimate_peak_bytes(
-            config,
-            num_frames,
-            config.width_px,
-            config.height_px,
-            "off" if faces is None else faces.mode,
-        ),
-        available_bytes=_available_bytes(device),
+        memory=memory,
+        available_bytes=_available_bytes(device) + memory.weights_bytes,
     )
 
 
@@ -210,7 +225,11 @@ def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
             "num_windows": plan.num_windows,
         },
         "face_optimization": "off" if faces is None else faces.mode,
-        "memory": {"needed_bytes": plan.needed_bytes, "available_bytes": plan.available_bytes},
+        "memory": {
+            "needed_bytes": plan.memory.peak_bytes,
+            "available_bytes": plan.available_bytes,
+            "peak_stage": peak_stage(plan.memory),
+        },
         "device": str(next(plan.pipeline.animator.parameters()).device),
         "notes": _notes(plan),
     }

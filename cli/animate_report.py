@@ -1,5 +1,6 @@
 """What `animaray animate` shows: the plan in words, overlay, contact sheet, previews, JSON."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def plan_lines(facts: Mapping[str, Any], qualities: Sequence[AlignmentQuality]) 
         + _windows(sampling),
         f"faces      face optimization {facts['face_optimization']}",
         f"memory     about {_gib(memory['needed_bytes'])} of {_gib(memory['available_bytes'])} free"
-        f" on {facts['device']}",
+        f" on {facts['device']}; the peak is {memory['peak_stage']}",
         f"weights    {facts['weights']}",
         f"result     {facts['out']}: {result['width_px']}x{result['height_px']}, "
         f"{result['num_frames']} frames, {result['fps']:g} fps, no sound",
@@ -88,9 +89,8 @@ def write_alignment_overlay(
     # Room around the picture, so that keypoints that leave it are seen leaving.
     height, width = picture.shape[:2]
     margin = round(0.25 * max(height, width))
-    canvas = cv2.copyMakeBorder(
-        picture // 2 + 64, *([margin] * 4), cv2.BORDER_CONSTANT, value=(24, 24, 24)
-    )
+    room = ((margin, margin), (margin, margin), (0, 0))
+    canvas = np.pad(picture // 2 + 64, room, constant_values=24)
     zoom = max(1.0, OVERLAY_HEIGHT_PX / canvas.shape[0])
     canvas = cv2.resize(canvas, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
     num_frames = len(people[0][1].keypoints)
@@ -202,7 +202,9 @@ def _details(animation: Animation) -> dict[str, Any]:
     people = [animation.identity_similarity]
     people += [person.identity_similarity for person in animation.companions]
     return {
-        "identity_similarity_by_frame": [[_number(value) for value in person] for person in people],
+        "identity_similarity_by_frame": [
+            [_number(float(value)) for value in person] for person in people
+        ],
         "face_optimization_steps": [
             {
                 "step": entry.step_index,
@@ -225,7 +227,7 @@ def _details(animation: Animation) -> dict[str, Any]:
 
 def _number(value: float) -> float | None:
     """Return a rounded number, None where it is not one (JSON has no NaN)."""
-    return round(float(value), 4) if np.isfinite(value) else None
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def _caption(text: str, width: int) -> UInt8[np.ndarray, "caption_height width 3"]:

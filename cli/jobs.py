@@ -1,7 +1,7 @@
 """`animaray jobs`: submit, list, watch, cancel and download jobs of a server."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,7 +68,7 @@ def submit(
     for path in (image, video):
         if not path.is_file():
             raise UsageError(f"There is no file {path}.")
-    options = {
+    options: dict[str, Any] = {
         "seed": seed,
         "person": person or None,
         "reference_person": reference_person or None,

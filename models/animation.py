@@ -1,7 +1,7 @@
 """Animate a reference picture with the motion of a driving video: every step in one class."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from animaray.models.animation_records import (
     OnPreview,
     OnProgress,
     default_sampler,
+    face_settings,
+    sampler_settings,
 )
 from animaray.models.animation_run import (
     AnimationParts,
@@ -25,6 +27,7 @@ from animaray.models.animation_run import (
     align_cast,
 )
 from animaray.models.frozen.protocols import ImageEncoder, LatentCodec, Perception
+from animaray.models.memory import MemoryEstimate, estimate_memory
 from animaray.models.motion import Motion, PeopleInVideo, follow_people
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.weights_folder import load_config, save_config
@@ -185,6 +188,18 @@ class AnimationPipeline:
     def align(self, cast: Sequence[CastMember], options: AnimationOptions) -> list[AlignedPose]:
         """Only align, as `animate` would: to look at before any denoising."""
         return align_cast(cast, options, self.aligner)
+
+    def estimate_memory(self, num_frames: int, options: AnimationOptions) -> MemoryEstimate:
+        """Return what an animation of so many frames needs; the networks are counted too.
+
+        Args:
+            num_frames: Length of the driving motion.
+            options: Windows and face optimization count.
+        """
+        config, faces = self.animator.config, face_settings(options)
+        windows = replace(config, num_frames=sampler_settings(config, options).tile_frames)
+        mode = "off" if faces is None else faces.mode
+        return estimate_memory(windows, num_frames, config.width_px, config.height_px, mode)
 
     def animate(
         self,

@@ -22,8 +22,10 @@ from jaxtyping import UInt8
 
 from animaray.models.animation import Animation, AnimationPipeline, AnimationProgress
 from animaray.models.casting import pair_people
+from animaray.models.memory import MemoryEstimate
 from animaray.models.motion import DRIVING_SHORT_SIDE_PX
 from animaray.platform.errors import AnimarayError, ServiceError
+from animaray.platform.machine import available_memory_bytes, check_memory
 from animaray.platform.storage import content_id, sha256_file
 from animaray.platform.video import DecodeLimits, decode_in_child, encode_mp4, probe_in_child
 from animaray.serving.job_files import JobFiles
@@ -220,6 +222,8 @@ class AnimationWorker:
             choices = [choice.scaled(driving.scale) for choice in options.casting.driving]
             motions = pipeline.follow_people(driving.frames_uint8).motions(choices)
             cast = pair_people(references, motions, options.casting)
+            need = pipeline.estimate_memory(len(driving.frames_uint8), options.animation)
+            _check_memory(need)
         self._pulse.check()
         with _timed(stage_s, "denoise"):
             animation = pipeline.animate(
@@ -332,6 +336,17 @@ class AnimationWorker:
             gpu_peak_memory_bytes=torch.cuda.max_memory_allocated() if has_gpu else None,
             provenance=facts,
         )
+
+
+def _check_memory(need: MemoryEstimate) -> None:
+    """Refuse a job that would not fit beside the loaded networks; MemoryNeedError."""
+    has_gpu = torch.cuda.is_available()
+    check_memory(
+        need.peak_bytes - need.weights_bytes,
+        torch.cuda.mem_get_info()[0] if has_gpu else available_memory_bytes(),
+        what="The job",
+        remedy="Send a shorter driving video, or set face_optimization to `fast` or `off`.",
+    )
 
 
 @contextmanager

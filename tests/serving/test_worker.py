@@ -23,6 +23,7 @@ from animaray.models.animation import (
 )
 from animaray.models.framing import FrameFit
 from animaray.models.frozen.protocols import FaceDetection, PersonPose
+from animaray.models.memory import MemoryEstimate
 from animaray.models.motion import Motion, PeopleInVideo
 from animaray.models.person_choice import PersonChoice
 from animaray.models.person_tracks import PersonTrack
@@ -65,6 +66,7 @@ class PacedPipeline(AnimationPipeline):
     def __init__(self) -> None:
         self.at_step: Callable[[int], None] = go_on
         self.seeds: list[int] = []
+        self.bytes_per_frame = 1
 
     def prepare_references(self, picture_uint8, choices=(), **_):  # type: ignore[no-untyped-def, override]
         if picture_uint8.mean() < 5:
@@ -94,6 +96,12 @@ class PacedPipeline(AnimationPipeline):
         )
         track = PersonTrack(frames=list(range(num)), poses=[pose] * num)
         return PeopleInVideo(tracks=(track,), num_frames=num, width_px=width, height_px=height)
+
+    def estimate_memory(self, num_frames: int, _: AnimationOptions) -> MemoryEstimate:
+        return MemoryEstimate(
+            weights_bytes=0, clip_bytes=num_frames * self.bytes_per_frame,
+            unet_bytes=0, codec_bytes=0, face_bytes=0, pose_bytes=0,
+        )  # fmt: skip
 
     def animate(  # type: ignore[override]
         self,
@@ -223,6 +231,21 @@ def test_options_reach_the_pipeline_and_the_video(
         face_optimization="off",
         alignment="fit",
     )
+
+
+def test_a_job_that_does_not_fit_is_refused_before_the_work(
+    store: JobStore, files: JobFiles, worker: AnimationWorker, model: LoadedModel
+) -> None:
+    assert isinstance(model.pipeline, PacedPipeline)
+    model.pipeline.bytes_per_frame = 2**50
+    job = submit(store, files)
+    assert worker.run_one(model)
+    done = read(store, job)
+    assert done.state == JobState.FAILED
+    assert done.failure is not None
+    assert done.failure.code == "AR-MEM-01"
+    assert "face_optimization" in (done.failure.fix or "")
+    assert model.pipeline.seeds == []
 
 
 def test_job_becomes_a_playable_marked_video(
