@@ -1,0 +1,146 @@
+"""Turn what the user names into inputs: folders, globs, files, lists, archives and addresses."""
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from animaray.pipelines.acquire.acquire_config import AcquireConfig
+from animaray.pipelines.acquire.archives import is_archive, read_archive
+from animaray.pipelines.stages.acquire import VIDEO_SUFFIXES, list_inputs
+from animaray.platform.errors import ConfigError
+
+_MAX_LIST_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Input:
+    """One video to curate, as the user named it."""
+
+    uri: str
+    """Name in the dataset: a path below its folder or archive, or the address."""
+    origin: str
+    """What the user named: folder, pattern, list, archive or address."""
+    path: Path | None = None
+    """Local file."""
+    url: str | None = None
+    """Address to fetch."""
+    problem: tuple[str, str] | None = None
+    """Reason and detail where it cannot be read at all."""
+
+
+def expand_sources(
+    sources: Sequence[str], files_dir: Path, config: AcquireConfig, *, limit: int | None = None
+) -> list[Input]:
+    """List every input that some sources name; names that clash get their folder before them.
+
+    Args:
+        sources: Folders, patterns, video files, text files with one input a line (`#` comments),
+            tar and Parquet files, http and https addresses.
+        files_dir: Folder for videos that are taken out of archives.
+        config: Limits of archives.
+        limit: Only the first so many; None for all.
+
+    Raises:
+        ConfigError: A source does not exist, or holds no video.
+    """
+    if not sources:
+        raise ConfigError("Expected at least one source: a folder, file, list or address.")
+    found: list[Input] = []
+    names: dict[str, Input] = {}
+    for source in sources:
+        for item in _expand(source, files_dir, config):
+            named = _unique(item, names)
+            if named is None:
+                continue
+            names[named.uri] = named
+            found.append(named)
+            if limit is not None and len(found) >= limit:
+                return found
+    return found
+
+
+def _unique(item: Input, names: dict[str, Input]) -> Input | None:
+    """Give an input a name of its own; None when the same file or address was named before."""
+    uri, parent = item.uri, item.path.absolute().parent if item.path is not None else None
+    while (other := names.get(uri)) is not None:
+        if other.url == item.url and other.path == item.path:
+            return None
+        if parent is None or parent == parent.parent:
+            return None
+        uri, parent = f"{parent.name}/{uri}", parent.parent
+    return Input(uri=uri, origin=item.origin, path=item.path, url=item.url, problem=item.problem)
+
+
+def _expand(source: str, files_dir: Path, config: AcquireConfig) -> Iterator[Input]:
+    if "://" in source:
+        yield Input(uri=source, origin=source, url=source)
+        return
+    path = Path(source)
+    if path.is_dir():
+        for file in list_inputs(path):
+            yield Input(uri=file.relative_to(path).as_posix(), origin=source, path=file)
+    elif path.is_file():
+        yield from _expand_file(path, source, files_dir, config)
+    elif glob.has_magic(source):
+        yield from _expand_pattern(source, files_dir, config)
+    else:
+        raise ConfigError(
+            f"Expected a folder, file, pattern or address, got {source}; there is no such thing.",
+            fix="An address starts with http:// or https://.",
+        )
+
+
+def _expand_pattern(source: str, files_dir: Path, config: AcquireConfig) -> Iterator[Input]:
+    fixed = Path(source.partition("*")[0].partition("?")[0].partition("[")[0])
+    folder = fixed if source.startswith(f"{fixed}/") and fixed.is_dir() else fixed.parent
+    matches = sorted(glob.glob(source, recursive=True))
+    if not matches:
+        raise ConfigError(f"No file matches {source}.")
+    for match in matches:
+        path = Path(match)
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+            yield Input(uri=path.relative_to(folder).as_posix(), origin=source, path=path)
+        elif path.is_file() and is_archive(path):
+            yield from _expand_file(path, source, files_dir, config)
+
+
+def _expand_file(
+    path: Path, origin: str, files_dir: Path, config: AcquireConfig
+) -> Iterator[Input]:
+    if is_archive(path):
+        for entry in read_archive(path, files_dir, config):
+            if entry.place is not None:
+                yield Input(uri=entry.place, origin=origin, url=entry.place)
+            else:
+                yield Input(uri=entry.name, origin=origin, path=entry.path, problem=entry.problem)
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
+        yield Input(uri=path.name, origin=origin, path=path)
+    else:
+        yield from _expand_list(path, origin)
+
+
+def _expand_list(path: Path, origin: str) -> Iterator[Input]:
+    """Read one input a line: an address, or a path from the list's folder.
+
+    Raises:
+        ConfigError: It is no text file, too large, or empty.
+    """
+    if path.stat().st_size > _MAX_LIST_BYTES:
+        raise ConfigError(f"{path} is too large for a list: {path.stat().st_size} bytes.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is neither a video by its name nor a text file with one input a line.",
+            fix=f"Videos end in {' '.join(sorted(VIDEO_SUFFIXES))}.",
+        ) from error
+    entries = [line.strip() for line in lines]
+    entries = [entry for entry in entries if entry and not entry.startswith("#")]
+    if not entries:
+        raise ConfigError(f"{path} lists no input.")
+    for entry in entries:
+        if "://" in entry:
+            yield Input(uri=entry, origin=origin, url=entry)
+        else:
+            yield Input(uri=entry, origin=origin, path=path.parent / entry)
