@@ -90,3 +90,18 @@ def test_noise_seeds_differ_between_items_and_runs() -> None:
 def test_window_config_refuses_a_share_above_one() -> None:
     with pytest.raises(ConfigError, match="mirror_probability must be in"):
         WindowConfig(mirror_probability=1.5)
+
+
+def test_published_sampling_repeats_and_keeps_its_rule():
+    config = WindowConfig(num_frames=4, max_stride=3, sampling="published")
+    lengths = np.array([5, 8, 40], dtype=np.int64)
+    windows = [plan_window(position, lengths, config, seed=3) for position in range(30)]
+    assert windows == [plan_window(position, lengths, config, seed=3) for position in range(30)]
+    for window in windows:
+        length = lengths[window.clip_index]
+        assert window.reference_index not in window.frame_indices
+        assert 0 <= min(window.frame_indices) <= max(window.frame_indices) < length
+        if length == 40:
+            assert set(np.diff(window.frame_indices)) == {3}
+    assert config.min_clip_frames == 5
+    assert WindowConfig(num_frames=4).min_clip_frames == 4

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from animaray.models.pose.drawing import (
+    WholeBody,
+    draw_people,
     draw_pose,
     draw_pose_clip,
     pose_images_to_tensor,
@@ -56,3 +58,34 @@ def test_clip_is_drawn_frame_by_frame():
     tensor = pose_images_to_tensor(clip)
     assert tensor.shape == (2, 3, 48, 64)
     assert tensor.min().item() == -1
+
+
+def test_hands_and_faces_reach_to_the_pictures_edge():
+    # Only a point on the first row or column of the canvas is left out.
+    face = np.full((68, 2), 1.0)
+    face[1:] = 0.1
+    person = WholeBody(
+        body=np.zeros((18, 2)),
+        body_confidence=np.zeros(18),
+        face=face,
+        face_confidence=np.ones(68),
+    )
+    drawn = draw_people([person], 540, 540)
+    assert drawn[0:2, 0:2].min() > 0
+    face[0] = 0.1
+    assert draw_people([person], 540, 540).max() == 0
+
+
+def test_all_left_hands_lie_below_all_right_hands():
+    # Two people whose hands meet: the right hand of the first covers the left of the second.
+    def person(left, right):
+        hands = np.stack([np.full((21, 2), left), np.full((21, 2), right)])
+        return WholeBody(
+            body=np.zeros((18, 2)),
+            body_confidence=np.zeros(18),
+            hands=hands,
+            hands_confidence=np.stack([np.full(21, 1.0), np.full(21, 0.5)]),
+        )
+
+    drawn = draw_people([person(50.0, 200.0), person(200.0, 350.0)], 540, 540)
+    assert drawn[200, 200].tolist() == [0, 0, 127]
