@@ -15,7 +15,7 @@ MIN_MEMORY_BYTES = 6 * 1024**3
 MIN_DISK_BYTES = 5 * 1024**3
 PACKAGES = (
     "torch", "ray", "deepspeed", "diffusers", "onnxruntime", "onnxruntime-gpu", "av",
-    "opencv-python-headless", "pyarrow", "cotracker", "insightface",
+    "opencv-python-headless", "pyarrow", "cotracker", "onnx",
 )  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def _packages() -> list[Finding]:
         "onnxruntime-gpu": "make setup ACCEL=gpu",
         "cotracker": "pip install 'git+https://github.com/facebookresearch/co-tracker"
         "@82e02e8029753ad4ef13cf06be7f4fc5facdda4d' (CC-BY-NC, for the paper profile)",
-        "insightface": "pip install -e '.[paper]' (models are non-commercial, paper profile)",
+        "onnx": "pip install -e '.[paper]' (to convert ArcFace's ONNX file, paper profile)",
     }
     findings = []
     for name in PACKAGES:

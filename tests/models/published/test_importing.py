@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from animaray.models.frozen.arc_face import ArcFaceEmbedder
+from animaray.models.frozen.checkpoint_files import open_state
 from animaray.models.frozen.profiles import load_codec, load_image_encoder
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.weights_folder import WEIGHTS_FILE
-from animaray.models.published.importing import ImportOptions, import_published
+from animaray.models.published.importing import ImportOptions, import_published, write_state
 from animaray.platform.errors import ConfigError, UsageError, WeightsError
 
 SMALL = ImportOptions(width_px=64, height_px=64)
@@ -203,3 +204,20 @@ def test_sizes_and_places_that_cannot_be_are_refused(published, tmp_path):
     (tmp_path / "empty").mkdir()
     import_published(published, tmp_path / "empty", SMALL)
     assert (tmp_path / "empty" / "model_index.json").is_file()
+
+
+def anonymous_bytes():
+    """Return how much memory this process holds that is not a mapped file."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_files_are_copied_without_being_held(tmp_path):
+    size = 64 * 1024**2
+    torch.save({f"w{i}": torch.ones(size // 16) for i in range(4)}, tmp_path / "net.pth")
+    before = anonymous_bytes()
+    state = open_state(tmp_path / "net.pth")
+    write_state(tmp_path / "net.safetensors", state)
+    assert anonymous_bytes() - before < size / 4
+    assert (tmp_path / "net.safetensors").stat().st_size > size
