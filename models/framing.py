@@ -1,9 +1,10 @@
-"""Fit pictures of any size into the model's size, once for a whole clip, never stretching.
+"""Fit pictures of any size into the model's size, once for a whole clip.
 
 Rule: the window is the largest one of the model's aspect that lies inside the picture, moved along
 the cropped axis so that the person is in its middle. Where the person does not fit, the window
 grows up to the whole person and the picture's edge is repeated outside. `max_zoom` above 1 lets the
-window shrink to the person. The window stands still for the whole clip.
+window shrink to the person. The window stands still for the whole clip. Only `stretched` gives up
+the aspect, as the released code does.
 
 Pixel coordinates are OpenCV's: integers are pixel centres.
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Float64, UInt8
 from PIL import Image
 
 from animaray.platform.errors import ConfigError
@@ -33,11 +34,37 @@ class FrameFit:
     top_px: float
     """Top edge of the window."""
     scale: float
-    """Target pixels per source pixel, the same on both axes."""
+    """Target pixels per source pixel; the same on both axes unless `scale_y` says otherwise."""
     width_px: int
     """Target width."""
     height_px: int
     """Target height."""
+    scale_y: float | None = None
+    """Target rows per source row where the picture is stretched; None keeps the aspect."""
+
+    @classmethod
+    def stretched(cls, size: tuple[int, int], width_px: int, height_px: int) -> "FrameFit":
+        """Bring the whole picture to the model's size whatever its aspect, as the released code.
+
+        Args:
+            size: Width and height of the source, pixels.
+            width_px: Target width.
+            height_px: Target height.
+        """
+        width, height = size
+        return cls(
+            left_px=0.0,
+            top_px=0.0,
+            scale=width_px / width,
+            width_px=width_px,
+            height_px=height_px,
+            scale_y=height_px / height,
+        )
+
+    @property
+    def _scales(self) -> Float64[np.ndarray, " 2"]:
+        """Target pixels per source pixel on both axes."""
+        return np.array([self.scale, self.scale if self.scale_y is None else self.scale_y])
 
     @classmethod
     def for_person(
@@ -113,6 +140,8 @@ class FrameFit:
         self, picture: UInt8[np.ndarray, "height width 3"]
     ) -> UInt8[np.ndarray, "target_height target_width 3"]:
         """Return the window of one picture at the target size; edges are repeated outside."""
+        if self.scale_y is not None:
+            return stretch_picture(picture, self.width_px, self.height_px)
         scale, left, top = self.scale, self.left_px, self.top_px
         if scale <= 0.5:  # average whole blocks first, or fine texture aliases
             factor = int(1 / scale)
@@ -139,14 +168,14 @@ class FrameFit:
     ) -> Float32[np.ndarray, "*items 2"]:
         """Map source pixels to target pixels."""
         corner = np.array([self.left_px, self.top_px])
-        return ((points + 0.5 - corner) * self.scale - 0.5).astype(np.float32)
+        return ((points + 0.5 - corner) * self._scales - 0.5).astype(np.float32)
 
     def invert_points(
         self, points: Float[np.ndarray, "*items 2"]
     ) -> Float32[np.ndarray, "*items 2"]:
         """Map target pixels back to source pixels."""
         corner = np.array([self.left_px, self.top_px])
-        return ((points + 0.5) / self.scale + corner - 0.5).astype(np.float32)
+        return ((points + 0.5) / self._scales + corner - 0.5).astype(np.float32)
 
 
 def _person_box(

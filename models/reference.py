@@ -133,13 +133,15 @@ def prepare_references(
     faces = _own_faces(perception.face_detector.detect(picture), [people[i] for i in chosen])
     points = np.stack([people[index].keypoints for index in chosen])
     confidence = np.stack([people[index].keypoint_confidence for index in chosen])
-    fit = FrameFit.for_person(
-        (width, height),
-        points,
-        config.width_px,
-        config.height_px,
-        keypoint_confidence=confidence,
-    )
+    fit = FrameFit.stretched((width, height), config.width_px, config.height_px)
+    if config.keep_aspect:
+        fit = FrameFit.for_person(
+            (width, height),
+            points,
+            config.width_px,
+            config.height_px,
+            keypoint_confidence=confidence,
+        )
     framed = fit.apply_picture(picture)
     embedded = framed if config.image_embedding_of == "frame" else picture_uint8
     with torch.no_grad():

@@ -28,6 +28,9 @@ class AnimatorConfig:
     """Width of frames and pose pictures."""
     height_px: int = 1024
     """Height of frames and pose pictures."""
+    keep_aspect: bool = True
+    """Cut a window of this aspect out of reference pictures; False stretches them to this size,
+    as the released code does."""
     num_frames: int = 16
     """Frames per training window, and the default tile of the sampler."""
     fps: float = 6.0

@@ -100,3 +100,19 @@ def test_wrong_arguments_are_refused():
         FrameFit.for_person((0, 100), None, 50, 50)
     with pytest.raises(ConfigError, match="`max_zoom` must be at least 1"):
         FrameFit.for_person((10, 10), None, 50, 50, max_zoom=0.5)
+
+
+def test_stretching_is_there_on_request_and_maps_points():
+    from animaray.models.framing import stretch_picture
+
+    picture = np.zeros((100, 50, 3), np.uint8)
+    picture[60:, :] = 255
+    fit = FrameFit.stretched((50, 100), 64, 32)
+    framed = fit.apply_picture(picture)
+    assert np.array_equal(framed, stretch_picture(picture, 64, 32))
+    # 60 % of the height down, whatever the aspect.
+    assert (framed[:17] == 0).all()
+    assert (framed[22:] == 255).all()
+    points = np.array([[0.0, 59.5], [49.5, 99.5]])
+    assert np.allclose(fit.apply_points(points), [[0.14, 18.7], [63.5, 31.5]], atol=1e-3)
+    assert np.allclose(fit.invert_points(fit.apply_points(points)), points, atol=1e-4)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,20 @@ def test_very_large_pictures_are_reduced_first(marker_perception, marker_network
     picture = marker_picture().repeat(30, axis=0).repeat(30, axis=1)
     reference = prepare_reference(picture, CONFIG, marker_perception, marker_networks[1])
     assert reference.face.box.max() <= 1280
+
+
+def test_aspect_is_kept_unless_the_model_wants_it_stretched(
+    marker_perception, marker_networks, marker_picture
+):
+    tall = np.concatenate([marker_picture()] * 2)
+    tall[64:] = 0
+    for keep_aspect in (True, False):
+        config = replace(CONFIG, keep_aspect=keep_aspect)
+        reference = prepare_reference(tall, config, marker_perception, marker_networks[1])
+        lit = np.argwhere(reference.picture_uint8.max(axis=2) > 40)
+        height, width = np.ptp(lit, axis=0) + 1
+        # The person is 24 x 48 px in a picture of 64 x 128.
+        assert width / height == pytest.approx(0.5 if keep_aspect else 1.0, abs=0.12)
 
 
 def test_nobody_is_refused(marker_perception, marker_networks):
