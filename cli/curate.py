@@ -13,9 +13,9 @@ from animaray.cli.output import (
     print_json,
     print_lines,
     print_table,
+    refuse_usage,
 )
 from animaray.platform.config import config_to_dict, resolve_config
-from animaray.platform.errors import UsageError
 from animaray.platform.ray_session import ray_session
 
 app = typer.Typer(help="Turn videos into a curated dataset.", cls=DefaultCommandGroup)
@@ -119,9 +119,6 @@ def tune(
     """Show the hours that each value of a threshold keeps, and the clips beside the line.
 
     Example: animaray curate tune max_drift dataset --set 0.05 --write mine.yaml
-
-    Raises:
-        UsageError: Only one of --set and --write was given.
     """
     from animaray.cli.tune_table import print_tune_curve, read_limit
     from animaray.pipelines.policies import find_policy, write_policy
@@ -130,7 +127,7 @@ def tune(
 
     base = find_policy(policy)
     if (value is None) != (write is None):
-        raise UsageError("--set and --write go together.", fix="Add the one that is missing.")
+        refuse_usage("--set and --write go together.", fix="Add the one that is missing.")
     if value is not None and write is not None:
         base = change_policy(base, find_rule(rule).threshold, read_limit(value), write.stem)
     curve = tune_rule(dataset, rule, base, num_clips=clips)

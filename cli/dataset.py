@@ -1,21 +1,34 @@
-"""`animaray dataset`: look into a curated dataset, or render the generated world."""
+"""`animaray dataset`: look into a curated dataset, check it, hand it on, or render a world."""
 
 from pathlib import Path
 from typing import Annotated
 
+import humanize
 import typer
 
-from animaray.cli.output import JsonOption, print_hint, print_json, print_table
+from animaray.cli import dataset_sets
+from animaray.cli.output import (
+    JsonLinesOption,
+    JsonOption,
+    leave,
+    print_hint,
+    print_json,
+    print_json_lines,
+    print_lines,
+    print_table,
+    refuse_usage,
+)
 
-app = typer.Typer(help="List, show and generate data.", no_args_is_help=True)
+app = typer.Typer(help="List, check, export and generate data.", no_args_is_help=True)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Dataset folder")]
+PolicyOption = Annotated[str, typer.Option(help="A policy that was applied to the dataset")]
 
 
 @app.command("list")
 def list_(
     dataset: DatasetArgument = Path("dataset"),
-    policy: Annotated[str, typer.Option(help="strict, standard or lax")] = "standard",
+    policy: PolicyOption = "standard",
     as_json: JsonOption = False,
 ) -> None:
     """List the clips of a dataset with their verdicts."""
@@ -49,6 +62,153 @@ def show(
 
 
 @app.command()
+def sources(
+    dataset: DatasetArgument,
+    policy: PolicyOption = "standard",
+    as_json: JsonOption = False,
+    as_json_lines: JsonLinesOption = False,
+) -> None:
+    """List every input: file or URL, state, reason, and its clips with verdicts and scores."""
+    from animaray.datasets.reader import CurationDataset
+    from animaray.pipelines.source_list import list_sources
+
+    rows = list_sources(dataset, policy)
+    if as_json_lines:
+        print_json_lines(rows)
+    elif as_json:
+        version = CurationDataset.open(dataset).snapshot.version
+        facts = {"dataset": str(dataset), "version": version, "policy": policy}
+        print_json({**facts, "sources": rows})
+    else:
+        print_table(
+            f"{dataset} under policy {policy}",
+            ("input", "state", "reason", "kept", "clips"),
+            [
+                (
+                    row.get("file") or row.get("url"),
+                    row["state"],
+                    row["reason"],
+                    sum(clip["keep"] for clip in row["clips"]),
+                    len(row["clips"]),
+                )
+                for row in rows
+            ],
+        )
+
+
+@app.command()
+def inspect(
+    dataset: DatasetArgument,
+    clip_id: Annotated[str | None, typer.Argument(help="One clip; none for the dataset")] = None,
+    extract: Annotated[
+        Path | None, typer.Option(help="Write the clip's video and preview into this folder")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a dataset holds, or all that is stored of one clip."""
+    from animaray.pipelines.inspection import extract_clip, inspect_clip, inspect_dataset
+
+    if clip_id is None:
+        facts = inspect_dataset(dataset)
+        if as_json:
+            print_json(facts)
+            return
+        tables = facts.pop("tables")
+        print_table(
+            f"{dataset}, version {facts['version']}",
+            ("table", "files", "rows", "size"),
+            [
+                (name, t["files"], t["rows"], humanize.naturalsize(t["bytes"]))
+                for name, t in sorted(tables.items())
+            ],
+        )
+        print_lines(*(f"{name}: {value}" for name, value in facts.items()))
+        return
+    facts = inspect_clip(dataset, clip_id)
+    files = [] if extract is None else extract_clip(dataset, clip_id, extract)
+    if as_json:
+        print_json({**facts, "files": [str(path) for path in files]})
+        return
+    print_table(clip_id, ("fact", "value"), list(facts["clip"].items()))
+    tracks = {**(facts["tracks"] or {})}
+    camera = tracks.pop("camera", None)
+    print_lines(*(f"{name}: {value}" for name, value in tracks.items()))
+    print_lines(f"camera samples: {len(camera['time_s']) if camera else 0}")
+    for name, verdict in facts["verdicts"].items():
+        print_lines(f"{name}: {verdict['state']} {'; '.join(verdict['reasons'])}".rstrip())
+    print_lines(*(f"wrote {path}" for path in files))
+
+
+@app.command()
+def validate(
+    dataset: DatasetArgument,
+    quick: Annotated[bool, typer.Option("--quick", help="Decode no video")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every promise of the format; exit with 5 when one is broken."""
+    from animaray.pipelines.validation import INVARIANTS
+    from animaray.pipelines.validation import validate as validate_dataset
+
+    result = validate_dataset(dataset, decode=not quick)
+    broken = {problem.invariant for problem in result.problems}
+    if as_json:
+        print_json({"dataset": str(dataset), **result.to_dict()})
+    else:
+        for name, meaning in INVARIANTS.items():
+            print_lines(f"{'BROKEN' if name in broken else 'ok':<7} {name:<11} {meaning}")
+        print_lines(*(f"  {p.invariant}: {p.subject}: {p.message}" for p in result.problems))
+        rows = ", ".join(f"{count} {table}" for table, count in result.rows.items())
+        print_lines(
+            f"version {result.version}: {rows}; {result.num_decoded} videos decoded, "
+            f"{len(result.problems)} problems"
+        )
+    if result.unnamed_files:
+        print_hint(f"{len(result.unnamed_files)} files that no commit names (harmless left-overs)")
+    if result.problems:
+        leave(5)
+
+
+@app.command()
+def withdraw(
+    dataset: DatasetArgument,
+    source_ids: Annotated[
+        list[str], typer.Argument(help="Source ids (`animaray dataset sources`)")
+    ],
+    reason: Annotated[str, typer.Option(help="Why, for the record")],
+) -> None:
+    """Hide every row of some sources at once (a takedown); `compact` takes out their bytes."""
+    from animaray.datasets.commit_log import CommitLog
+    from animaray.datasets.reader import CurationDataset
+
+    known = {row["source_id"] for row in CurationDataset.open(dataset).sources()}
+    if unknown := sorted(set(source_ids) - known):
+        refuse_usage(
+            f"There is no source {unknown[0]} in {dataset}.",
+            fix=f"See the ids: animaray dataset sources {dataset} --json",
+        )
+    commit = CommitLog(dataset).withdraw(sorted(set(source_ids)), reason)
+    print_lines(f"commit {commit.version}: {len(set(source_ids))} sources hidden")
+    print_hint(f"Their bytes are still on disk: animaray dataset compact {dataset}")
+
+
+@app.command()
+def compact(dataset: DatasetArgument) -> None:
+    """Take the bytes of withdrawn sources off the disk, and merge many small files."""
+    from animaray.datasets.compaction import compact as compact_dataset
+    from animaray.datasets.compaction import merge_small_files
+
+    commits = [compact_dataset(dataset), merge_small_files(dataset, min_files=2)]
+    for commit in commits:
+        if commit is not None:
+            print_lines(
+                f"commit {commit.version} ({commit.kind}): {len(commit.removed)} files replaced "
+                f"by {len(commit.files)}"
+            )
+    if commits == [None, None]:
+        print_lines("nothing to do")
+
+
+@app.command()
 def world(
     out: Annotated[Path, typer.Argument(help="Folder for mp4 files with truth beside them")],
     videos: Annotated[int, typer.Option(help="How many videos")] = 24,
@@ -59,3 +219,6 @@ def world(
 
     records = write_world(out, num_videos=videos, seed=seed)
     print_hint(f"Wrote {len(records)} videos to {out}. Next: animaray curate {out} --out dataset")
+
+
+dataset_sets.add_to(app)

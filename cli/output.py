@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -11,9 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from animaray.platform.errors import UsageError
+
 JSON_SCHEMA_VERSION = 1
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+JsonLinesOption = Annotated[
+    bool, typer.Option("--json-lines", help="Print one JSON object per line on stdout.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one setting, dotted: `--set optimizer.lr=1e-5`."),
@@ -38,6 +43,12 @@ def print_json(data: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
 
 
+def print_json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print one JSON object per line."""
+    for row in rows:
+        sys.stdout.write(json.dumps(dict(row), default=str) + "\n")
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table on stdout."""
     table = Table(title=title, title_justify="left", header_style="bold")
@@ -56,3 +67,21 @@ def print_lines(*lines: str) -> None:
 def print_hint(text: str) -> None:
     """Print a hint on stderr: what happened or what to do next."""
     sys.stderr.write(f"{text}\n")
+
+
+def leave(code: int) -> NoReturn:
+    """End the command with an exit code after its results were printed.
+
+    Raises:
+        Exit: Always.
+    """
+    raise typer.Exit(code)
+
+
+def refuse_usage(message: str, *, fix: str | None = None) -> NoReturn:
+    """Refuse the command's arguments.
+
+    Raises:
+        UsageError: Always.
+    """
+    raise UsageError(message, fix=fix)

@@ -177,6 +177,18 @@ class CurationDataset:
             raise DatasetError(f"There is no clip {clip_id} in {self.root}.", reason="unknown_clip")
         return tracks_of_row(row)
 
+    def camera_path(self, clip_id: str) -> dict[str, list[float]] | None:
+        """Return how the camera moved, sample by sample; None where it was not followed.
+
+        `time_s`, `scale`, `roll_rad`, `shift` (x and y in turn, of the short side),
+        `inlier_share` and `num_points`, each against the clip's start.
+        """
+        row = self._media_row("tracks", clip_id)
+        if row is None or not row["camera_pts_s"]:
+            return None
+        names = ("scale", "roll_rad", "shift", "inlier_share", "num_points")
+        return {"time_s": row["camera_pts_s"], **{name: row[f"camera_{name}"] for name in names}}
+
     def table(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return a small table as Arrow, sorted by id: newest rows, nothing withdrawn.
 
