@@ -26,6 +26,8 @@ def verify_golden(
     folder that cannot be run fails, and the others still run.
     """
     report = verify(folder, on_vector=lambda name: print_hint(f"{name} ..."))
+    if report.errors and not report.checks:
+        raise report.errors[0]
     if as_json:
         print_json(_document(report))
     else:

@@ -193,6 +193,13 @@ def test_kind_is_known_by_name_or_module(copy_of, tmp_path):
         kind_of(unknown)
 
 
+def test_single_folder_that_cannot_run_is_an_error_of_its_own(copy_of, capsys):
+    folder = copy_of("face_mask", to="moon")
+    edit(folder, lambda config: config.update(module="something"))
+    assert run(["verify-golden", str(folder)]) == 5
+    assert "its kind is unknown" in capsys.readouterr().err
+
+
 def test_folder_without_vectors_is_refused(tmp_path):
     with pytest.raises(UsageError, match="holds no golden vector"):
         verify(tmp_path)
