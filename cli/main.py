@@ -26,6 +26,7 @@ from animaray.cli import (
     evaluate,
     explain,
     jobs,
+    ledger,
     runs,
     serve,
     train,
@@ -60,6 +61,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(weights.app, name="weights")
 app.add_typer(cache.app, name="cache")
 app.add_typer(cluster.app, name="cluster")
+app.command("ledger")(ledger.ledger)
 app.command("explain")(explain.explain)
 
 

@@ -1,6 +1,7 @@
 """Denoise a whole clip: windows over time, guidance with a scale per frame, blend, seams."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float, Int64
@@ -118,7 +119,10 @@ class GuidedDenoiser:
         conditioning: EncodedConditioning,
     ) -> Float[Tensor, "batch tile channels h w"]:
         levels = torch.full((len(latents),), sigma, device=latents.device)
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self._use_bfloat16):
+        precision: AbstractContextManager[object] = nullcontext()
+        if self._use_bfloat16:
+            precision = torch.autocast(latents.device.type, torch.bfloat16)
+        with precision:
             denoised = self._animator.denoise(latents, levels, conditioning)
         return denoised.to(latents.dtype)
 
