@@ -34,8 +34,9 @@ _SCHEDULES: dict[FaceOptimizationMode, _Schedule] = {
     "literal": _Schedule(
         start_step=0, num_steps=10, num_iterations=10, use_decay=False, chunk_frames=None
     ),
+    # Few gradients where they can be seen do more than many early ones: docs/decisions/0006.
     "fast": _Schedule(
-        start_step=0, num_steps=10_000, num_iterations=10, use_decay=False, chunk_frames=None
+        start_step=0, num_steps=10_000, num_iterations=3, use_decay=False, chunk_frames=None
     ),
 }
 
@@ -58,10 +59,10 @@ class FaceOptimizationConfig:
     """Lower the learning rate evenly to 0 at the last denoising step, as the released code."""
     chunk_frames: int | None = None
     """Frames decoded at once; limits memory. Decoders that join frames give other pixels then."""
-    from_sigma: float = 35.0
-    """`fast`: optimize at noise levels from here ..."""
-    to_sigma: float = 0.15
-    """... down to here; higher ones cannot be seen in the result, lower ones hardly."""
+    from_sigma: float = 2.0
+    """`fast`: optimize at noise levels from here (steps 15 to 19 of 25 at sigma_max 80) ..."""
+    to_sigma: float = 0.25
+    """... down to here. Measured: docs/decisions/0006."""
     stop_below_gain: float = 0.02
     """`fast`: stop a denoising step's iterations when one lowers the loss by less than this share;
     0 runs all of them."""

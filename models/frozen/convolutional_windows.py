@@ -46,7 +46,7 @@ def _stage(name: str, layer: nn.Module) -> Stage:
         return Stage(run=lambda x, _: layer(x), radius=int(layer.kernel_size[0]) // 2)
     if isinstance(layer, nn.PixelShuffle):
         return Stage(run=lambda x, _: layer(x), upscale=layer.upscale_factor)
-    if isinstance(layer, nn.Upsample):
+    if isinstance(layer, nn.Upsample) and isinstance(layer.scale_factor, int | float):
         return Stage(run=lambda x, _: layer(x), upscale=int(layer.scale_factor))
     if isinstance(layer, nn.ReLU | nn.SiLU | nn.Tanh):
         return Stage(run=lambda x, _: layer(x))

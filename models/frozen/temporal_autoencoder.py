@@ -147,7 +147,8 @@ def _attention_stage(name: str, attention: Attention) -> Stage:
         keys, values = run.keys_and_values(name, attention.to_k(tokens), attention.to_v(tokens))
 
         def heads(states: Tensor) -> Tensor:
-            return states.unflatten(2, (attention.heads, -1)).transpose(1, 2)
+            batch, tokens, _ = states.shape
+            return states.reshape(batch, tokens, attention.heads, -1).transpose(1, 2)
 
         mixed = nnf.scaled_dot_product_attention(
             heads(attention.to_q(tokens)), heads(keys), heads(values)

@@ -214,7 +214,7 @@ class _Recording:
         self.values: dict[str, tuple[Tensor, Tensor]] = {}
 
     def group_norm(self, name: str, norm: nn.GroupNorm, features: Tensor) -> Tensor:
-        groups = features.unflatten(1, (norm.num_groups, -1)).flatten(2).float()
+        groups = features.reshape(len(features), norm.num_groups, -1).float()
         variance, mean = torch.var_mean(groups, dim=2, correction=0)
         per_group = norm.num_channels // norm.num_groups
         inverse = torch.rsqrt(variance + norm.eps).repeat_interleave(per_group, dim=1)
