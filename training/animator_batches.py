@@ -79,9 +79,8 @@ class AnimatorBatches:
         self._seed = seed
         self._reference_noise = reference_noise
         lengths = {clip_id: table.num_frames(clip_id) for clip_id in table.clip_ids}
-        self.clip_ids = [
-            clip_id for clip_id in lengths if lengths[clip_id] >= window.min_clip_frames
-        ]
+        needed = window.min_clip_frames
+        self.clip_ids = [clip_id for clip_id in lengths if lengths[clip_id] >= needed]
         if not self.clip_ids:
             raise DatasetError(
                 f"None of {len(lengths)} encoded clips has the {needed} frames of a "

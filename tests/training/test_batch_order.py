@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from animaray.platform.errors import ConfigError
+from animaray.datasets.conditions import ConditionsTable
+from animaray.platform.errors import ConfigError, DatasetError
+from animaray.training.animator_batches import AnimatorBatches
 from animaray.training.batch_order import (
     BatchLayout,
     WindowConfig,
@@ -105,3 +107,22 @@ def test_published_sampling_repeats_and_keeps_its_rule():
             assert set(np.diff(window.frame_indices)) == {3}
     assert config.min_clip_frames == 5
     assert WindowConfig(num_frames=4).min_clip_frames == 4
+
+
+def test_clips_without_a_frame_for_the_published_reference_are_left_out() -> None:
+    class Lengths(ConditionsTable):
+        """Clips of 4 and 5 frames that were never encoded."""
+
+        def __init__(self) -> None:
+            self.clip_ids = ["four", "five"]
+
+        def num_frames(self, clip_id: str) -> int:
+            return {"four": 4, "five": 5}[clip_id]
+
+    for sampling, expected in (("strided", ["four", "five"]), ("published", ["five"])):
+        window = WindowConfig(num_frames=4, sampling=sampling)
+        batches = AnimatorBatches(Lengths(), window, seed=0, reference_noise=0.0)
+        assert batches.clip_ids == expected
+    with pytest.raises(DatasetError, match="has the 6 frames of a training window; the longest"):
+        window = WindowConfig(num_frames=5, sampling="published")
+        AnimatorBatches(Lengths(), window, seed=0, reference_noise=0.0)
