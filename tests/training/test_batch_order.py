@@ -123,6 +123,6 @@ def test_clips_without_a_frame_for_the_published_reference_are_left_out() -> Non
         window = WindowConfig(num_frames=4, sampling=sampling)
         batches = AnimatorBatches(Lengths(), window, seed=0, reference_noise=0.0)
         assert batches.clip_ids == expected
+    window = WindowConfig(num_frames=5, sampling="published")
     with pytest.raises(DatasetError, match="has the 6 frames of a training window; the longest"):
-        window = WindowConfig(num_frames=5, sampling="published")
         AnimatorBatches(Lengths(), window, seed=0, reference_noise=0.0)
