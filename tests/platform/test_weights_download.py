@@ -255,6 +255,26 @@ def test_too_small_disk_is_noticed_before_the_first_byte(hub, pull, monkeypatch)
     assert hub.gets == []
 
 
+def test_plain_address_is_resumed_where_a_hash_vouches_for_the_part(hub, pull):
+    hub.cut_at = [70_000]
+    source = f"{hub.address}/store/net"
+    with pytest.raises(WeightsError, match="cut after 70,000 of 307,200 bytes") as caught:
+        pull(source=source)
+    assert caught.value.reason == "download"
+    assert nothing_in_place(pull)
+    assert pull(source=source).read_bytes() == CONTENT
+    assert hub.gets == [None, "bytes=70000-"]
+
+
+def test_plain_address_without_a_hash_starts_anew(hub, pull):
+    hub.cut_at = [70_000]
+    source = f"{hub.address}/store/net"
+    with pytest.raises(WeightsError, match="cut after"):
+        pull(source=source, sha256=None)
+    assert pull(source=source, sha256=None).read_bytes() == CONTENT
+    assert hub.gets == [None, None]
+
+
 PULL = """
 import sys, json
 from animaray.platform import weights, weights_download

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from animaray.models.animation import AnimationOptions, AnimationPipeline
+from animaray.models.diffusion.face_optimization_config import FaceOptimizationConfig
 from animaray.models.frozen.arc_face import ArcFaceEmbedder
 from animaray.models.networks.weights_folder import WEIGHTS_FILE
 from animaray.platform.errors import ConfigError
@@ -41,6 +42,27 @@ def test_picture_and_driving_clip_give_frames(marker_pipeline, marker_picture, f
     assert first.frames_uint8.shape == (4, 64, 64, 3)
     assert first.frames_uint8.std() > 0
     assert np.array_equal(first.frames_uint8, second.frames_uint8)
+
+
+@pytest.mark.parametrize("mode", ["fast", "published"])
+def test_face_optimization_steers_through_the_imported_vae_and_recogniser(
+    marker_pipeline, marker_picture, frames, mode
+):
+    reference = marker_pipeline.prepare_reference(marker_picture())
+    motion = marker_pipeline.estimate_motion(frames[:2])
+    options = replace(
+        OPTIONS,
+        face_optimization=mode,
+        face_optimization_config=FaceOptimizationConfig(start_step=0, num_steps=1),
+        num_inference_steps=1,
+        window_frames=2,
+        window_overlap=1,
+    )
+    animation = marker_pipeline.animate(reference, motion, options)
+    (step,) = animation.face_optimization
+    assert len(step.losses) > 1
+    assert np.isfinite(step.losses).all()
+    assert step.losses[-1] < step.losses[0]
 
 
 def test_face_encoder_gets_the_raw_embedding_and_clip_the_whole_picture(
