@@ -21,8 +21,13 @@ from animaray.platform.errors import DatasetError
 
 SCHEMA_VERSION = 1
 
-SOURCE_STATES = ("kept", "dropped", "unreadable", "duplicate", "failed")
-"""Every input ends in exactly one of these."""
+SOURCE_STATES = (
+    "kept", "dropped", "unreadable", "duplicate", "failed",
+    "unavailable", "blocked", "queued", "expanded",
+)  # fmt: skip
+"""Every input ends in exactly one of these. An address that was not fetched is unavailable (never
+asked for again), blocked (asked for in the next run), failed (tried again) or queued (not asked, to
+spare its site); a playlist is expanded."""
 FAMILIES = ("picture", "face", "pose", "camera", "motion")
 """Groups of scores that succeed or fail together."""
 FAMILY_STATES = ("ok", "failed", "not_run", "undetermined")
@@ -51,6 +56,9 @@ _SOURCES = {
     "start_s": "float", "num_frames": "int", "rotation_deg": "int", "pixel_aspect": "float",
     "has_audio": "bool", "warning": "text", "num_damaged_frames": "int",
     "cut_times_s": "times", "num_clips": "int", "hashes": "ints", "motion_signature": "bytes",
+    "origin": "text", "platform": "text", "attempts": "int", "fetched_at": "text",
+    "downloader": "text", "format_id": "text", "uploader_hash": "text", "upload_date": "text",
+    "licence_claimed": "text",
     "profile": "text", "policy": "text", "code": "text", "config": "text",
 }  # fmt: skip
 

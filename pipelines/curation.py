@@ -1,31 +1,32 @@
-"""Turn a folder of videos into a curated dataset: `curate`, and `reapply_policy` without models.
+"""Turn videos, wherever they are, into a curated dataset: `curate`; judge again without models.
 
     acquire -> probe -> shots -> (duplicates) -> clips -> encode -> picture -> faces -> pose
             -> camera -> motion -> verdict -> commit
 
-Every input ends in exactly one state (kept, dropped, unreadable, duplicate, failed) with a reason.
+Every input ends in exactly one state (datasets.schemas.SOURCE_STATES) with a reason.
 Running again goes on where the run before stopped: finished files are left out before they are
 read, and each commit holds whole sources.
 """
 
 import fcntl
+import itertools
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.compaction import merge_small_files
 from animaray.datasets.reader import CurationDataset
+from animaray.pipelines.acquisition import Acquisition
 from animaray.pipelines.curation_commit import BatchCommitter
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.curation_summary import CurationSummary, summarize
 from animaray.pipelines.policies import find_policy
-from animaray.pipelines.stage_runner import Row, new_row
-from animaray.pipelines.stages.acquire import is_unchanged, list_inputs
+from animaray.pipelines.stage_runner import Row
 from animaray.pipelines.stages.duplicates import find_duplicates
 from animaray.pipelines.verdicts import reapply_policy, renew_stale_verdicts
 from animaray.platform.errors import DatasetError
@@ -41,30 +42,33 @@ ProgressMaker = Callable[[str, int | None], StageProgress]
 
 
 def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> CurationSummary:
-    """Curate every video below a folder; joins the caller's Ray session or starts one.
+    """Curate every video that some sources name; joins the caller's Ray session or starts one.
 
     Args:
         config: What, how and where.
         progress: Makes one progress row from its name and total.
     """
     started = time.monotonic()
-    paths = list_inputs(config.input_dir, limit=config.limit)
     with _only_writer(config.output_dir):
         staging = config.output_dir / STAGING_DIR
         shutil.rmtree(staging, ignore_errors=True)
-        finished, pending = _without_finished(paths, config)
+        acquisition = Acquisition(config, _known_sources(config.output_dir))
         run = _Run(config, progress)
-        if pending:
-            _check_profile(config.profile)
-            with ray_session():
-                for wave in _waves(pending, config.sources_per_wave):
+        with ExitStack() as stack:
+            for batch in itertools.chain([acquisition.local()], acquisition.remote()):
+                run.end(batch.ended)
+                if batch.pending and not run.is_ready:
+                    _check_profile(config.profile)
+                    stack.enter_context(ray_session())
+                    run.is_ready = True
+                for wave in _waves(batch.pending, config.sources_per_wave):
                     run.curate_wave(wave)
         shutil.rmtree(staging, ignore_errors=True)
         renew_stale_verdicts(config.output_dir)
         merge_small_files(config.output_dir)
     return summarize(
         CurationDataset.open(config.output_dir),
-        [*finished, *run.input_ids],
+        [*acquisition.finished, *run.input_ids],
         policy=find_policy(config.policy).name,
         num_new_sources=len(run.input_ids),
         seconds_by_stage=run.seconds,
@@ -81,12 +85,19 @@ class _Run:
         self._committer = BatchCommitter(config)
         self.input_ids: list[str] = []
         self.seconds: Counter[str] = Counter()
+        self.is_ready = False
+        """Whether the networks are known to load and Ray is there."""
 
-    def curate_wave(self, paths: Sequence[Path]) -> None:
+    def end(self, rows: Sequence[Row]) -> None:
+        """Commit inputs that ended before anybody could look at them."""
+        self.input_ids += [row["input_id"] for row in rows]
+        if rows:
+            self._committer.commit({row["input_id"]: row for row in rows}, [])
+
+    def curate_wave(self, rows: Sequence[Row]) -> None:
         """Curate some sources whose near-duplicates are looked for together."""
         from animaray.pipelines.curation_chain import scan_sources
 
-        rows = [new_row(str(path), str(self._config.input_dir)) for path in paths]
         scanned: list[Row] = []
         with self._progress("read videos", len(rows)) as shown:
             for row in scan_sources(rows, self._config):
@@ -157,31 +168,13 @@ class _Run:
             complete.clear()
 
 
-def _without_finished(
-    paths: Sequence[Path], config: CurationConfig
-) -> tuple[list[str], list[Path]]:
-    """Split files into input ids that are finished and files to look at, reading none of them."""
-    if CommitLog(config.output_dir).head() == 0:
-        return [], list(paths)
-    done: dict[str, dict[tuple[int, int], str]] = {}
-    for row in CurationDataset.open(config.output_dir).sources():
-        if not (config.retry_failed and row["state"] == "failed") and row["file_bytes"] is not None:
-            key = (row["file_bytes"], row["modified_ns"])
-            done.setdefault(row["uri"], {})[key] = row["input_id"]
-    finished, pending = [], []
-    for path in paths:
-        known = done.get(path.relative_to(config.input_dir).as_posix(), {})
-        match = is_unchanged(path, known)
-        if match is None:
-            pending.append(path)
-        else:
-            finished.append(match)
-    return finished, pending
+def _known_sources(root: Path) -> list[dict[str, Any]]:
+    return CurationDataset.open(root).sources() if CommitLog(root).head() else []
 
 
-def _waves(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
-    for start in range(0, len(paths), size):
-        yield paths[start : start + size]
+def _waves(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def _check_profile(profile: str) -> None:

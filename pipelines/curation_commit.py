@@ -25,7 +25,8 @@ _SOURCE_COLUMNS = (
     "input_id", "source_id", "uri", "file_name", "file_bytes", "modified_ns", "sha256",
     "codec", "width", "height", "fps", "duration_s", "start_s", "num_frames", "rotation_deg",
     "pixel_aspect", "has_audio", "warning", "num_damaged_frames", "cut_times_s", "hashes",
-    "motion_signature",
+    "motion_signature", "origin", "platform", "attempts", "fetched_at", "downloader", "format_id",
+    "uploader_hash", "upload_date", "licence_claimed",
 )  # fmt: skip
 _STAGED = ("media_path", "preview_path", "poster_path")
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from animaray.pipelines.acquire.acquire_config import AcquireConfig
 from animaray.pipelines.policies import find_policy
 from animaray.pipelines.stages.camera import CameraConfig
 from animaray.pipelines.stages.clips import ClipsConfig
@@ -21,8 +22,10 @@ STORE_MEDIA = ("kept", "shipped", "all")
 class CurationConfig:
     """What to curate, who looks at it, and where it goes."""
 
-    input_dir: Path
-    """Folder of videos; read, never written."""
+    input_dir: Path | None = None
+    """Folder of videos; the same as naming it in `sources`."""
+    sources: tuple[str, ...] = ()
+    """Folders, patterns, video files, lists, tar and Parquet files, addresses; never written."""
     output_dir: Path
     """Dataset folder; made, or gone on with."""
     profile: str = "permissive"
@@ -44,6 +47,8 @@ class CurationConfig:
     """Whether inputs that ended as failed are tried again."""
     skip_hopeless: bool = True
     """Whether a clip without faces is spared the costly networks."""
+    acquire: AcquireConfig = field(default_factory=AcquireConfig)
+    """How addresses are fetched and archives read."""
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     """What one file may cost."""
     shots: ShotsConfig = field(default_factory=ShotsConfig)
@@ -68,6 +73,8 @@ class CurationConfig:
             ConfigError: A value is out of range.
         """
         find_policy(self.policy)
+        if self.input_dir is None and not self.sources:
+            raise ConfigError("Expected input_dir or sources: there is nothing to curate.")
         if self.store_media not in STORE_MEDIA:
             raise ConfigError(
                 f"Expected store_media to be one of {list(STORE_MEDIA)}, got {self.store_media}."
@@ -75,3 +82,8 @@ class CurationConfig:
         for name in ("num_workers", "sources_per_commit", "sources_per_wave"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected {name} >= 1, got {getattr(self, name)}.")
+
+    def named_sources(self) -> tuple[str, ...]:
+        """Return everything that is to be curated."""
+        folder = () if self.input_dir is None else (str(self.input_dir),)
+        return (*folder, *self.sources)

@@ -8,6 +8,10 @@ from typing import Any
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import SOURCE_STATES
 
+NOT_HAD = ("unavailable", "blocked", "queued", "expanded")
+"""States of addresses whose video is not here."""
+_ALWAYS_SHOWN = 5
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurationSummary:
@@ -18,7 +22,7 @@ class CurationSummary:
     num_new_sources: int
     """Of these, looked at in this run; the rest were finished before."""
     sources_by_state: Mapping[str, int]
-    """Inputs per final state: kept, dropped, unreadable, duplicate, failed."""
+    """Inputs per final state; see `datasets.schemas.SOURCE_STATES`."""
     num_clips: int
     """Clips of these inputs, kept and rejected."""
     num_kept_clips: int
@@ -38,7 +42,7 @@ class CurationSummary:
     version: int
     """Version of the commit log that holds the result."""
     problems: Sequence[str]
-    """One line per input that is unreadable or failed."""
+    """One line per input that could not be had or read."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for --json."""
@@ -47,7 +51,7 @@ class CurationSummary:
     def funnel(self) -> list[tuple[str, int]]:
         """Return what was left after each step, for a bar chart."""
         states = self.sources_by_state
-        readable = self.num_inputs - states["unreadable"]
+        readable = self.num_inputs - states["unreadable"] - sum(states[name] for name in NOT_HAD)
         return [
             ("files", self.num_inputs),
             ("readable", readable),
@@ -58,7 +62,11 @@ class CurationSummary:
 
     def one_line(self) -> str:
         """Return the result in one line."""
-        states = ", ".join(f"{count} {state}" for state, count in self.sources_by_state.items())
+        states = ", ".join(
+            f"{count} {state}"
+            for index, (state, count) in enumerate(self.sources_by_state.items())
+            if count or index < _ALWAYS_SHOWN
+        )
         return (
             f"{self.num_inputs} files ({states}); {self.num_kept_clips} of {self.num_clips} clips "
             f"kept under {self.policy}"
@@ -119,6 +127,6 @@ def summarize(
         problems=[
             f"{row['uri']}: {row['state']} ({row['reason']}): {row['detail']}"
             for row in sources
-            if row["state"] in {"unreadable", "failed"}
+            if row["state"] in {"unreadable", "failed", "unavailable", "blocked", "queued"}
         ],
     )

@@ -5,12 +5,13 @@ left out; Parquet is read only when its footer holds no Arrow extension type and
 """
 
 import base64
+import io
 import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ _BLOCK_BYTES = 1 << 20
 _BYTES_COLUMNS = ("video", "mp4", "webm", "bytes", "media")
 _PLACE_COLUMNS = ("path", "url", "video_path", "video_url", "file_name", "file", "video", "uri")
 _MAX_ROW_GROUP_BYTES = 2 * 1024**3
+_MAX_FOOTER_BYTES = 256 << 20
 _RAY_PICKLE = (
     "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA",
     "RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR",
@@ -108,7 +110,9 @@ def _read_parquet(path: Path, files_dir: Path, config: AcquireConfig) -> Iterato
 
 
 def check_parquet(path: Path, *, max_row_group_bytes: int) -> None:
-    """Refuse a foreign Parquet file by its footer alone, before any Arrow type is built.
+    """Refuse a foreign Parquet file by its raw footer, before Arrow builds any type of it.
+
+    Even reading the metadata with pyarrow builds registered extension types.
 
     Raises:
         ConfigError: It is damaged, holds an extension type or a too large row group, or Ray would
@@ -118,20 +122,16 @@ def check_parquet(path: Path, *, max_row_group_bytes: int) -> None:
         raise ConfigError(
             f"{dangerous[0]} is set, so Ray would run code from Parquet files.", fix="Unset it."
         )
-    try:
-        footer = pq.read_metadata(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ConfigError(f"{path} is no Parquet file: {error}".splitlines()[0]) from error
-    stored = (footer.metadata or {}).get(b"ARROW:schema", b"")
-    try:
-        schema = base64.b64decode(stored)
-    except ValueError:
-        schema = stored
-    if b"ARROW:extension:" in schema or b"ARROW:extension:" in stored:
+    raw = _raw_footer(path)
+    if any(mark in raw for mark in _extension_marks()):
         raise ConfigError(
             f"{path} holds Arrow extension types, which may run code when they are read.",
             fix="Write it again with plain columns.",
         )
+    try:
+        footer = pq.read_metadata(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no Parquet file: {error}".splitlines()[0]) from error
     for index in range(footer.num_row_groups):
         size = footer.row_group(index).total_byte_size
         if not 0 <= size <= max_row_group_bytes:
@@ -140,6 +140,34 @@ def check_parquet(path: Path, *, max_row_group_bytes: int) -> None:
                 f"{max_row_group_bytes}.",
                 fix="Write it again with fewer rows per group.",
             )
+
+
+def _raw_footer(path: Path) -> bytes:
+    """Return the bytes that describe a Parquet file.
+
+    Raises:
+        ConfigError: It is no Parquet file, or its footer is encrypted or too large.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        tail = file.read(8)
+        length = int.from_bytes(tail[:4], "little")
+        if tail[4:] != b"PAR1" or not 0 < length <= min(size - 8, _MAX_FOOTER_BYTES):
+            raise ConfigError(f"{path} is no Parquet file with a plain footer.")
+        file.seek(size - 8 - length)
+        return file.read(length)
+
+
+def _extension_marks() -> list[bytes]:
+    """Return the name of Arrow's extension key, plain and as base64 at each of its alignments."""
+    key = b"ARROW:extension:name"
+    marks = [key]
+    for shift in range(3):
+        coded = base64.b64encode(b"\0" * shift + key)
+        first = (0, 2, 3)[shift]  # characters that hold only part of the key
+        marks.append(coded[first : (shift + len(key)) // 3 * 4])
+    return marks
 
 
 Take = Callable[[str, Any, Path, Path, AcquireConfig], ArchiveEntry]
@@ -171,10 +199,10 @@ def _pick_column(path: Path, schema: pa.Schema) -> tuple[str, Take]:
 
 def _take_struct(
     name: str,
-    value: Any,
+    value: dict[str, Any] | None,
     path: Path,
     files_dir: Path,
-    config: AcquireConfig,  # noqa: ANN401
+    config: AcquireConfig,
 ) -> ArchiveEntry:
     value = value or {}
     if value.get("bytes"):
@@ -227,7 +255,7 @@ def _is_new(target: Path, archive: Path, size: int) -> bool:
     return status.st_size != size or status.st_mtime_ns != archive.stat().st_mtime_ns
 
 
-def _copy(source: IO[bytes], target: Path, archive: Path) -> None:
+def _copy(source: io.BufferedReader, target: Path, archive: Path) -> None:
     _write(target, archive, iter(lambda: source.read(_BLOCK_BYTES), b""))
 
 

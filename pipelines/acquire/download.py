@@ -24,7 +24,6 @@ from animaray.platform.errors import AnimarayError
 from animaray.platform.storage import write_json_atomic
 
 _MAX_REDIRECTS = 5
-_BLOCK_BYTES = 1 << 16
 _SYNC_BYTES = 8 << 20
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BLOCKED = {401: "login_required", 403: "forbidden", 407: "login_required", 429: "rate_limited"}
@@ -201,7 +200,7 @@ async def _save(answer: httpx.Response, part: _Part, config: AcquireConfig) -> N
     count, unsynced = start, 0
     with part.path.open("ab") as file:
         try:
-            async for block in answer.aiter_raw(_BLOCK_BYTES):
+            async for block in answer.aiter_raw():
                 count += len(block)
                 if count > config.max_file_bytes:
                     _refuse_size(part, config, count)

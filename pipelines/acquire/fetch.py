@@ -1,11 +1,14 @@
 """Fetch many addresses: each platform at its pace, every address to exactly one end.
 
-queued -> fetched          its file is complete in `files/`; never asked for again
-       -> unavailable      gone, private, no video: never asked for again
-       -> blocked          the site refuses us now: the next run asks again
-       -> failed           could not be fetched in several tries: the next run tries again
-       -> expanded         a playlist; its entries are items of their own
-       -> queued           not asked: its platform is left alone for the rest of this run
+An address that is queued ends as one of:
+
+- fetched: its file is complete in `files/`; it is never asked for again.
+- unavailable: gone, private or no video; it is never asked for again.
+- blocked: the site refuses us now; the next run asks again.
+- failed: it could not be fetched in several tries; the next run tries again.
+- expanded: a playlist; its entries are items of their own.
+- duplicate: the same video of the same site as another address.
+- queued: not asked, because its platform is left alone for the rest of this run.
 """
 
 import asyncio
@@ -58,6 +61,7 @@ class Fetcher:
             clock: Time of day.
         """
         self._urls = list(dict.fromkeys(urls))
+        self._taken = set(self._urls)
         self._config = config
         self._needs_no_file = needs_no_file
         self._clock = clock
@@ -66,7 +70,9 @@ class Fetcher:
         self.files_dir.mkdir(parents=True, exist_ok=True)
         self._ledger = Ledger(folder / LEDGER_NAME, clock)
         self._known = self._ledger.items()
-        self._owners: dict[str, str] = {}
+        self._owners = {
+            item.key: item.url for item in self._known.values() if item.state == "fetched"
+        }
         self._done: queue.Queue[Item | BaseException | None] = queue.Queue()
         self._slots = asyncio.Semaphore(config.num_parallel)
         self._pending: dict[str, asyncio.Queue[Item]] = {}
@@ -251,11 +257,9 @@ class Fetcher:
         if outcome.state == "fetched":
             outcome = self._keep_file(item, outcome)
         self._end(item, outcome)
-        fresh = [url for url in entries if _item_id(url) not in self._known]
-        known = [url for url in entries if url not in fresh and url not in self._urls]
-        if entries:
-            self._urls += [*fresh, *known]
-            await self._take([*fresh, *known])
+        new = [url for url in entries if url not in self._taken]
+        self._taken.update(new)
+        await self._take(new)
 
     def _keep_file(self, item: Item, outcome: FetchOutcome) -> FetchOutcome:
         """Move a complete file to its place: synced, then renamed, then its folder synced."""
@@ -295,6 +299,10 @@ def _name(platform: str) -> str:
 
 
 def _is_plain_file(url: str) -> bool:
+    try:
+        split_url(url)
+    except RefusedError:
+        return True  # no site's address either; refused when its turn comes
     return PurePosixPath(urlsplit(url).path).suffix.lower() in VIDEO_SUFFIXES
 
 

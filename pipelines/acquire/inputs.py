@@ -94,7 +94,8 @@ def _expand(source: str, files_dir: Path, config: AcquireConfig) -> Iterator[Inp
 def _expand_pattern(source: str, files_dir: Path, config: AcquireConfig) -> Iterator[Input]:
     fixed = Path(source.partition("*")[0].partition("?")[0].partition("[")[0])
     folder = fixed if source.startswith(f"{fixed}/") and fixed.is_dir() else fixed.parent
-    matches = sorted(glob.glob(source, recursive=True))
+    # Path.glob cannot take an absolute pattern, or one with several fixed parts.
+    matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
     if not matches:
         raise ConfigError(f"No file matches {source}.")
     for match in matches:

@@ -86,7 +86,7 @@ class Ledger:
             "SELECT item_id, url, platform, key, state, reason, detail, attempts, path, facts "
             "FROM items ORDER BY rowid"
         )
-        return {row[0]: Item(*row[:9], json.loads(row[9])) for row in rows}
+        return {row[0]: Item(*row[:9], facts=json.loads(row[9])) for row in rows}
 
     def save(self, items: Iterable[Item]) -> None:
         """Store items, all or none."""

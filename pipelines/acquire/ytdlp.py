@@ -44,19 +44,20 @@ _GONE = ("video unavailable", "has been removed", "was removed", "no longer avai
 _LOGIN = ("sign in", "log in", "login", "cookies", "members-only", "age-restricted",
           "confirm your age", "premium")  # fmt: skip
 _FORBIDDEN = ("http error 403", "http error 401", "forbidden", "impersonat")
-_PASSING = ("timed out", "timeout", "http error 5", "connection", "temporary failure",
+_PASSING = ("timed out", "timeout", "connection", "temporary failure",
             "incomplete", "bytes read", "unable to download", "name resolution")  # fmt: skip
 
 
-def classify_error(text: str, kind: str = "") -> tuple[str, str]:
+def classify_error(text: str, kind: str = "", status: int = 0) -> tuple[str, str]:
     """Return state and reason for what yt-dlp said; unknown words fail, and are tried again.
 
     Args:
         text: Message of the error.
         kind: Name of yt-dlp's exception class.
+        status: Of the HTTP answer behind it; 0 for none.
     """
-    words = text.lower()
-    if "not public" in words:
+    words = text.lower() + (f" http error {status}" if status else "")
+    if kind == "RefusedError":
         return "failed", "refused_address"
     if kind == "GeoRestrictedError" or "not available in your country" in words:
         return "blocked", "geo_restricted"
@@ -69,6 +70,7 @@ def classify_error(text: str, kind: str = "") -> tuple[str, str]:
         ("blocked", "login_required", _LOGIN),
         ("unavailable", "too_large", ("larger than max-filesize",)),
         ("unavailable", "no_video", ("no video formats", "requested format is not available")),
+        ("failed", "server_error", ("http error 5",)),
         ("failed", "connection", _PASSING),
     ):
         if any(hint in words for hint in hints):
@@ -114,7 +116,7 @@ async def fetch(url: str, folder: Path, config: AcquireConfig) -> FetchOutcome:
         detail = tail or f"yt-dlp took longer than {config.item_timeout_s:g} s and was killed"
         return FetchOutcome(state="failed", reason=reason, detail=detail)
     if "error" in answer:
-        state, reason = classify_error(answer["error"], answer["kind"])
+        state, reason = classify_error(answer["error"], answer["kind"], answer["status"])
         detail = f"{answer['error']}"[:_TAIL_CHARS]
         return FetchOutcome(state=state, reason=reason, detail=detail)
     if "entries" in answer:
@@ -195,12 +197,21 @@ class _SilentLogger:
         sys.stderr.write(f"{message}\n")
 
 
-def _guard(*, allow_private: bool) -> None:
-    """Refuse connections to private addresses and programs, wherever in the child they start."""
+def _guard(*, allow_private: bool) -> list[str]:
+    """Refuse connections to private addresses and programs, wherever in the child they start.
+
+    Returns:
+        A list to which refused addresses will be added: yt-dlp may swallow the error.
+    """
+    refused: list[str] = []
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "socket.connect" and not allow_private:
-            _check_connection(arguments[1])
+            try:
+                _check_connection(arguments[1])
+            except RefusedError as error:
+                refused.append(error.message)
+                raise
         elif event in {"subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn"}:
             program = Path(str(arguments[0])).name
             if program not in _ALLOWED_PROGRAMS:
@@ -209,6 +220,7 @@ def _guard(*, allow_private: bool) -> None:
             raise PermissionError("no shell may be run while acquiring")
 
     sys.addaudithook(watch)
+    return refused
 
 
 def _check_connection(address: object) -> None:
@@ -245,6 +257,16 @@ def _options(settings: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def describe_failure(error: BaseException) -> dict[str, Any]:
+    """Return text, class and HTTP status of an error of yt-dlp, looking through its wrappers."""
+    inner = (getattr(error, "exc_info", None) or (None, None))[1] or error
+    cause, status = inner, 0
+    while cause is not None and not status:
+        status = int(getattr(cause, "status", 0) or 0)
+        cause = getattr(cause, "cause", None)
+    return {"error": str(error), "kind": type(inner).__name__, "status": status}
+
+
 def _child_fetch(request: dict[str, Any]) -> dict[str, Any]:
     """Fetch in this process; only ever run in the child."""
     import yt_dlp
@@ -254,7 +276,7 @@ def _child_fetch(request: dict[str, Any]) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     resource.setrlimit(resource.RLIMIT_AS, (_CHILD_MEMORY_BYTES, _CHILD_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _guard(allow_private=settings["allow_private_hosts"])
+    refused = _guard(allow_private=settings["allow_private_hosts"])
     try:
         with yt_dlp.YoutubeDL(_options(settings)) as downloader:
             info = downloader.extract_info(request["url"], download=False, process=True)
@@ -262,11 +284,10 @@ def _child_fetch(request: dict[str, Any]) -> dict[str, Any]:
                 found = (entry.get("url") or entry.get("webpage_url") for entry in info["entries"])
                 return {"entries": [url for url in found if url]}
             info = downloader.process_ie_result(info, download=True)
-    except yt_dlp.utils.YoutubeDLError as error:
-        cause = error.exc_info[1] if getattr(error, "exc_info", None) else error
-        return {"error": str(error), "kind": type(cause).__name__}
-    except RefusedError as error:
-        return {"error": error.message, "kind": type(error).__name__}
+    except (yt_dlp.utils.YoutubeDLError, RefusedError) as error:
+        if refused:
+            return {"error": refused[0], "kind": "RefusedError", "status": 0}
+        return describe_failure(error)
     uploader = info.get("uploader_id") or info.get("channel_id") or info.get("uploader")
     return {
         "facts": {

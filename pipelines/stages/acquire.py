@@ -1,7 +1,8 @@
 """Give every input file an identity by its content.
 
-Reads: path, root. Adds: uri, file_name, file_bytes, modified_ns, sha256, source_id, input_id.
-Drops: nothing. A file that cannot be read ends as unreadable.
+Reads: path, root; uri where it is not the path below root, is_remote. Adds: uri, file_name,
+file_bytes, modified_ns, sha256, source_id, input_id. Drops: nothing. A file that cannot be read
+ends as unreadable.
 """
 
 from collections.abc import Mapping
@@ -50,7 +51,7 @@ def list_inputs(input_dir: Path, *, limit: int | None = None) -> list[Path]:
 def acquire(row: dict[str, Any]) -> dict[str, Any]:
     """Hash one file; its ids follow from its bytes (source) and its place (input)."""
     path, root = Path(row["path"]), Path(row["root"])
-    uri = path.relative_to(root).as_posix()
+    uri = row.get("uri") or path.relative_to(root).as_posix()
     facts: dict[str, Any] = {
         "uri": uri, "file_name": path.name, "file_bytes": None, "modified_ns": None,
         "sha256": None, "source_id": content_id("unread", uri),
@@ -67,7 +68,8 @@ def acquire(row: dict[str, Any]) -> dict[str, Any]:
         "modified_ns": status.st_mtime_ns,
         "sha256": digest,
         "source_id": content_id("source", digest),
-        "input_id": content_id("input", uri, digest),
+        # An address stays the same input whatever is found there.
+        "input_id": content_id("input", uri, *(() if row.get("is_remote") else (digest,))),
     }
     return {**row, **facts}
 
