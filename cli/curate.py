@@ -28,35 +28,53 @@ OutOption = Annotated[Path, typer.Option("--out", "-o", help="Dataset folder to 
 
 @app.command("run")
 def run(
-    videos: Annotated[Path, typer.Argument(help="Folder of videos")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders, patterns, videos, lists (one input a line), tar or Parquet files, "
+            "addresses of files, videos and playlists"
+        ),
+    ],
     out: OutOption = Path("dataset"),
     profile: Annotated[
         str, typer.Option(help="Who looks at the pixels: permissive or generated")
     ] = "permissive",
     policy: PolicyOption = "standard",
-    limit: Annotated[int | None, typer.Option(help="Only the first N videos")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N inputs")] = None,
+    cookies: Annotated[str, typer.Option(help="Cookie file for video sites")] = "",
+    cookies_from_browser: Annotated[str, typer.Option(help="As in firefox")] = "",
+    allow_private_hosts: Annotated[
+        bool, typer.Option("--allow-private-hosts", help="Fetch from this machine's network, too")
+    ] = False,
     changes: SetOption = None,
     config_file: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file")] = None,
     print_config: Annotated[bool, typer.Option("--print-config")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Curate a folder of videos; the same command again goes on where it stopped.
+    """Curate videos from anywhere; the same command again goes on where it stopped.
 
-    Example: animaray curate videos/ --out dataset --profile permissive
+    Example: animaray curate videos/ urls.txt 'more/*.mp4' --out dataset --profile permissive
     """
+    from animaray.pipelines.acquire.acquire_config import AcquireConfig
     from animaray.pipelines.curation import CurationConfig, curate
-    from animaray.pipelines.stages.acquire import list_inputs
 
     base = CurationConfig(
-        input_dir=videos, output_dir=out, profile=profile, policy=policy, limit=limit
+        sources=tuple(sources),
+        output_dir=out,
+        profile=profile,
+        policy=policy,
+        limit=limit,
+        acquire=AcquireConfig(
+            cookies_file=cookies,
+            cookies_from_browser=cookies_from_browser,
+            allow_private_hosts=allow_private_hosts,
+        ),
     )
     config = resolve_config(base, file=config_file, overrides=changes or ())
     if print_config:
         print_json(config_to_dict(config))
         return
-    list_inputs(config.input_dir, limit=config.limit)  # refuse a wrong folder before Ray starts
-    with ray_session():
-        summary = curate(config)
+    summary = curate(config)
     if as_json:
         print_json(summary.to_dict())
     else:
@@ -149,10 +167,18 @@ def tune(
 def report(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder")],
     policy: PolicyOption = "standard",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the page")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="An .html file, or a folder for index.html")
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write a page that shows every clip, its verdict and its reasons."""
-    from animaray.cli.dataset_page import write_dataset_page
+    """Write the dataset's card: one HTML file with funnel, rules, border clips, balance, lineage.
 
-    page = write_dataset_page(dataset, out or dataset / "report", policy=policy)
+    Example: animaray curate report dataset --out card.html
+    """
+    from animaray.cli.dataset_card import write_dataset_card
+
+    page, card = write_dataset_card(dataset, out or dataset / "report", policy=policy)
+    if as_json:
+        print_json({"page": str(page), **card.to_dict()})
     print_hint(f"Open {page}")

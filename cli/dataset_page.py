@@ -1,11 +1,10 @@
-"""Write a page that shows every video and clip of a dataset with its verdict and reasons."""
+"""Render pages from our templates, and the sheet of a dataset's clips."""
 
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from animaray.cli.figures import save_funnel
 from animaray.pipelines.report import dataset_report
 from animaray.platform.storage import write_bytes_atomic
 
@@ -46,19 +45,3 @@ def write_sheet(
             }
         )
     return sorted(sheet, key=lambda entry: (not entry["kept"], entry["title"]))
-
-
-def write_dataset_page(dataset: Path, out: Path, *, policy: str = "standard") -> Path:
-    """Write `index.html` with its media into a folder and return the page's path."""
-    out.mkdir(parents=True, exist_ok=True)
-    sheet = write_sheet(dataset, out, policy=policy)
-    save_funnel(out / "funnel.svg", dataset_report(dataset, policy).funnel)
-    html = render_template(
-        "dataset.html.j2",
-        dataset=str(dataset),
-        policy=policy,
-        kept=sum(entry["kept"] for entry in sheet),
-        sheet=sheet,
-    )
-    write_bytes_atomic(out / "index.html", html.encode())
-    return out / "index.html"

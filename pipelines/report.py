@@ -78,7 +78,7 @@ def dataset_report(root: Path | str, policy: str = "standard") -> DatasetReport:
     }
     return DatasetReport(
         items=tuple(sorted(items, key=lambda item: (not item.kept, item.title))),
-        funnel=_funnel(states, clips, verdicts),
+        funnel=count_funnel(states, clips, verdicts),
         sources_by_state={
             state: sum(found == state for found in states.values()) for state in SOURCE_STATES
         },
@@ -133,7 +133,7 @@ def _source_item(row: Mapping[str, Any], states: Mapping[str, str]) -> ReportIte
     )
 
 
-def _funnel(
+def count_funnel(
     states: Mapping[str, str],
     clips: Sequence[Mapping[str, Any]],
     verdicts: Mapping[str, Mapping[str, Any]],

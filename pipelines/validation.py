@@ -177,7 +177,7 @@ def _check_states(
         name = row["input_id"]
         if row["state"] not in SOURCE_STATES:
             report("states", name, f"state {row['state']!r} is none of {', '.join(SOURCE_STATES)}")
-        elif row["state"] != "kept" and not row["reason"]:
+        elif row["state"] not in {"kept", "expanded"} and not row["reason"]:
             report("states", name, f"it is {row['state']} without a reason")
         if (row["num_clips"] or 0) != num_clips[name]:
             report("states", name, f"{row['num_clips']} clips declared, {num_clips[name]} there")

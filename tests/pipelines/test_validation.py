@@ -76,7 +76,7 @@ def test_a_sound_dataset_has_no_problem(sound: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "edit", "invariant"),
     [
-        ("sources", first(state="queued"), "states"),
+        ("sources", first(state="lost"), "states"),
         ("sources", first(state="dropped", reason=None), "states"),
         ("sources", first(num_clips=2), "states"),
         ("sources", lambda rows: rows[1:], "references"),
