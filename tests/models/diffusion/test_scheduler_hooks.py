@@ -1,5 +1,6 @@
 import inspect
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -8,9 +9,16 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    UNetMotionModel,
 )
+from torch import nn
 from torch.testing import assert_close
 
+from animaray.models.diffusion.face_optimization import (
+    FaceOptimizationConfig,
+    FaceOptimizer,
+    FaceTarget,
+)
 from animaray.models.diffusion.scheduler_hooks import (
     CorrectedScheduler,
     NoiseLevel,
@@ -133,3 +141,70 @@ def test_unknown_schedulers_and_steps_are_refused():
     ddim.set_timesteps(3)
     with pytest.raises(ConfigError, match="no timestep of this run"):
         correct_prediction(ddim, noise, noise, 5.0, lambda denoised, step: denoised)  # noqa: ARG005
+
+
+class BlockCodec(nn.Module):
+    """Latents are 8 x 8 blocks; the decoder looks at one cell only."""
+
+    name, latent_channels, downscale = "blocks", 4, 8
+
+    def encode(self, frames):
+        raise NotImplementedError
+
+    def decode(self, latents):
+        # An untrained network's estimates are large: keep colours inside (-1, 1).
+        return (latents[:, :3] / 8).tanh().repeat_interleave(8, -1).repeat_interleave(8, -2)
+
+
+class ColourEmbedder(nn.Module):
+    """The identity of a face is its mean colour."""
+
+    name, embedding_dim, crop_height_px, crop_width_px = "colour", 3, 16, 16
+
+    def template(self):
+        return np.array([[5, 5], [11, 5], [8, 8], [6, 11], [10, 11]], np.float32)
+
+    def embed(self, frame, landmarks):
+        raise NotImplementedError
+
+    def embed_crops(self, crops):
+        return nn.functional.normalize(crops.mean((2, 3)) + 1e-3, dim=1)
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler"])
+@torch.no_grad()
+def test_face_optimization_works_in_an_animatediff_loop(name):
+    torch.manual_seed(0)
+    unet = UNetMotionModel(
+        block_out_channels=(32, 32),
+        down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+        up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        num_attention_heads=2,
+        motion_num_attention_heads=2,
+        norm_num_groups=8,
+    ).eval()
+    text, start = torch.randn(2, 5, 32), torch.randn(1, 4, 2, 8, 8)
+    red = np.array([1.0, 0.0, 0.0], np.float32)
+    landmarks = np.repeat(ColourEmbedder().template()[None] + 16, 2, axis=0).astype(np.float32)
+    results, optimizers = [], []
+    for mode in ("off", "literal"):
+        target = FaceTarget(reference_embedding=red, landmarks=landmarks)
+        config = FaceOptimizationConfig(mode=mode, num_steps=6, learning_rate=1.0)
+        optimizers.append(FaceOptimizer(BlockCodec(), ColourEmbedder(), [target], config))
+        scheduler = SCHEDULERS[name]("epsilon")
+        scheduler.set_timesteps(6)
+        hooked = CorrectedScheduler(scheduler, optimizers[-1])
+        current = start * hooked.init_noise_sigma
+        for timestep in hooked.timesteps:
+            scaled = hooked.scale_model_input(current, timestep)
+            noise = unet(scaled, timestep, encoder_hidden_states=text).sample
+            current = hooked.step(noise, timestep, current).prev_sample
+        results.append(current.transpose(1, 2)[0])
+    assert [len(optimizer.history) for optimizer in optimizers] == [0, 6]
+    faces = [BlockCodec().decode(latents)[:, :, 16:32, 16:32].clamp(-1, 1) for latents in results]
+    redness = [
+        (ColourEmbedder().embed_crops(face) @ torch.from_numpy(red)).mean() for face in faces
+    ]
+    assert redness[1] > redness[0] + 0.2
