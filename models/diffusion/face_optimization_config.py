@@ -70,8 +70,9 @@ class FaceOptimizationConfig:
     """`fast`: least room around the face in a decoded window, latent cells."""
     window_multiple_latents: int = 8
     """`fast`: sides of windows are multiples of this many latent cells (fixed shapes)."""
-    update_margin_latents: int = 1
-    """`fast`: only latents of the face and this many cells around it change."""
+    update_margin_latents: int = 0
+    """`fast`: only latents of the face's crop and this many cells around it change. One cell more
+    moves six times as much of the background and lowers the loss no further (decisions/0006)."""
     record_all_frames: bool = False
     """`fast`: record every frame once per denoising step instead of one frame for all."""
     detect_every: int = 3
