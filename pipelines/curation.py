@@ -21,6 +21,7 @@ from typing import Any
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.compaction import merge_small_files
 from animaray.datasets.reader import CurationDataset
+from animaray.pipelines.acquire.inputs import refuse_absent
 from animaray.pipelines.acquisition import Acquisition
 from animaray.pipelines.curation_commit import BatchCommitter
 from animaray.pipelines.curation_config import CurationConfig
@@ -49,6 +50,7 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
         progress: Makes one progress row from its name and total.
     """
     started = time.monotonic()
+    refuse_absent(config.named_sources())
     with _only_writer(config.output_dir):
         staging = config.output_dir / STAGING_DIR
         shutil.rmtree(staging, ignore_errors=True)

@@ -30,7 +30,7 @@ def read_frames(
         MediaError: The bytes are no video (`reason` broken), or a frame is not in it (missing).
     """
     try:
-        with av.open(io.BytesIO(video), mode="r") as container:
+        with av.open(io.BytesIO(video), mode="r", format="mp4") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             packets = container.demux(stream)

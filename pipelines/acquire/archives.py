@@ -5,11 +5,11 @@ left out; Parquet is read only when its footer holds no Arrow extension type and
 """
 
 import base64
-import io
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -88,7 +88,7 @@ def _read_tar(path: Path, files_dir: Path, config: AcquireConfig) -> Iterator[Ar
                 if _is_new(target, path, member.size):
                     source = archive.extractfile(member)
                     assert source is not None  # noqa: S101 - a regular member
-                    _copy(source, target, path)
+                    _write(target, path, iter(partial(source.read, _BLOCK_BYTES), b""))
                 yield ArchiveEntry(name=name, path=target)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         yield ArchiveEntry(
@@ -255,11 +255,7 @@ def _is_new(target: Path, archive: Path, size: int) -> bool:
     return status.st_size != size or status.st_mtime_ns != archive.stat().st_mtime_ns
 
 
-def _copy(source: io.BufferedReader, target: Path, archive: Path) -> None:
-    _write(target, archive, iter(lambda: source.read(_BLOCK_BYTES), b""))
-
-
-def _write(target: Path, archive: Path, blocks: Any) -> None:  # noqa: ANN401 - iterable of bytes
+def _write(target: Path, archive: Path, blocks: Iterable[bytes]) -> None:
     """Write a file that is complete or absent, with its archive's time of change."""
     temporary = target.with_suffix(".tmp")
     with temporary.open("wb") as file:

@@ -46,6 +46,7 @@ def expand_sources(
     """
     if not sources:
         raise ConfigError("Expected at least one source: a folder, file, list or address.")
+    refuse_absent(sources)
     found: list[Input] = []
     names: dict[str, Input] = {}
     for source in sources:
@@ -58,6 +59,21 @@ def expand_sources(
             if limit is not None and len(found) >= limit:
                 return found
     return found
+
+
+def refuse_absent(sources: Sequence[str]) -> None:
+    """Refuse sources that do not exist, before anything is made or started.
+
+    Raises:
+        ConfigError: One is neither address, pattern, folder nor file.
+    """
+    for source in sources:
+        if not ("://" in source or Path(source).exists() or glob.has_magic(source)):
+            raise ConfigError(
+                f"Expected a folder, file, pattern or address, got {source}; there is no such "
+                "thing.",
+                fix="An address starts with http:// or https://.",
+            )
 
 
 def _unique(item: Input, names: dict[str, Input]) -> Input | None:
@@ -82,13 +98,8 @@ def _expand(source: str, files_dir: Path, config: AcquireConfig) -> Iterator[Inp
             yield Input(uri=file.relative_to(path).as_posix(), origin=source, path=file)
     elif path.is_file():
         yield from _expand_file(path, source, files_dir, config)
-    elif glob.has_magic(source):
-        yield from _expand_pattern(source, files_dir, config)
     else:
-        raise ConfigError(
-            f"Expected a folder, file, pattern or address, got {source}; there is no such thing.",
-            fix="An address starts with http:// or https://.",
-        )
+        yield from _expand_pattern(source, files_dir, config)
 
 
 def _expand_pattern(source: str, files_dir: Path, config: AcquireConfig) -> Iterator[Input]:

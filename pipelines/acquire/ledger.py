@@ -8,7 +8,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,9 @@ class Ledger:
             "SELECT item_id, url, platform, key, state, reason, detail, attempts, path, facts "
             "FROM items ORDER BY rowid"
         )
-        return {row[0]: Item(*row[:9], facts=json.loads(row[9])) for row in rows}
+        names = [field.name for field in fields(Item)]
+        found = (dict(zip(names, row, strict=True)) for row in rows)
+        return {row["item_id"]: Item(**{**row, "facts": json.loads(row["facts"])}) for row in found}
 
     def save(self, items: Iterable[Item]) -> None:
         """Store items, all or none."""

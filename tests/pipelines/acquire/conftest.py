@@ -1,5 +1,7 @@
 """A web server of this machine that serves real files and misbehaves on request."""
 
+# ruff: noqa: ARG002 - every way to answer takes the name that was asked for
+
 import threading
 import time
 from collections.abc import Iterator

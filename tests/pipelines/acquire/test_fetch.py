@@ -1,4 +1,4 @@
-"""Many addresses: each ends once, platforms are spared, nothing is fetched twice, kills lose nothing."""
+"""Many addresses: each ends once, platforms are spared, nothing is fetched twice or lost."""
 
 import dataclasses
 import os
