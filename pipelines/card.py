@@ -66,13 +66,13 @@ class Card:
     version: int
     policy: Mapping[str, Any]
     """Name, description, fingerprint and thresholds."""
-    totals: Mapping[str, float]
+    totals: Mapping[str, float | int]
     funnel: tuple[tuple[str, int], ...]
     sources_by_state: Mapping[str, int]
     source_reasons: Mapping[str, int]
     reasons: Mapping[str, int]
     """Clips per reason code."""
-    hours_by_policy: Mapping[str, Mapping[str, float]]
+    hours_by_policy: Mapping[str, Mapping[str, float | int]]
     readings: Mapping[str, int]
     """Clips kept under both readings of the 70 % rule, all other rules of this policy unchanged."""
     rules: tuple[RuleCard, ...]
@@ -143,8 +143,8 @@ def _hours(clips: Sequence[Mapping[str, Any]]) -> float:
 
 def _hours_by_policy(
     dataset: CurationDataset, clips: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, float]]:
-    found = {}
+) -> dict[str, dict[str, float | int]]:
+    found: dict[str, dict[str, float | int]] = {}
     for name in dataset.policies():
         kept = {row["clip_id"] for row in dataset.verdicts(name) if row["keep"]}
         own = [clip for clip in clips if clip["clip_id"] in kept]

@@ -163,8 +163,8 @@ class Judgement:
             kind = found["doubt" if rule.is_evidence else "drop"]
             sign = "<" if rule.is_minimum else ">"
             for row in np.flatnonzero(fails):
-                value = self.columns[rule.score][row]
-                kind[row].append((rule.code, f"{rule.code} {value:.3g} {sign} {limit:.3g}"))
+                shown = _shown(float(self.columns[rule.score][row]), limit)
+                kind[row].append((rule.code, f"{rule.code} {shown} {sign} {limit:.3g}"))
         for state, family, is_missing in self.missing:
             for row in np.flatnonzero(is_missing):
                 found[state][row].append((f"{family}_{state}", f"{family}_{state}"))
@@ -185,6 +185,12 @@ class Judgement:
                 )
             )
         return verdicts
+
+
+def _shown(value: float, limit: float) -> str:
+    """Return a value in as few digits as tell it from the limit."""
+    texts = (f"{value:.{digits}g}" for digits in (3, 5, 8, 17))
+    return next((text for text in texts if float(text) != float(f"{limit:.3g}")), f"{value:.17g}")
 
 
 def columns_of_table(clips: pa.Table) -> Columns:

@@ -218,7 +218,7 @@ def _check_verdicts(dataset: CurationDataset, name: str, clip_ids: set[str], rep
             report("verdicts", clip_id, f"{name} keeps it although it is {row['state']}")
         elif row["policy_fingerprint"] != digest:
             report("verdicts", clip_id, f"{name} judged it with other thresholds")
-        elif (row["state"], tuple(row["reasons"])) != (verdict.state, verdict.reasons):
+        elif (row["state"], tuple(row["reason_codes"])) != (verdict.state, verdict.codes):
             report(
                 "verdicts", clip_id, f"{name} says {row['state']}, its scores say {verdict.state}"
             )

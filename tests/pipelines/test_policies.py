@@ -204,3 +204,8 @@ def test_wrong_policy_files_are_refused(tmp_path: Path, text: str, message: str)
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         find_policy(tmp_path / "mine.yaml")
+
+
+def test_a_near_miss_is_shown_with_enough_digits() -> None:
+    verdict = judge({**GOOD, "face_single_share": 0.8998}, STANDARD)
+    assert verdict.reasons == ("several_faces 0.8998 < 0.9",)

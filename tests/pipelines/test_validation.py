@@ -94,7 +94,7 @@ def test_a_sound_dataset_has_no_problem(sound: Path) -> None:
         ("verdicts/lax", first(clip_id="0" * 20), "references"),
         ("verdicts/lax", first(state="undetermined", keep=True), "verdicts"),
         ("verdicts/lax", first(policy_fingerprint="f"), "verdicts"),
-        ("verdicts/lax", first(state="failed", keep=False, reasons=["x"]), "verdicts"),
+        ("verdicts/lax", first(state="failed", keep=False, reason_codes=["x"]), "verdicts"),
         ("tracks", first(clip_id="0" * 20), "references"),
         ("preview", lambda rows: [*rows, rows[0]], "references"),
         ("tracks", first(identity_embeddings=[0.0] * 32), "faces"),
