@@ -16,7 +16,6 @@ from animaray.cli.output import (
     refuse_usage,
 )
 from animaray.platform.config import config_to_dict, resolve_config
-from animaray.platform.ray_session import ray_session
 
 app = typer.Typer(help="Turn videos into a curated dataset.", cls=DefaultCommandGroup)
 

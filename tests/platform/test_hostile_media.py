@@ -1,4 +1,4 @@
-"""Untrusted media: whatever comes, the parent gets frames or a reason, and the child stays inside."""
+"""Untrusted media: the parent gets frames or a reason, and the child stays inside."""
 
 import functools
 import json
@@ -193,7 +193,7 @@ def test_dead_server_is_replaced(long_video: Path) -> None:
 
 def test_many_threads_decode_at_once_and_leave_nothing_open(long_video: Path) -> None:
     probe_in_child(long_video)
-    opened = len(os.listdir("/proc/self/fd"))
+    opened = len(list(Path("/proc/self/fd").iterdir()))
     counts: list[int] = []
     work = functools.partial(decode_in_child, long_video, fps=2.0, short_side_px=32)
     threads = [
@@ -204,7 +204,7 @@ def test_many_threads_decode_at_once_and_leave_nothing_open(long_video: Path) ->
     for thread in threads:
         thread.join()
     assert counts == [12] * 6
-    assert len(os.listdir("/proc/self/fd")) == opened
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
 
 
 def test_decoder_that_was_taken_over_cannot_confuse_the_parent(
