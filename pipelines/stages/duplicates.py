@@ -98,20 +98,77 @@ def find_duplicates(
     Returns:
         For each duplicate's input_id: the source_id that it repeats, and exact or near.
     """
-    kept = list(known)
-    kept_ids = {row["source_id"] for row in kept}
+    kept = _Index(config)
+    for row in known:
+        kept.add(row)
     duplicates: dict[str, tuple[str, str]] = {}
     for row in sorted(rows, key=lambda row: (-(row["width"] * row["height"]), row["uri"])):
-        if row["source_id"] in kept_ids:
+        if row["source_id"] in kept.source_ids:
             duplicates[row["input_id"]] = (row["source_id"], "exact")
             continue
-        twin = next((other for other in kept if is_near_duplicate(row, other, config)), None)
+        twin = kept.find(row)
         if twin is not None:
             duplicates[row["input_id"]] = (twin["source_id"], "near")
             continue
-        kept.append(row)
-        kept_ids.add(row["source_id"])
+        kept.add(row)
     return duplicates
+
+
+class _Index:
+    """Sources in order, searched many at a time: one table of hashes per number of hashes."""
+
+    def __init__(self, config: DuplicatesConfig) -> None:
+        self._config = config
+        self._tables: dict[int, _HashTable] = {}
+        self._num_rows = 0
+        self.source_ids: set[str] = set()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.source_ids.add(row["source_id"])
+        size = len(row["hashes"])
+        if size:
+            self._tables.setdefault(size, _HashTable(size)).add(self._num_rows, row)
+        self._num_rows += 1
+
+    def find(self, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the first source that shows the same footage."""
+        size = len(row["hashes"])
+        tables = [self._tables[n] for n in (size - 1, size, size + 1) if n in self._tables and size]
+        similar = sorted(
+            (found for table in tables for found in table.similar(row, self._config)),
+            key=lambda found: found[0],
+        )
+        return next(
+            (other for _, other in similar if is_near_duplicate(row, other, self._config)), None
+        )
+
+
+class _HashTable:
+    """Sources with equally many hashes, as one growing array."""
+
+    def __init__(self, num_hashes: int) -> None:
+        self._hashes = np.empty((16, num_hashes), dtype=np.int64)
+        self._rows: list[tuple[int, Mapping[str, Any]]] = []
+
+    def add(self, place: int, row: Mapping[str, Any]) -> None:
+        if len(self._rows) == len(self._hashes):
+            self._hashes = np.concatenate([self._hashes, np.empty_like(self._hashes)])
+        self._hashes[len(self._rows)] = row["hashes"]
+        self._rows.append((place, row))
+
+    def similar(
+        self, row: Mapping[str, Any], config: DuplicatesConfig
+    ) -> list[tuple[int, Mapping[str, Any]]]:
+        """Return sources whose hashes are near enough, with their places."""
+        count = min(len(row["hashes"]), self._hashes.shape[1])
+        ours = np.array(row["hashes"][:count], dtype=np.int64)
+        # Most sources differ in their first pictures already.
+        near = np.arange(len(self._rows))
+        for stop in (min(2, count), count):
+            theirs = self._hashes[near, :stop]
+            bits = count_differing_bits(theirs.ravel(), np.tile(ours[:stop], len(near)))
+            near = near[bits.reshape(len(near), stop).sum(axis=1) <= config.max_mean_bits * count]
+        return [self._rows[index] for index in near]
 
 
 def is_near_duplicate(

@@ -1,5 +1,8 @@
 """Near-duplicates: the same footage again, but neither an excerpt nor a second take."""
 
+import time
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -9,6 +12,7 @@ from animaray.pipelines.stages.duplicates import (
     count_differing_bits,
     find_duplicates,
     hash_picture,
+    is_near_duplicate,
 )
 
 
@@ -90,3 +94,43 @@ def test_differing_bits_are_counted_exactly() -> None:
     one = np.array([0, -1, 5], dtype=np.int64)
     other = np.array([0, 0, 6], dtype=np.int64)
     assert count_differing_bits(one, other).tolist() == [0, 64, 2]  # 5 = 101, 6 = 110
+
+
+def test_index_finds_what_pairwise_comparison_finds_and_stays_fast() -> None:
+    rng = np.random.default_rng(0)
+
+    def source(number: int, hashes: list[int]) -> dict[str, Any]:
+        return {
+            "input_id": f"i{number}", "source_id": f"s{number}", "uri": f"u{number:05}",
+            "width": 64, "height": 48, "duration_s": float(len(hashes)), "hashes": hashes,
+            "motion_signature": b"",
+        }  # fmt: skip
+
+    known = [
+        source(n, rng.integers(-(2**62), 2**62, int(rng.integers(0, 4))).tolist())
+        for n in range(200)
+    ]
+    new = []
+    for number in range(200, 300):
+        hashes = list(known[number - 200]["hashes"])
+        if number % 2 and hashes:  # a few bits differ
+            hashes[0] ^= int(rng.integers(0, 1 << int(rng.integers(1, 24))))
+        elif hashes:
+            hashes = hashes[: max(1, len(hashes) - int(rng.integers(0, 2)))]
+        new.append(source(number, hashes))
+    config = DuplicatesConfig(max_duration_gap=1.0)
+    found = find_duplicates(new, known, config)
+    kept, expected = list(known), {}
+    for row in new:
+        twin = next((other for other in kept if is_near_duplicate(row, other, config)), None)
+        if twin is None:
+            kept.append(row)
+        else:
+            expected[row["input_id"]] = (twin["source_id"], "near")
+    assert found == expected
+    assert 40 < len(found) < 100
+    # 100 new sources against 10,000 known ones of equal length: 10 ms each, not a second.
+    many = [source(n, [int(h)]) for n, h in enumerate(rng.integers(-(2**62), 2**62, 10_100))]
+    started = time.process_time()
+    assert find_duplicates(many[10_000:], many[:10_000], config) == {}
+    assert time.process_time() - started < 5
