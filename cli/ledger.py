@@ -1,12 +1,15 @@
 """`animaray ledger`: what each part of the published system costs, counted without hardware."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
 from animaray.platform.errors import UsageError
+
+if TYPE_CHECKING:
+    from animaray.evaluation.ledger import ClipTotals, LedgerRow
 
 
 def ledger(
@@ -43,25 +46,7 @@ def ledger(
         rows.append(count_part(name, CLIP_SIZES[size]))
     totals = clip_totals(rows) if len(chosen) == len(part_names()) else None
     if as_json:
-        parts = [
-            {
-                "part": row.part,
-                "flops": row.counts.flops,
-                "peak_bytes": row.counts.peak_bytes,
-                "num_operators": row.counts.num_operators,
-            }
-            for row in rows
-        ]
-        clip = (
-            None
-            if totals is None
-            else {
-                "off_tflop": totals.off,
-                "literal_tflop": totals.literal,
-                "fast_tflop": totals.fast,
-            }
-        )
-        print_json({"size": size, "num_frames": 16, "parts": parts, "clip_of_25_steps": clip})
+        print_json(_document(size, rows, totals))
         return
     print_table(
         f"One computation of each part, 16 frames {size}, bfloat16",
@@ -77,3 +62,23 @@ def ledger(
             ["off", "literal", "fast"],
             [[f"{total:,.0f}" for total in (totals.off, totals.literal, totals.fast)]],
         )
+
+
+def _document(size: str, rows: "list[LedgerRow]", totals: "ClipTotals | None") -> dict[str, Any]:
+    parts = [
+        {
+            "part": row.part,
+            "flops": row.counts.flops,
+            "peak_bytes": row.counts.peak_bytes,
+            "num_operators": row.counts.num_operators,
+        }
+        for row in rows
+    ]
+    clip = None
+    if totals is not None:
+        clip = {
+            "off_tflop": totals.off,
+            "literal_tflop": totals.literal,
+            "fast_tflop": totals.fast,
+        }
+    return {"size": size, "num_frames": 16, "parts": parts, "clip_of_25_steps": clip}
