@@ -1,15 +1,12 @@
 """`animaray ledger`: what each part of the published system costs, counted without hardware."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
 from animaray.platform.errors import UsageError
-
-if TYPE_CHECKING:
-    from animaray.evaluation.ledger import ClipTotals, LedgerRow
 
 
 def ledger(
@@ -64,7 +61,7 @@ def ledger(
         )
 
 
-def _document(size: str, rows: "list[LedgerRow]", totals: "ClipTotals | None") -> dict[str, Any]:
+def _document(size: str, rows: list[Any], totals: Any) -> dict[str, Any]:  # noqa: ANN401 - imported late
     parts = [
         {
             "part": row.part,
