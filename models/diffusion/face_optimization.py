@@ -40,6 +40,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+FEW_FRAMES = 4
+"""Clips this short are recorded whole: both their ends are near to every frame."""
 PREVIEW_FRAMES = 8
 """Frames decoded at once when all of them are searched for faces."""
 
@@ -182,7 +184,10 @@ class FaceOptimizer:
         rows = np.arange(len(latents))
         if self._decoder is None or not self._decoder.needs_record:
             return rows, DecoderRecord()
-        if not self._config.record_all_frames:
+        records_all = self._config.record_all_frames
+        if records_all is None:
+            records_all = len(latents) <= FEW_FRAMES
+        if not records_all:
             shown = np.isfinite(np.array(self._landmarks)[:, :, 0, 0]).any(axis=0)
             candidates = np.flatnonzero(shown) if shown.any() else rows
             rows = candidates[len(candidates) // 2][None]

@@ -59,9 +59,9 @@ class FaceOptimizationConfig:
     """Lower the learning rate evenly to 0 at the last denoising step, as the released code."""
     chunk_frames: int | None = None
     """Frames decoded at once; limits memory. Decoders that join frames give other pixels then."""
-    from_sigma: float = 2.0
-    """`fast`: optimize at noise levels from here (steps 15 to 19 of 25 at sigma_max 80) ..."""
-    to_sigma: float = 0.25
+    from_sigma: float = 1.0
+    """`fast`: optimize at noise levels from here (steps 17 to 21 of 25 at sigma_max 80) ..."""
+    to_sigma: float = 0.1
     """... down to here. Measured: docs/decisions/0006."""
     stop_below_gain: float = 0.02
     """`fast`: stop a denoising step's iterations when one lowers the loss by less than this share;
@@ -73,8 +73,9 @@ class FaceOptimizationConfig:
     update_margin_latents: int = 0
     """`fast`: only latents of the face's crop and this many cells around it change. One cell more
     moves six times as much of the background and lowers the loss no further (decisions/0006)."""
-    record_all_frames: bool = False
-    """`fast`: record every frame once per denoising step instead of one frame for all."""
+    record_all_frames: bool | None = None
+    """`fast`: record every frame once per denoising step instead of one frame for all. More exact
+    and dearer; None does so for clips of up to four frames."""
     detect_every: int = 3
     """Look for the faces in decoded estimates every so many optimized denoising steps; 0 never.
     `published` never does."""

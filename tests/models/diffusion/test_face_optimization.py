@@ -222,7 +222,11 @@ def test_one_previewed_frame_moves_the_landmarks_of_all(latents):
     landmarks = np.stack([landmarks_at(24, 24), landmarks_at(24, 40)])
     detector = CornerDetector(landmarks_at(16, 40))
     optimizer = optimizer_for(
-        landmarks, RecordingCodec(), detector=detector, update_margin_latents=0
+        landmarks,
+        RecordingCodec(),
+        detector=detector,
+        update_margin_latents=0,
+        record_all_frames=False,
     )
     improved = optimizer(latents, step())
     assert detector.num_calls == 1
