@@ -130,7 +130,7 @@ class _Run:
         new_ids = {row["input_id"] for row in new}
         known = [row for row in known if row["input_id"] not in new_ids]
         found = find_duplicates(new, known, self._config.duplicates)
-        names = {row["source_id"]: row["uri"] for row in [*known, *new]}
+        names = {row["source_id"]: row["uri"] for row in [*new, *known]}
         for row in new:
             if row["input_id"] in found:
                 source_id, kind = found[row["input_id"]]

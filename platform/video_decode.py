@@ -1,8 +1,7 @@
 """Decode video frames: upright RGB with true time stamps, from damaged files too.
 
-Limits hold for what is really decoded; a damaged file gives its good frames plus a
-warning. Untrusted files go through animaray.platform.video_child, which runs this in a bounded
-process.
+Limits hold for what is really decoded; a damaged file gives its good frames plus a warning.
+Untrusted files go through animaray.platform.video_child, which runs this in a bounded process.
 """
 
 import itertools
