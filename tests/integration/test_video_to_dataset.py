@@ -18,6 +18,7 @@ from animaray.pipelines.curation import CurationConfig, curate, reapply_policy
 from animaray.pipelines.explain import explain
 from animaray.pipelines.policies import LAX, STANDARD
 from animaray.pipelines.report import dataset_report
+from animaray.pipelines.validation import validate
 from animaray.platform.errors import DatasetError
 from animaray.platform.progress import StageProgress
 from animaray.platform.video import decode_video, write_mp4
@@ -107,6 +108,12 @@ def test_clips_are_cut_trimmed_and_stored_whole(curated: tuple[CurationConfig, d
         assert dataset.preview(row["clip_id"])["poster"][:2] == b"\xff\xd8"
         assert not dataset.tracks(row["clip_id"]).face_valid.any()
     assert CommitLog(config.output_dir).verify() == []
+
+
+def test_a_curated_dataset_keeps_every_promise(curated: tuple[CurationConfig, dict]) -> None:
+    result = validate(curated[0].output_dir)
+    assert result.problems == ()
+    assert result.num_decoded == 3
 
 
 def test_second_run_reads_nothing_and_changes_nothing(curated: tuple[CurationConfig, dict]) -> None:
