@@ -266,6 +266,10 @@ def _serve(request: dict[str, Any], output: IO[bytes]) -> None:
             "reason": "too_large",
         }
         _send(output, b"E", json.dumps(failure).encode())
+    except Exception as error:  # noqa: BLE001 - fields of a damaged file may be any nonsense
+        message = f"{Path(request['path']).name} is damaged: {type(error).__name__}: {error}"[:300]
+        failure = {"message": message, "fix": "Fetch it again.", "reason": "broken"}
+        _send(output, b"E", json.dumps(failure).encode())
     output.flush()
 
 
