@@ -1,0 +1,105 @@
+"""Arguments and options that only `animaray animate` has."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from animaray.cli.animate_options import PEOPLE, SAMPLING
+
+INPUTS, OUTPUTS = "Inputs", "Outputs"
+
+
+class DeviceChoice(StrEnum):
+    """Where the networks work."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+ImageArgument = Annotated[Path | None, typer.Argument(help="As --image", show_default=False)]
+DrivingArgument = Annotated[Path | None, typer.Argument(help="As --driving", show_default=False)]
+ImageOption = Annotated[
+    Path | None,
+    typer.Option("--image", help="Picture of the person", rich_help_panel=INPUTS),
+]
+DrivingOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--driving",
+        help="Driving video, a pose file (.json, .npz) or a folder of OpenPose's JSON",
+        rich_help_panel=INPUTS,
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        help="Weights folder; default: the small bundled animator (drawn people only)",
+        rich_help_panel=INPUTS,
+    ),
+]
+FpsOption = Annotated[
+    str,
+    typer.Option(
+        help="Frames per second that are animated: `source`, `model` (what the weights were"
+        " trained at; faster) or a number",
+        rich_help_panel=INPUTS,
+    ),
+]
+MaxFramesOption = Annotated[
+    int | None, typer.Option(min=2, help="Only the first N frames", rich_help_panel=INPUTS)
+]
+DrivingSizeOption = Annotated[
+    str | None,
+    typer.Option(help="Picture size WxH of pose files that do not tell it", rich_help_panel=INPUTS),
+]
+IdentityOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Portrait whose identity the k-th person gets, instead of the picture's face",
+        rich_help_panel=PEOPLE,
+    ),
+]
+DeviceOption = Annotated[
+    DeviceChoice, typer.Option(help="Where the networks work", rich_help_panel=SAMPLING)
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", help="The mp4 to write", rich_help_panel=OUTPUTS)
+]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for alignment.png, contact_sheet.png, report.json and previews",
+        rich_help_panel=OUTPUTS,
+    ),
+]
+PreviewOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Write decoded estimates as PNG every N steps, into the report's folder or beside"
+        " the result",
+        rich_help_panel=OUTPUTS,
+    ),
+]
+SavePosesOption = Annotated[
+    Path | None,
+    typer.Option(help="Write the driving poses (.json, .npz)", rich_help_panel=OUTPUTS),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", "-n", help="Check everything, write nothing", rich_help_panel=OUTPUTS
+    ),
+]
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Go on where memory is short or the pose does not fit",
+        rich_help_panel=OUTPUTS,
+    ),
+]
