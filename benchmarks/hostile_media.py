@@ -207,6 +207,8 @@ def run_batch(first: int, count: int, arguments: argparse.Namespace) -> dict[str
             except Exception as error:  # noqa: BLE001 - what the rig looks for
                 outcome = "exception in the parent"
                 failures.append({"case": number, "error": f"{type(error).__name__}: {error}"})
+            if outcome.startswith("refused: None"):
+                failures.append({"case": number, "error": "refused without a reason"})
             outcomes[outcome] += 1
             for mutation in set(mutations.split("+")):
                 by_mutation.setdefault(mutation, Counter())[outcome.partition(":")[0]] += 1
