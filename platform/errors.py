@@ -9,6 +9,7 @@
     |   +-- PortError         a network port is taken
     +-- RefusedError          a check refused the input                           exit 5
     |   +-- MediaError        a video or picture cannot be used
+    |   |   +-- DecoderDiedError  its decoder died or hung: another try may succeed
     |   +-- FaceError         no usable face
     |   +-- PoseError         no usable pose, or it does not fit
     |   +-- MemoryNeedError   the work needs more memory than there is
@@ -101,6 +102,10 @@ class MediaError(RefusedError):
     """A video or picture is missing, unreadable or outside the limits."""
 
     error_id = "AR-MED-01"
+
+
+class DecoderDiedError(MediaError):
+    """The decoder of a video died or hung without an answer; another try may succeed."""
 
 
 class FaceError(RefusedError):

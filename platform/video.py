@@ -4,7 +4,12 @@ Decoding in this process (own files) and in a bounded child (untrusted files), e
 """
 
 from animaray.platform.picture import encode_jpeg, read_picture, write_picture
-from animaray.platform.video_child import ChildFrameStream, decode_in_child, probe_in_child
+from animaray.platform.video_child import (
+    ChildFrameStream,
+    decode_in_child,
+    probe_in_child,
+    try_decoding,
+)
 from animaray.platform.video_decode import (
     DecodedVideo,
     FrameSelection,
@@ -34,6 +39,7 @@ __all__ = [
     "probe_in_child",
     "probe_video",
     "read_picture",
+    "try_decoding",
     "write_mp4",
     "write_picture",
 ]

@@ -14,12 +14,12 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from animaray.platform.confinement import (
     forbid_system_calls,
     limit_resources,
 )
-from animaray.platform.errors import AnimarayError, MediaError
+from animaray.platform.errors import AnimarayError, DecoderDiedError, MediaError
 from animaray.platform.fork_server import ChildEnd, ForkServer, serve_forever
 from animaray.platform.video_decode import (
     DecodedVideo,
@@ -46,6 +46,25 @@ _TINY_GIF = bytes.fromhex(
     "47494638376102000200810000ff00000000000000000000002c0000000002000200000806000108041010003b"
 )
 _DECODERS = ForkServer("animaray.platform.video_child")
+MAX_DECODER_TRIES = 3
+"""A file whose decoder died or hung so often is given up: it is the file's fault."""
+
+T = TypeVar("T")
+
+
+def try_decoding(decode: Callable[[], T]) -> T:
+    """Decode again when the decoder died or hung: it may have been killed from outside.
+
+    Args:
+        decode: Starts from nothing at every call.
+
+    Raises:
+        DecoderDiedError: It died at each of MAX_DECODER_TRIES tries.
+    """
+    for _ in range(MAX_DECODER_TRIES - 1):
+        with suppress(DecoderDiedError):
+            return decode()
+    return decode()
 
 
 def decode_in_child(  # noqa: PLR0913 - the arguments of decode_video
@@ -61,19 +80,27 @@ def decode_in_child(  # noqa: PLR0913 - the arguments of decode_video
     """Decode an untrusted file in a bounded child process; arguments as in `decode_video`.
 
     A file that cannot be used raises MediaError: with the reasons of `probe_video`, too_large
-    when it passes a limit, or broken when it breaks the decoder.
+    when it passes a limit, or broken when it breaks the decoder at several tries.
     """
     selection = FrameSelection(
         start_s=start_s, end_s=end_s, fps=fps, short_side_px=short_side_px, max_frames=max_frames
     )
-    with ChildFrameStream(path, limits, selection) as frames:
-        return collect_frames(frames, frames.info)
+
+    def decode() -> DecodedVideo:
+        with ChildFrameStream(path, limits, selection) as frames:
+            return collect_frames(frames, frames.info)
+
+    return try_decoding(decode)
 
 
 def probe_in_child(path: Path | str, limits: DecodeLimits | None = None) -> VideoInfo:
     """Probe an untrusted file in a bounded child process; errors as in `probe_video`."""
-    with ChildFrameStream(path, limits, FrameSelection(max_frames=0)) as frames:
-        return frames.info
+
+    def probe() -> VideoInfo:
+        with ChildFrameStream(path, limits, FrameSelection(max_frames=0)) as frames:
+            return frames.info
+
+    return try_decoding(probe)
 
 
 def decoder_peak_memory_bytes() -> int:
@@ -85,7 +112,7 @@ class ChildFrameStream(FrameSource):
     """Yield frames that a bounded child process decodes.
 
     `info` is valid at once, `warning` and `num_corrupt` after the last frame. Errors are those of
-    `decode_in_child`.
+    `decode_in_child`; DecoderDiedError comes at the first death (see `try_decoding`).
     """
 
     def __init__(
@@ -175,7 +202,8 @@ class ChildFrameStream(FrameSource):
         """Read exactly so many bytes from the child.
 
         Raises:
-            MediaError: The child died, waits too long or announces too much.
+            DecoderDiedError: The child died, or waits too long.
+            MediaError: It announces too much.
         """
         if length > self._limits.max_frame_pixels * 3 + _MAX_MESSAGE_BYTES:
             raise self._failure(b"?", 0)
@@ -193,7 +221,7 @@ class ChildFrameStream(FrameSource):
         """Wait for the child's next bytes.
 
         Raises:
-            MediaError: All waiting together passes the limit.
+            DecoderDiedError: All waiting together passes the limit.
         """
         started = time.monotonic()
         left_s = max(0.0, self._limits.timeout_s - self._waited_s)
@@ -201,7 +229,7 @@ class ChildFrameStream(FrameSource):
         self._waited_s += time.monotonic() - started
         if not is_ready:
             self._child.kill()
-            raise MediaError(
+            raise DecoderDiedError(
                 f"{self._name} took longer than {self._limits.timeout_s:g} s to decode.",
                 fix="Give a shorter or smaller video.",
                 reason="too_large",
@@ -216,7 +244,7 @@ class ChildFrameStream(FrameSource):
                 fix="Give a shorter or smaller video.",
                 reason="too_large",
             )
-        return MediaError(
+        return DecoderDiedError(
             f"The decoder of {self._name} died (exit code {code}): the file is damaged or needs "
             "more memory or time than allowed.",
             reason="broken",

@@ -66,7 +66,7 @@ class DecodeLimits:
     max_returned_bytes: int = 6 * 1024**3
     """Most bytes of RGB frames handed back, over the whole call."""
     timeout_s: float = 600.0
-    """Longest time that the parent waits for the child, over the whole call, seconds; the time that
+    """Longest time that the parent waits for one child, over the whole file, seconds; the time that
     it spends on the frames does not count."""
     cpu_s: float = 300.0
     """Processor time of the child process, seconds."""

@@ -7,6 +7,7 @@ This is the only full-size decoding of the untrusted source. Every later stage l
 written here, so what is measured is what is stored, frame by frame.
 """
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from animaray.platform.video import (
     Mp4Writer,
     encode_jpeg,
     encode_mp4,
+    try_decoding,
 )
 
 READS = (
@@ -86,6 +88,53 @@ def encode_clip(row: dict[str, Any], config: EncodeConfig, limits: DecodeLimits)
     staging.mkdir(parents=True, exist_ok=True)
     stem = staging / row["clip_id"]
     media, preview, poster = (stem.with_suffix(suffix) for suffix in (".mp4", ".small.mp4", ".jpg"))
+    # A name of its own for each try: another one may still be running on a lost worker.
+    partial = stem.with_suffix(f".{secrets.token_hex(4)}.part.mp4")
+    try:
+        written = try_decoding(lambda: _write_clip(row, partial, config, limits))
+        partial.replace(media)
+    finally:
+        partial.unlink(missing_ok=True)
+    fps, times, small = row["frame_rate_fps"], written.times_s, written.small
+    assert small.poster is not None  # noqa: S101 - there are at least two frames
+    write_bytes_atomic(poster, encode_jpeg(small.poster))
+    clip = np.stack(small.frames or [small.poster])
+    write_bytes_atomic(preview, encode_mp4(clip, fps, crf=28, gop=250))
+    duration_s = times[-1] - times[0] + (times[-1] - times[0]) / (len(times) - 1)
+    width, height = written.size
+    return {
+        **row,
+        "media_path": str(media),
+        "preview_path": str(preview),
+        "poster_path": str(poster),
+        # Odd sides were padded by one pixel.
+        "clip_width": width + width % 2,
+        "clip_height": height + height % 2,
+        "clip_fps": fps,
+        "clip_num_frames": len(times),
+        "clip_duration_s": duration_s,
+        "clip_damaged_share": written.num_corrupt / len(times),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What was seen while a clip was written."""
+
+    times_s: list[float]
+    size: tuple[int, int]
+    num_corrupt: int
+    small: _Preview
+
+
+def _write_clip(
+    row: dict[str, Any], path: Path, config: EncodeConfig, limits: DecodeLimits
+) -> _Written:
+    """Decode a clip and write its video.
+
+    Raises:
+        MediaError: The span holds fewer than two frames.
+    """
     fps = row["frame_rate_fps"]
     selection = FrameSelection(
         start_s=row["clip_start_s"],
@@ -95,10 +144,9 @@ def encode_clip(row: dict[str, Any], config: EncodeConfig, limits: DecodeLimits)
     small = _Preview(config, fps, round((row["clip_end_s"] - row["clip_start_s"]) * fps))
     times: list[float] = []
     size = (0, 0)
-    partial = stem.with_suffix(".part.mp4")
     with (
         ChildFrameStream(row["path"], limits, selection) as frames,
-        Mp4Writer(partial, fps, crf=config.crf, gop=config.gop, preset=config.preset) as writer,
+        Mp4Writer(path, fps, crf=config.crf, gop=config.gop, preset=config.preset) as writer,
     ):
         for pts_s, frame in frames:
             # A constant rate gets exact steps; a variable one keeps its own time stamps.
@@ -107,30 +155,12 @@ def encode_clip(row: dict[str, Any], config: EncodeConfig, limits: DecodeLimits)
             size = (frame.shape[1], frame.shape[0])
             times.append(pts_s)
     if len(times) < 2 or small.poster is None:
-        partial.unlink(missing_ok=True)
         raise MediaError(
             f"{row['file_name']} gives {len(times)} frames between {row['clip_start_s']:.2f} s and "
             f"{row['clip_end_s']:.2f} s, expected at least 2.",
             reason="broken",
         )
-    partial.replace(media)
-    write_bytes_atomic(poster, encode_jpeg(small.poster))
-    clip = np.stack(small.frames or [small.poster])
-    write_bytes_atomic(preview, encode_mp4(clip, fps, crf=28, gop=250))
-    duration_s = times[-1] - times[0] + (times[-1] - times[0]) / (len(times) - 1)
-    return {
-        **row,
-        "media_path": str(media),
-        "preview_path": str(preview),
-        "poster_path": str(poster),
-        # Odd sides were padded by one pixel.
-        "clip_width": size[0] + size[0] % 2,
-        "clip_height": size[1] + size[1] % 2,
-        "clip_fps": fps,
-        "clip_num_frames": len(times),
-        "clip_duration_s": duration_s,
-        "clip_damaged_share": frames.num_corrupt / len(times),
-    }
+    return _Written(times, size, frames.num_corrupt, small)
 
 
 def shrink(

@@ -21,7 +21,7 @@ from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 from animaray.pipelines.stages.duplicates import SignatureBuilder
 from animaray.platform.errors import MediaError
-from animaray.platform.video import ChildFrameStream, DecodeLimits, FrameSelection
+from animaray.platform.video import ChildFrameStream, DecodeLimits, FrameSelection, try_decoding
 
 READS = ("path",)
 ADDS = (
@@ -53,26 +53,17 @@ class ShotsConfig:
 
 def find_shots(row: dict[str, Any], config: ShotsConfig, limits: DecodeLimits) -> dict[str, Any]:
     """Decode one source once, small, and cut it into shots."""
-    detector = _CutDetector(config)
-    signature = SignatureBuilder()
-    pts: list[float] = []
-    selection = FrameSelection(short_side_px=config.short_side_px)
     try:
-        with ChildFrameStream(row["path"], limits, selection) as frames:
-            for pts_s, frame in frames:
-                pts.append(pts_s)
-                detector.add(frame)
-                signature.add(pts_s, frame)
+        seen = try_decoding(lambda: _watch(row["path"], config, limits))
     except MediaError as error:
         facts: dict[str, Any] = dict.fromkeys(ADDS)
         state = {"state": "unreadable", "reason": error.reason, "detail": error.message}
         return {**row, **facts, **state}
-    times = np.array(pts)
+    times = np.array(seen.pts_s)
     steps = np.diff(times) if len(times) > 1 else np.array([1.0 / (row.get("fps") or 25.0)])
     step_s = float(np.median(steps))
-    cuts = detector.hard_cuts()
-    mixes = find_mixes(detector.thumbnails(), times, config)
-    shots = split_shots(times, step_s, cuts, mixes)
+    mixes = find_mixes(seen.detector.thumbnails(), times, config)
+    shots = split_shots(times, step_s, seen.detector.hard_cuts(), mixes)
     low, high = np.percentile(steps, [5, 95])
     return {
         **row,
@@ -81,11 +72,24 @@ def find_shots(row: dict[str, Any], config: ShotsConfig, limits: DecodeLimits) -
         "num_frames": len(times),
         "frame_rate_fps": 1.0 / step_s,
         "is_variable_fps": bool(high > low * 1.25),
-        "warning": frames.warning,
-        "num_damaged_frames": frames.num_corrupt,
-        "hashes": signature.hashes(),
-        "motion_signature": signature.motion(),
+        "warning": seen.warning,
+        "num_damaged_frames": seen.num_corrupt,
+        "hashes": seen.signature.hashes(),
+        "motion_signature": seen.signature.motion(),
     }
+
+
+def _watch(path: str, config: ShotsConfig, limits: DecodeLimits) -> "_Seen":
+    """Decode one source from start to end."""
+    seen = _Seen(config)
+    selection = FrameSelection(short_side_px=config.short_side_px)
+    with ChildFrameStream(path, limits, selection) as frames:
+        for pts_s, frame in frames:
+            seen.pts_s.append(pts_s)
+            seen.detector.add(frame)
+            seen.signature.add(pts_s, frame)
+        seen.warning, seen.num_corrupt = frames.warning, frames.num_corrupt
+    return seen
 
 
 def split_shots(
@@ -209,3 +213,14 @@ class _CutDetector:
 
     def thumbnails(self) -> UInt8[np.ndarray, "frames height width 3"]:
         return np.stack(self._thumbnails)
+
+
+class _Seen:
+    """What one look at a source from start to end gives."""
+
+    def __init__(self, config: ShotsConfig) -> None:
+        self.detector = _CutDetector(config)
+        self.signature = SignatureBuilder()
+        self.pts_s: list[float] = []
+        self.warning: str | None = None
+        self.num_corrupt = 0
