@@ -181,9 +181,10 @@ def _waves(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
 
 def _check_profile(profile: str) -> None:
     """Load the networks once here: what is missing stops the run before it starts."""
-    from animaray.models.frozen.profiles import load_perception
+    from animaray.models.frozen.profiles import load_perception, load_point_tracker
 
     load_perception(profile)
+    load_point_tracker(profile)
 
 
 @contextmanager

@@ -92,10 +92,14 @@ class Look:
     """The perception networks of one worker process."""
 
     def __init__(self, config: CurationConfig) -> None:
-        from animaray.models.frozen.profiles import load_perception
+        from animaray.models.frozen.profiles import load_perception, load_point_tracker
         from animaray.pipelines.perception_stages import PerceptionStages
 
-        self._stages = PerceptionStages(load_perception(config.profile, num_threads=1), config)
+        self._stages = PerceptionStages(
+            load_perception(config.profile, num_threads=1),
+            load_point_tracker(config.profile),
+            config,
+        )
 
     def __call__(self, packed: Packed) -> Packed:
         """Score one packed clip."""

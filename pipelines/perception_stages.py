@@ -7,7 +7,7 @@ small machine and no hand-over of clips between them.
 
 from pathlib import Path
 
-from animaray.models.frozen.protocols import Perception
+from animaray.models.frozen.protocols import Perception, PointTracker
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.policies import POLICIES
 from animaray.pipelines.stage_runner import Row, run_family
@@ -23,12 +23,14 @@ _MAX_TRIES = 3
 class PerceptionStages:
     """Measure picture, faces, pose, camera and motion of clips."""
 
-    def __init__(self, perception: Perception, config: CurationConfig) -> None:
+    def __init__(
+        self, perception: Perception, tracker: PointTracker, config: CurationConfig
+    ) -> None:
         self._faces = FaceStage(
             perception.face_detector, perception.identity_embedder, config.faces
         )
         self._pose = PoseStage(perception.pose_estimator, config.pose)
-        self._camera = CameraStage(perception.point_tracker, config.camera)
+        self._camera = CameraStage(tracker, config.camera)
         self._skips_hopeless = config.skip_hopeless
 
     def __call__(self, row: Row) -> Row:

@@ -4,7 +4,7 @@ generated   small networks that ship with animaray, for the generated world only
 permissive  real footage: YuNet, MediaPipe pose, optical flow, TAEF2 (licences allow commercial
             use) and MobileFaceNet (no stated licence: development checks; see docs/weights.md)
 paper       the published method's own: SCRFD and ArcFace (InsightFace, non-commercial), DWPose,
-            Stable Video Diffusion's VAE and image encoder; point tracks by optical flow
+            CoTracker3 (non-commercial), Stable Video Diffusion's VAE and image encoder
 
 Nothing is loaded before a function here is called, and nothing is ever downloaded. A file that is
 missing or damaged raises WeightsError, which names the file and the way to it; an unknown profile
@@ -19,12 +19,17 @@ import cv2
 import torch
 
 from animaray.models.frozen.optical_flow import OpticalFlowTracker
-from animaray.models.frozen.protocols import ImageEncoder, LatentCodec, Perception
+from animaray.models.frozen.protocols import (
+    ImageEncoder,
+    LatentCodec,
+    Perception,
+    PointTracker,
+)
 from animaray.platform.errors import ConfigError
 from animaray.platform.weights import resolve_weights
 
 PROFILES = ("generated", "permissive", "paper")
-"""The profiles that `load_perception`, `load_codec` and `load_image_encoder` know."""
+"""The profiles that every function here knows."""
 
 Profile = Literal["generated", "permissive", "paper"]
 
@@ -40,7 +45,7 @@ _IDENTITY_FILE = "diffusion_pytorch_model.safetensors"
 def load_perception(
     profile: str, *, num_threads: int | None = None, folder: Path | None = None
 ) -> Perception:
-    """Load face detector, identity embedder, pose estimator and point tracker of a profile.
+    """Load face detector, identity embedder and pose estimator of a profile.
 
     Args:
         profile: One of `PROFILES`.
@@ -52,7 +57,6 @@ def load_perception(
     """
     name = _known(profile)
     threads = _use_threads(num_threads)
-    tracker = OpticalFlowTracker()
     if name == "generated":
         from animaray.models.frozen.generated_faces import GeneratedFaceDetector
         from animaray.models.frozen.generated_identity import GeneratedIdentityEmbedder
@@ -63,7 +67,6 @@ def load_perception(
             face_detector=GeneratedFaceDetector(),
             identity_embedder=GeneratedIdentityEmbedder.load(),
             pose_estimator=GeneratedPoseEstimator(),
-            point_tracker=tracker,
         )
     if name == "paper":
         from animaray.models.frozen.arc_face import ArcFaceEmbedder
@@ -76,7 +79,6 @@ def load_perception(
             face_detector=ScrfdFaceDetector.load(num_threads=threads),
             identity_embedder=ArcFaceEmbedder.load(own if own and own.is_file() else None),
             pose_estimator=DwposeEstimator.load(num_threads=threads),
-            point_tracker=tracker,
         )
     from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
     from animaray.models.frozen.mobile_face_net import MobileFaceNetEmbedder
@@ -87,8 +89,23 @@ def load_perception(
         face_detector=YuNetFaceDetector.load(),
         identity_embedder=MobileFaceNetEmbedder.load(),
         pose_estimator=MediaPipePoseEstimator.load(num_threads=threads),
-        point_tracker=tracker,
     )
+
+
+def load_point_tracker(profile: str) -> PointTracker:
+    """Load the point tracker of a profile; only curation needs one.
+
+    Without the package or the weights of CoTracker the profile paper raises MachineError or
+    WeightsError, which name the command that gets them.
+
+    Args:
+        profile: One of `PROFILES`.
+    """
+    if _known(profile) == "paper":
+        from animaray.models.frozen.cotracker import CoTrackerTracker
+
+        return CoTrackerTracker.load()
+    return OpticalFlowTracker()
 
 
 def load_codec(profile: str, *, folder: Path | None = None) -> LatentCodec:

@@ -152,10 +152,9 @@ class LatentCodec(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Perception:
-    """The three things curation and serving need to see people."""
+    """The three things that curation, training and serving need to see people."""
 
     profile: str
     face_detector: FaceDetector
     identity_embedder: IdentityEmbedder
     pose_estimator: PoseEstimator
-    point_tracker: PointTracker

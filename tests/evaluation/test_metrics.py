@@ -116,21 +116,18 @@ class ColourIdentity:
 
 
 class Nothing:
-    """Neither poses nor tracks."""
+    """No poses."""
 
     name = "nothing"
 
     def estimate(self, frame):  # type: ignore[no-untyped-def]
         raise NotImplementedError
 
-    def track(self, frames_uint8, points):  # type: ignore[no-untyped-def]
-        raise NotImplementedError
-
 
 def test_csim_looks_at_the_pictures() -> None:
     perception = Perception(
         profile="test", face_detector=BrightFaces(), identity_embedder=ColourIdentity(),
-        pose_estimator=Nothing(), point_tracker=Nothing(),
+        pose_estimator=Nothing(),
     )  # fmt: skip
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     frames[0] = (200, 200, 200)

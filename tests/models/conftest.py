@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 
 from animaray.models.frozen.face_alignment import align_frames
-from animaray.models.frozen.optical_flow import OpticalFlowTracker
 from animaray.models.frozen.protocols import FaceDetection, Perception, PersonPose
 
 
@@ -144,7 +143,6 @@ def marker_perception():
         face_detector=MarkerFaceDetector(),
         identity_embedder=MarkerEmbedder(),
         pose_estimator=MarkerPoseEstimator(),
-        point_tracker=OpticalFlowTracker(),
     )
 
 
