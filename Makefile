@@ -6,6 +6,8 @@ ACCEL ?= cpu
 VIDEOS ?=
 WEIGHTS ?=
 IMAGE ?=
+# Test processes; each computes with one thread, and one of them has all tests that start Ray.
+TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(ACCEL)
 # uv does not read pip's configuration: hand over a local wheel folder, if pip has one.
@@ -26,7 +28,7 @@ demo: setup
 	$(BIN)/animaray demo --out demo $(if $(VIDEOS),--videos $(VIDEOS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(IMAGE),--image $(IMAGE))
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
 test-fast: setup
 	$(BIN)/python -m pytest -m "not ray and not slow"

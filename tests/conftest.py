@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -10,6 +12,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 import numpy as np
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,6 +22,27 @@ def _shared_folder(variable: str, name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{name} data is absent: set {variable} to its folder (looked in {folder})")
     return folder
+
+
+class RayInOneProcess(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps each file's tests in one process, and all that start Ray in one (`make test`).
+
+    Two Ray sessions at a time would need the memory twice and wait for each other's cores.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "ray" if _starts_ray(file) else file
+
+
+@cache
+def _starts_ray(file: str) -> bool:
+    return "local_ray" in (ROOT / file).read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return RayInOneProcess(config, log)
 
 
 @pytest.fixture(autouse=True)
