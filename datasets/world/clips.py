@@ -17,7 +17,13 @@ from animaray.datasets.world.cameras import (
     Similarity,
     camera_path,
 )
-from animaray.datasets.world.effects import EFFECTS, Occluder, apply_effects, hide_behind
+from animaray.datasets.world.effects import (
+    EFFECTS,
+    Occluder,
+    StirredBackground,
+    apply_effects,
+    hide_behind,
+)
 from animaray.datasets.world.motions import (
     MOTION_KINDS,
     Motion,
@@ -58,6 +64,10 @@ class ClipSpec:
     """How much smaller everybody is drawn; 3 is far away."""
     camera_kind: str = "static"
     """One of CAMERA_KINDS."""
+    camera: tuple[Similarity, ...] = ()
+    """A path of one move for each frame in place of a drawn one of `camera_kind`."""
+    stirred_share: float = 0.0
+    """Share of the background that moves by itself, as leaves or water do."""
     scene_kind: str = "room"
     """One of SCENE_KINDS."""
     num_frames: int = 48
@@ -87,6 +97,11 @@ class ClipSpec:
                 raise ConfigError(
                     f"expected {name} out of {allowed}, got {value!r}; use one of them"
                 )
+        if self.camera and len(self.camera) != self.num_frames:
+            raise ConfigError(
+                f"expected a camera path of {self.num_frames} moves, got {len(self.camera)}; give "
+                "one for each frame"
+            )
         if len(self.person_seeds) > 3:
             raise ConfigError(
                 f"expected at most 3 person_seeds, got {len(self.person_seeds)}; leave some out"
@@ -249,8 +264,9 @@ def _split_at_cut(spec: ClipSpec) -> list[ClipSpec]:
         scene_kind=kinds[int(rng.integers(len(kinds)))],
         motion_kind=MOTION_KINDS[int(rng.integers(len(MOTION_KINDS)))],
         num_frames=spec.num_frames - first,
+        camera=spec.camera[first:],
     )
-    return [replace(spec, num_frames=first), second]
+    return [replace(spec, num_frames=first, camera=spec.camera[:first]), second]
 
 
 def _render_shot(
@@ -260,7 +276,7 @@ def _render_shot(
     height_m = people[0].body.height_m if people else 1.7
     stage = _stage(spec.framing, spec.size, height_m, distance=spec.distance)
     scene = _scene(spec.scene_kind, spec.seed % 997, stage)
-    cameras = camera_path(
+    cameras = spec.camera or camera_path(
         spec.camera_kind, seed=spec.seed, num_frames=spec.num_frames, size=spec.size, fps=spec.fps
     )
     motions = [
@@ -271,9 +287,10 @@ def _render_shot(
         for index in range(len(people))
     ]
     occluder = Occluder(spec.seed, spec.size) if "occlusion" in spec.effects else None
+    stirred = StirredBackground(spec.seed, spec.size, spec.stirred_share)
     shot = []
     for index, camera in enumerate(cameras):
-        frame = scene.seen_by(camera)
+        frame = stirred.move(scene.seen_by(camera), index / spec.fps)
         truths = _draw_people(frame, people, motions, stage, camera, spec, index / spec.fps)
         if occluder is not None:
             box = occluder.draw(frame, index / max(spec.num_frames - 1, 1))

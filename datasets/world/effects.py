@@ -74,6 +74,42 @@ class Occluder:
         return float(left), float(top), float(right), float(height)
 
 
+class StirredBackground:
+    """Parts of the background that move to and fro, each in its own time, as leaves or water do."""
+
+    def __init__(self, seed: int, size: tuple[int, int], share: float) -> None:
+        """Choose the parts.
+
+        Args:
+            seed: Of their places and phases.
+            size: Width and height of the frame, px.
+            share: Of the frame that moves, in [0, 1].
+        """
+        rng = np.random.default_rng([63, seed])
+        self._share = share
+        side = max(8, min(size) // 8)
+        columns, rows = (-(-length // side) for length in size)
+        count = columns * rows
+        chosen = rng.permutation(count) < round(share * count)
+        phases = np.where(chosen, rng.uniform(0, 2 * np.pi, (2, count)), np.nan)
+        tile = (np.arange(size[1]) // side)[:, None] * columns + (np.arange(size[0]) // side)
+        self._phases = phases[:, tile]
+        self._reach_px = 0.06 * min(size)
+
+    def move(
+        self, frame: UInt8[np.ndarray, "height width 3"], time_s: float
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """Return the frame with its moving parts as they are at a time, seconds."""
+        if self._share == 0:
+            return frame
+        height, width = frame.shape[:2]
+        offset = np.nan_to_num(self._reach_px * np.sin(0.8 * np.pi * time_s + self._phases))
+        y, x = np.mgrid[:height, :width]
+        across = (x + offset[0]).astype(np.float32)
+        down = (y + offset[1]).astype(np.float32)
+        return cv2.remap(frame, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+
+
 def hide_behind(truth: PersonTruth, box: tuple[float, float, float, float]) -> PersonTruth:
     """Return the truth of a person behind an opaque box, px xyxy."""
     x, y = truth.keypoints[:, 0], truth.keypoints[:, 1]

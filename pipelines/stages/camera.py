@@ -4,19 +4,20 @@ Reads: media_path, pose_tracks, face_tracks. Adds: camera_scores, camera_path. D
 Lengths are in units of the picture's short side. Scores: drift (farthest way of a picture corner
 from the clip's start), jump (largest corner step between samples), jitter (99th percentile of the
 corners' second difference), log_zoom (largest |log scale|), roll_deg (largest turn), inlier_share
-(median share of points that move as one), num_points (5th percentile of usable points),
-evidence_share (samples with a fit), look (95th percentile of the mean change of the registered
-background's luminance, of 1), background_share (median share of the picture that is background),
-still_change (95th percentile of the mean change of the background's luminance as it stands: next
-to nothing before a blank wall, which gives no points to follow).
+(median share of points that move as one, of all that were chosen and neither hidden by people nor
+carried out of the picture: a lost point counts as moving by itself), num_points (5th percentile of
+usable points), evidence_share (samples with a fit), look (95th percentile of the mean change of the
+registered background's luminance, of 1), background_share (median share of the picture that is
+background), still_change (95th percentile of the mean change of the background's luminance as it
+stands: next to nothing before a blank wall, which gives no points to follow).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 
 from animaray.models.frozen.protocols import PointTracker
 from animaray.pipelines.stages.faces import FaceTracks
@@ -49,6 +50,8 @@ class CameraConfig:
     """Least eigenvalue of the gradient matrix of a point worth following (luminance in [0, 1])."""
     person_padding_px: int = 6
     """People are drawn this much wider, pixels at `short_side_px`."""
+    people_reach_px: int = 10
+    """Points this near to people may be lost to them and are not missed, pixels."""
     noise_multiple: float = 5.0
     """Inlier tolerance over the tracker's own noise; 3 loses a tripod's points (curation.md)."""
     tolerance_px: tuple[float, float] = (0.75, 3.0)
@@ -68,7 +71,7 @@ class CameraPath:
     """Pixels of the sampled size; the last fit is held where there is none."""
     has_fit: Bool[np.ndarray, " samples"]
     inlier_share: Float64[np.ndarray, " samples"]
-    """Share of points that move as one; NaN where there were too few to tell."""
+    """Share of followable points that move as one; NaN where there were too few to tell."""
     num_points: Int64[np.ndarray, " samples"]
     look: Float64[np.ndarray, " samples"]
     """Change of the registered background since the window's start."""
@@ -201,6 +204,8 @@ class _Fit:
     transform: Float64[np.ndarray, "2 3"] | None
     inlier_share: float
     num_points: int
+    is_inlier: Bool[np.ndarray, " points"] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    """Of the points that were fitted."""
 
 
 def _follow_window(
@@ -216,14 +221,45 @@ def _follow_window(
         return [first, *([nothing] * (len(frames_uint8) - 1))]
     tracks, visible = tracker.track(frames_uint8, points)
     fits = [first]
-    height, width = masks[0].shape
+    never_hidden = np.ones(len(points), dtype=bool)
     for index in range(1, len(frames_uint8)):
-        columns = tracks[index, :, 0].round().astype(int).clip(0, width - 1)
-        rows = tracks[index, :, 1].round().astype(int).clip(0, height - 1)
         # Where a person has come to stand, the tracker follows the person.
-        usable = visible[index] & masks[index][rows, columns]
-        fits.append(_fit(points[usable], tracks[index][usable], config))
+        usable = visible[index] & _lies_on(masks[index], tracks[index])
+        fit = _fit(points[usable], tracks[index][usable], config)
+        if fit.transform is not None:
+            expected = points @ fit.transform[:, :2].T + fit.transform[:, 2]
+            never_hidden &= _lies_on(_far_from_people(masks[index], config), expected)
+            fit = replace(fit, inlier_share=_rigid_share(fit, usable, never_hidden))
+        fits.append(fit)
     return fits
+
+
+def _rigid_share(
+    fit: _Fit, usable: Bool[np.ndarray, " points"], followable: Bool[np.ndarray, " points"]
+) -> float:
+    """Return the share of followable points that are seen to move with the background."""
+    agrees = np.zeros(len(usable), dtype=bool)
+    agrees[usable] = fit.is_inlier
+    if not followable.any():
+        return fit.inlier_share
+    return float(agrees[followable].mean())
+
+
+def _far_from_people(
+    mask: Bool[np.ndarray, "height width"], config: CameraConfig
+) -> Bool[np.ndarray, "height width"]:
+    side = 2 * config.people_reach_px + 1
+    return cv2.erode(mask.astype(np.uint8), np.ones((side, side), dtype=np.uint8)) > 0
+
+
+def _lies_on(
+    mask: Bool[np.ndarray, "height width"], points: Float[np.ndarray, "points 2"]
+) -> Bool[np.ndarray, " points"]:
+    """Return which points lie in the picture and where the mask is true."""
+    height, width = mask.shape
+    columns, rows = points.round().astype(int).T
+    inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height)
+    return inside & mask[rows.clip(0, height - 1), columns.clip(0, width - 1)]
 
 
 def _fit(
@@ -247,9 +283,11 @@ def _fit(
     if transform is None:
         return _Fit(transform=None, inlier_share=0.0, num_points=count)
     residual = np.linalg.norm(before @ transform[:, :2].T + transform[:, 2] - after, axis=1)
-    share = float((residual <= tolerance).mean())
-    is_good = share >= config.min_fit_inliers
-    return _Fit(transform=transform if is_good else None, inlier_share=share, num_points=count)
+    is_inlier = residual <= tolerance
+    share = float(is_inlier.mean())
+    if share < config.min_fit_inliers:
+        return _Fit(transform=None, inlier_share=share, num_points=count)
+    return _Fit(transform=transform, inlier_share=share, num_points=count, is_inlier=is_inlier)
 
 
 def choose_points(

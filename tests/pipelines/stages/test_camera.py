@@ -92,7 +92,7 @@ def camera_codes(scores: dict[str, float]) -> set[str]:
 def test_steady_cameras_are_kept(case: str) -> None:
     scores = scores_of(np.stack([view(m, i) for i, m in enumerate(matrices(case))]))
     assert camera_codes(scores) == set()
-    assert scores["camera_inlier_share"] > 0.95
+    assert scores["camera_inlier_share"] > 0.9
     assert scores["camera_evidence_share"] == 1.0
 
 
@@ -116,6 +116,18 @@ def test_moving_cameras_are_dropped(case: str, code: str) -> None:
 def test_moving_background_is_dropped() -> None:
     frames = np.stack([view(around_centre(), i, moving_share=0.35) for i in range(COUNT)])
     assert camera_codes(scores_of(frames)) & {"background_moves", "background_changes"}
+
+
+def test_points_that_the_tracker_loses_count_as_moving() -> None:
+    """A third of the background is new in every sample, as wild water is: nothing to follow."""
+    frames = np.stack([view(around_centre(), i) for i in range(COUNT)])
+    rng = np.random.default_rng(5)
+    for frame in frames:
+        noise = rng.integers(0, 255, (20, 8, 3)).astype(np.uint8)
+        frame[:, :96] = cv2.resize(noise, (96, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    scores = scores_of(frames)
+    assert scores["camera_inlier_share"] < 0.7
+    assert "background_moves" in camera_codes(scores)
 
 
 def test_hard_cut_is_never_kept() -> None:
