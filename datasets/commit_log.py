@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from animaray.platform.errors import DatasetError
-from animaray.platform.storage import sha256_file, sync_folder
+from animaray.platform.storage import make_folder, sha256_file, sync_folder
 
 COMMITS_DIR = "_commits"
 _MAX_ATTEMPTS = 50
@@ -107,7 +107,7 @@ class CommitLog:
         Raises:
             DatasetError: Another writer removed the same files, or the log cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         for folder in {(self.root / file.path).parent for file in files}:
             sync_folder(folder)
         removed = tuple(removed)

@@ -120,6 +120,7 @@ def test_data_is_synced_before_its_entry_appears(
         real_link(source, target)
 
     file = add_file(tmp_path, "one")
+    (tmp_path / "_commits").mkdir()
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "link", link)
     CommitLog(tmp_path).commit([file])

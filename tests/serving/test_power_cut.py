@@ -4,12 +4,9 @@ Needs root and a loop device; the cut is ext4's own "shut down without flushing 
 """
 
 import contextlib
-import fcntl
 import os
 import secrets
-import shutil
-import struct
-import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,50 +18,20 @@ from animaray.serving import job_tables
 from animaray.serving.jobs import JobStore
 from animaray.serving.limits import ServingLimits
 
-_GOING_DOWN, _WITHOUT_LOG_FLUSH = 0x8004587D, 2
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+from cut_disk import Disk, NoDiskError, small_disk
+
 LIMITS = ServingLimits(max_active_jobs_per_tenant=1000, max_queued_jobs=1000)
-
-
-def run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - fixed commands
-
-
-class Disk:
-    """A small file system that can lose its power."""
-
-    def __init__(self, folder: Path) -> None:
-        self.image, self.mount_point = folder / "disk.img", folder / "disk"
-        self.mount_point.mkdir()
-        with self.image.open("wb") as file:
-            file.truncate(32 * 2**20)
-        run("mkfs.ext4", "-q", "-F", str(self.image))
-        self.mount()
-
-    def mount(self) -> None:
-        run("mount", "-o", "loop", str(self.image), str(self.mount_point))
-
-    def unmount(self) -> None:
-        run("umount", str(self.mount_point))
-
-    def cut_power(self) -> None:
-        descriptor = os.open(self.mount_point, os.O_RDONLY)
-        try:
-            fcntl.ioctl(descriptor, _GOING_DOWN, struct.pack("I", _WITHOUT_LOG_FLUSH))
-        finally:
-            os.close(descriptor)
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    if os.getuid() != 0 or shutil.which("mkfs.ext4") is None:
-        pytest.skip("needs root and mkfs.ext4")
     try:
-        made = Disk(tmp_path)
-    except (subprocess.CalledProcessError, OSError) as error:
-        pytest.skip(f"no loop device can be mounted here: {error}")
-    yield made
-    with contextlib.suppress(subprocess.CalledProcessError):
-        made.unmount()
+        with small_disk(tmp_path) as made:
+            yield made
+    except NoDiskError as error:
+        pytest.skip(str(error))
 
 
 def submit_and_cut(disk: Disk, num_jobs: int) -> tuple[set[str], set[str]]:
@@ -77,8 +44,7 @@ def submit_and_cut(disk: Disk, num_jobs: int) -> tuple[set[str], set[str]]:
     with contextlib.suppress(AnimarayError):
         store.submit(job_request(), LIMITS)  # an unknown outcome, and never an accepted one
     store.close()
-    disk.unmount()
-    disk.mount()
+    disk.start_again()
     store = JobStore(url)
     surviving = store.ids_in(list(job_tables.JobState))
     with store._database.reading() as connection:
