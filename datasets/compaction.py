@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from animaray.datasets.commit_log import Commit, CommitLog, CommittedFile
 from animaray.datasets.shards import key_of, write_media_shard, write_shard, write_table
+from animaray.datasets.sweep import writing
 
 MERGED_TABLES = ("sources", "clips", "verdicts")
 _SMALL_ROWS = 4096
@@ -29,6 +30,11 @@ def compact(root: Path | str) -> Commit | None:
         The commit, or None when no file holds such rows.
     """
     root = Path(root)
+    with writing(root):
+        return _compact(root)
+
+
+def _compact(root: Path) -> Commit | None:
     log = CommitLog(root)
     snapshot = log.snapshot()
     clip_rows = {file.path: _rows(root, file) for file in snapshot.of_table("clips")}
@@ -89,15 +95,13 @@ def merge_small_files(root: Path | str, *, min_files: int = 256) -> Commit | Non
     for file in log.snapshot().files:
         if file.table.split("/")[0] in MERGED_TABLES and file.rows < _SMALL_ROWS:
             by_table.setdefault(file.table, []).append(file)
-    added: list[CommittedFile] = []
-    removed: list[str] = []
-    for table, files in by_table.items():
-        if len(files) >= min_files:
-            added.append(_merge(root, table, files))
-            removed += [file.path for file in files]
-    if not removed:
+    many = {table: files for table, files in by_table.items() if len(files) >= min_files}
+    if not many:
         return None
-    return log.commit(added, removed=removed, kind="merge")
+    with writing(root):
+        added = [_merge(root, table, files) for table, files in many.items()]
+        removed = [file.path for files in many.values() for file in files]
+        return log.commit(added, removed=removed, kind="merge")
 
 
 def _merge(root: Path, table: str, files: Sequence[CommittedFile]) -> CommittedFile:

@@ -56,10 +56,19 @@ class Acquisition:
         self.finished: list[str] = []
         """Ids of inputs that need nothing: their rows stand as they are."""
 
-    def local(self) -> Batch:
-        """Return local files that were not looked at before, reading none of them."""
+    def local(self) -> Iterator[Batch]:
+        """Return local files that were not looked at before, reading none of them.
+
+        A file is in the same batch whatever was finished before: near-duplicates are looked for
+        within a batch, so a run that goes on must find the same ones.
+        """
+        size = self._config.sources_per_wave
+        for start in range(0, len(self._local), size):
+            yield self._local_batch(self._local[start : start + size])
+
+    def _local_batch(self, items: Sequence[Input]) -> Batch:
         batch = Batch()
-        for item in self._local:
+        for item in items:
             rows = self._known.get(item.uri, [])
             if item.problem is not None:
                 self._add_ended(batch, _problem_row(item))
@@ -124,7 +133,7 @@ class Acquisition:
     def _fetched_row(self, item: Item, files_dir: Path) -> Row:
         path = files_dir / str(item.path)
         facts = self._remote_facts(item)
-        return {**new_row(str(path), str(files_dir)), **facts, "is_remote": True}
+        return {**new_row(str(path.absolute()), str(files_dir)), **facts, "is_remote": True}
 
     def _remote_row(self, item: Item) -> Row:
         facts = {"state": item.state, "reason": item.reason, "detail": item.detail}
@@ -147,6 +156,7 @@ class Acquisition:
 
 
 def _file_row(item: Input, path: Path) -> Row:
+    path = path.absolute()  # workers of another node have another working folder
     return {**new_row(str(path), str(path.parent)), "uri": item.uri}
 
 

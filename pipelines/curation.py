@@ -10,6 +10,7 @@ read, and each commit holds whole sources.
 
 import fcntl
 import itertools
+import secrets
 import shutil
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from typing import Any
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.compaction import merge_small_files
 from animaray.datasets.reader import CurationDataset
+from animaray.datasets.sweep import sweep
 from animaray.pipelines.acquire.inputs import refuse_absent
 from animaray.pipelines.acquisition import Acquisition
 from animaray.pipelines.curation_commit import BatchCommitter
@@ -54,10 +56,12 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
     with _only_writer(config.output_dir):
         staging = config.output_dir / STAGING_DIR
         shutil.rmtree(staging, ignore_errors=True)
+        sweep(config.output_dir)
         acquisition = Acquisition(config, _known_sources(config.output_dir))
-        run = _Run(config, progress)
+        # A folder of its own: workers of a killed run may still write for a moment.
+        run = _Run(config, progress, staging / secrets.token_hex(4))
         with ExitStack() as stack:
-            for batch in itertools.chain([acquisition.local()], acquisition.remote()):
+            for batch in itertools.chain(acquisition.local(), acquisition.remote()):
                 run.end(batch.ended)
                 if batch.pending and not run.is_ready:
                     _check_profile(config.profile)
@@ -81,9 +85,10 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
 class _Run:
     """One run's progress through its waves of sources."""
 
-    def __init__(self, config: CurationConfig, progress: ProgressMaker) -> None:
+    def __init__(self, config: CurationConfig, progress: ProgressMaker, staging: Path) -> None:
         self._config = config
         self._progress = progress
+        self._staging = str(staging.resolve())
         self._committer = BatchCommitter(config)
         self.input_ids: list[str] = []
         self.seconds: Counter[str] = Counter()
@@ -100,11 +105,13 @@ class _Run:
         """Curate some sources whose near-duplicates are looked for together."""
         from animaray.pipelines.curation_chain import scan_sources
 
+        rows = [{**row, "staging_dir": self._staging} for row in rows]
         scanned: list[Row] = []
         with self._progress("read videos", len(rows)) as shown:
             for row in scan_sources(rows, self._config):
                 scanned.append(row)
                 shown.advance(1, row["file_name"])
+        _require_all(rows, scanned)
         scanned.sort(key=lambda row: row["uri"])
         for row in scanned:
             self.seconds.update(row["seconds"])
@@ -147,10 +154,10 @@ class _Run:
         """Measure clips and commit a batch whenever enough sources are complete."""
         from animaray.pipelines.curation_chain import measure_clips
 
-        staging = str((self._config.output_dir / STAGING_DIR).resolve())
-        rows = [{**row, "staging_dir": staging, "seconds": {}} for row in sources.values()]
+        rows = [{**row, "seconds": {}} for row in sources.values()]
         clips: dict[str, list[Row]] = {}
         complete: dict[str, Row] = {}
+        finished: list[Row] = []
         with self._progress("look at clips", len(rows)) as shown:
             for clip in measure_clips(rows, self._config):
                 self.seconds.update(clip["seconds"])
@@ -159,10 +166,12 @@ class _Run:
                 if len(clips[input_id]) < clip["num_clips"]:
                     continue
                 complete[input_id] = sources[input_id]
+                finished.append(sources[input_id])
                 shown.advance(1, clip["file_name"])
                 if len(complete) >= self._config.sources_per_commit:
                     self._commit(complete, clips)
             self._commit(complete, clips)
+        _require_all(rows, finished)
 
     def _commit(self, complete: dict[str, Row], clips: dict[str, list[Row]]) -> None:
         if complete:
@@ -172,6 +181,21 @@ class _Run:
 
 def _known_sources(root: Path) -> list[dict[str, Any]]:
     return CurationDataset.open(root).sources() if CommitLog(root).head() else []
+
+
+def _require_all(rows: Sequence[Row], finished: Sequence[Row]) -> None:
+    """Refuse to go on when the engine lost rows: every input must end in a state.
+
+    Raises:
+        DatasetError: Fewer rows came back than went in.
+    """
+    lost = {row["uri"] for row in rows} - {row["uri"] for row in finished}
+    if lost:
+        raise DatasetError(
+            f"{len(lost)} of {len(rows)} sources did not come back, the first: {min(lost)}.",
+            fix="Run the same command again; what is committed stays.",
+            reason="lost",
+        )
 
 
 def _waves(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:

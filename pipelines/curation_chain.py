@@ -20,6 +20,7 @@ from animaray.pipelines.stages.clips import split_clips
 from animaray.pipelines.stages.encode import encode_clip
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_shots
+from animaray.pipelines.tries import give_up_after_deaths
 
 Packed = dict[str, bytes]
 
@@ -30,11 +31,13 @@ _CPUS = 0.5
 
 def scan(packed: Packed, config: CurationConfig) -> Packed:
     """Hash, probe and cut one source into shots."""
-    row = _unpack(packed)
-    row = run_stage("acquire", acquire, row)
-    row = run_stage("probe", lambda r: probe(r, config.limits), row)
-    row = run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
-    return _pack(row)
+
+    def look(row: Row) -> Row:
+        row = run_stage("probe", lambda r: probe(r, config.limits), row)
+        return run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
+
+    row = run_stage("acquire", acquire, _unpack(packed))
+    return _pack(give_up_after_deaths(look, row, f"{row.get('input_id')}.scan", what="source"))
 
 
 def split(packed: Packed, config: CurationConfig) -> list[Packed]:
@@ -44,8 +47,12 @@ def split(packed: Packed, config: CurationConfig) -> list[Packed]:
 
 def encode(packed: Packed, config: CurationConfig) -> Packed:
     """Write one clip to the staging folder."""
+
+    def write(row: Row) -> Row:
+        return run_stage("encode", lambda r: encode_clip(r, config.encode, config.limits), row)
+
     row = _unpack(packed)
-    return _pack(run_stage("encode", lambda r: encode_clip(r, config.encode, config.limits), row))
+    return _pack(give_up_after_deaths(write, row, f"{row.get('clip_id')}.encode", what="clip"))
 
 
 def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.shards import write_media_shard, write_shard
+from animaray.datasets.sweep import writing
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.policies import POLICIES, find_policy, policy_fingerprint
 from animaray.pipelines.rules import Verdict
@@ -60,7 +61,16 @@ class BatchCommitter:
         for input_id, source in sources.items():
             own = [clip for clip in judged if clip["input_id"] == input_id]
             source_rows.append(self._source_row(endings.get(input_id, source), source, own))
-        files = [write_shard(self._root, "sources", source_rows)]
+        with writing(self._root):
+            self._write(source_rows, judged)
+        for clip in judged:
+            for name in _STAGED:
+                if clip.get(name):
+                    Path(clip[name]).unlink(missing_ok=True)
+        return judged
+
+    def _write(self, sources: Sequence[Mapping[str, Any]], judged: Sequence[Row]) -> None:
+        files = [write_shard(self._root, "sources", sources)]
         if judged:
             files += self._write_clips(judged)
         facts = {
@@ -70,12 +80,7 @@ class BatchCommitter:
             "policy": config_to_dict(self._policies[0]),
             "policies": {policy.name: policy_fingerprint(policy) for policy in self._policies},
         }
-        self._log.commit(files, inputs=sorted(sources), facts=facts)
-        for clip in judged:
-            for name in _STAGED:
-                if clip.get(name):
-                    Path(clip[name]).unlink(missing_ok=True)
-        return judged
+        self._log.commit(files, inputs=sorted(row["input_id"] for row in sources), facts=facts)
 
     def _write_clips(self, judged: Sequence[Row]) -> list[CommittedFile]:
         stored = {

@@ -30,6 +30,7 @@ from animaray.datasets.conditions import (
     write_conditions,
 )
 from animaray.datasets.reader import ClipTracks, CurationDataset
+from animaray.datasets.sweep import sweep, writing
 from animaray.models.clip_encoding import embed_faces, encode_frames, mirror_landmarks
 from animaray.models.framing import FrameFit
 from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
@@ -136,7 +137,8 @@ def encode_dataset(config: EncodeConfig, progress: StageProgress | None = None) 
     with row:
         row.update(done=len(kept) - len(missing), total=len(kept))
         if missing:
-            with ray_session():
+            sweep(root)
+            with ray_session(), writing(root):
                 for result in _encode_on_ray(config, root, encoder_id, missing):
                     file = result["file"]
                     files = [CommittedFile(**file)] if file else []

@@ -5,8 +5,6 @@ its other families stay not_run. Holding the networks together means one process
 small machine and no hand-over of clips between them.
 """
 
-from pathlib import Path
-
 from animaray.models.frozen.protocols import Perception, PointTracker
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.policies import POLICIES
@@ -16,8 +14,7 @@ from animaray.pipelines.stages.faces import FaceStage
 from animaray.pipelines.stages.motion import measure_motion
 from animaray.pipelines.stages.picture import measure_picture
 from animaray.pipelines.stages.pose import PoseStage
-
-_MAX_TRIES = 3
+from animaray.pipelines.tries import give_up_after_deaths
 
 
 class PerceptionStages:
@@ -35,18 +32,7 @@ class PerceptionStages:
 
     def __call__(self, row: Row) -> Row:
         """Measure one clip; a clip that killed this process before is given up."""
-        if row["state"] is not None:
-            return row
-        tries = Path(row["media_path"]).with_suffix(".tries")
-        count = tries.stat().st_size if tries.exists() else 0
-        if count >= _MAX_TRIES:
-            detail = f"the worker died {count} times on this clip"
-            return {**row, "state": "failed", "reason": "worker_died", "detail": detail}
-        with tries.open("ab") as file:
-            file.write(b"x")
-        after = self._measure(row)
-        tries.unlink(missing_ok=True)
-        return after
+        return give_up_after_deaths(self._measure, row, f"{row.get('clip_id')}.look", what="clip")
 
     def _measure(self, row: Row) -> Row:
         row = run_family("picture", measure_picture, row, needs=(), producer="opencv")

@@ -14,6 +14,7 @@ import numpy as np
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import FAMILIES, SCORES, SOURCE_STATES
+from animaray.datasets.sweep import unnamed_files
 from animaray.pipelines.policies import policy_fingerprint
 from animaray.pipelines.rules import columns_of_table, judge_columns
 from animaray.pipelines.validation_media import check_conditions, check_media, check_tracks
@@ -66,7 +67,7 @@ class Validation:
     num_decoded: int
     """Videos that were decoded in full."""
     unnamed_files: tuple[str, ...]
-    """Files that no commit names: left by a killed run, harmless."""
+    """Files that no commit names: left by a killed run, harmless; the next run deletes them."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for --json."""
@@ -117,7 +118,7 @@ def validate(root: Path | str, *, decode: bool = True, max_problems: int = 1000)
         rows=rows,
         problems=tuple(problems),
         num_decoded=num_decoded,
-        unnamed_files=tuple(_unnamed_files(root)),
+        unnamed_files=tuple(unnamed_files(root)),
     )
 
 
@@ -223,9 +224,3 @@ def _check_verdicts(dataset: CurationDataset, name: str, clip_ids: set[str], rep
                 "verdicts", clip_id, f"{name} says {row['state']}, its scores say {verdict.state}"
             )
     return len(rows)
-
-
-def _unnamed_files(root: Path) -> list[str]:
-    named = {file.path for entry in CommitLog(root).commits() for file in entry.files}
-    found = (path.relative_to(root).as_posix() for path in root.rglob("*.parquet"))
-    return sorted(path for path in found if path not in named and not path.startswith("_"))

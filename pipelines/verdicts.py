@@ -6,6 +6,7 @@ from typing import Any
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.shards import write_shard
+from animaray.datasets.sweep import writing
 from animaray.pipelines.policies import (
     POLICIES,
     Policy,
@@ -58,6 +59,18 @@ def reapply_policy(root: Path | str, policy: str | Path | Policy = "standard") -
         )
     ]  # fmt: skip
     folder = f"verdicts/{policy.name}"
+    with writing(root):
+        _commit_verdicts(
+            dataset, rows, folder, {"policy": config_to_dict(policy), "fingerprint": digest}
+        )
+    return sum(row["keep"] for row in rows)
+
+
+def _commit_verdicts(
+    dataset: CurationDataset, rows: list[dict[str, Any]], folder: str, facts: dict[str, Any]
+) -> None:
+    """Replace the verdicts of one policy, unless they are the same."""
+    root = dataset.root
     old = {file.path for file in dataset.snapshot.of_table(folder)}
     files = [write_shard(root, "verdicts", rows, folder=folder)] if rows else []
     if old != {file.path for file in files}:
@@ -65,9 +78,8 @@ def reapply_policy(root: Path | str, policy: str | Path | Policy = "standard") -
             [file for file in files if file.path not in old],
             removed=sorted(old - {file.path for file in files}),
             kind="verdicts",
-            facts={"policy": config_to_dict(policy), "fingerprint": digest},
+            facts=facts,
         )
-    return sum(row["keep"] for row in rows)
 
 
 def applied_policy(dataset: CurationDataset, name: str) -> Policy:

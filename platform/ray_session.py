@@ -73,6 +73,7 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
     options: dict[str, Any] = {"address": address, "log_to_driver": False}
     if not address:
         options = {
+            "address": "local",  # none would join a cluster that somebody started on this machine
             "num_cpus": num_cpus,
             "include_dashboard": dashboard,
             "object_store_memory": OBJECT_STORE_BYTES,

@@ -25,7 +25,7 @@ def config(tmp_path: Path) -> CurationConfig:
 
 def run(config: CurationConfig, known: list[dict[str, Any]]) -> tuple[Acquisition, list[Batch]]:
     acquisition = Acquisition(config, known)
-    return acquisition, [acquisition.local(), *acquisition.remote()]
+    return acquisition, [*acquisition.local(), *acquisition.remote()]
 
 
 def test_each_input_is_in_exactly_one_place(config: CurationConfig) -> None:
@@ -54,6 +54,18 @@ def test_news_only_are_committed_and_finished_files_stay_unread(config: Curation
         "file.example", "missing.mp4",
     ]  # fmt: skip
     assert [row for batch in again for row in batch.ended] == []
+
+
+def test_a_finished_file_moves_no_other_to_another_batch(tmp_path: Path) -> None:
+    """Near-duplicates are looked for in a batch: a run that goes on must see the same ones."""
+    for name in "abcdef":
+        (tmp_path / f"{name}.mp4").write_bytes(name.encode())
+    config = CurationConfig(input_dir=tmp_path, output_dir=tmp_path / "out", sources_per_wave=2)
+    _, batches = run(config, [])
+    first = acquire(batches[0].pending[0]) | {"state": "kept", "reason": None}
+    _, again = run(config, [first])
+    names = [[row["uri"][0] for row in batch.pending] for batch in again]
+    assert names == [["b"], ["c", "d"], ["e", "f"]]
 
 
 def test_address_keeps_its_id_whatever_is_found_there(tmp_path: Path) -> None:
