@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from animaray.cli.output import JsonOption, print_json, print_lines
-from animaray.platform import errors
-from animaray.platform.errors import AnimarayError, UsageError
+from animaray.platform.errors import UsageError
 from animaray.platform.storage import read_json
 
 
@@ -30,19 +29,16 @@ def explain(
 
 
 def _explain_error(error_id: str, *, as_json: bool) -> None:
-    kinds = {
-        kind.error_id: kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, AnimarayError)
-    }
-    if error_id not in kinds:
-        raise UsageError(f"Unknown error id {error_id}.", fix=f"Known: {', '.join(sorted(kinds))}.")
-    kind = kinds[error_id]
-    meaning = (kind.__doc__ or "").strip()
+    from animaray.cli.error_ids import error_meanings
+
+    meanings = error_meanings()
+    if error_id not in meanings:
+        raise UsageError(f"Unknown error id {error_id}.", fix=f"Known: {', '.join(meanings)}.")
+    found = meanings[error_id]
     if as_json:
-        print_json({"id": error_id, "meaning": meaning, "exit_code": kind.exit_code})
+        print_json({"id": error_id, "meaning": found.meaning, "exit_code": found.exit_code})
     else:
-        print_lines(f"{error_id} ({kind.__name__}), exit code {kind.exit_code}: {meaning}")
+        print_lines(found.line())
 
 
 def _explain_clip(what: str, data: Path, *, as_json: bool) -> None:

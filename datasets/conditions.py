@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Float16, Float32
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile
+from animaray.datasets.reader import CurationDataset
 from animaray.platform.errors import DatasetError
 from animaray.platform.storage import content_id, write_bytes_atomic
 
@@ -208,7 +209,7 @@ def open_conditions(root: Path, encoder_id: str | None = None) -> "ConditionsTab
     Raises:
         DatasetError: The dataset was not encoded, or several tables exist and none was named.
     """
-    snapshot = CommitLog(root).snapshot()
+    snapshot = CurationDataset.open(root).snapshot
     prefix = f"{CONDITIONS_DIR}/"
     names = sorted(
         {

@@ -51,6 +51,15 @@ class DuplicateRowError(ServiceError):
     error_id: ClassVar[str] = "AR-JOB-05"
 
 
+WORKER_LOST_CODE = "AR-JOB-04"
+OUT_OF_MEMORY_CODE = "AR-JOB-06"
+JOB_FAILURES = {
+    WORKER_LOST_CODE: "The job's worker died or hung, as often as a job may be tried.",
+    OUT_OF_MEMORY_CODE: "Memory ran out while the job ran, though it was estimated to fit.",
+}
+"""Codes of failures that no error class stands for, and what they mean."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobFailure:
     """Why a job failed, in words for the client; never a stack trace."""

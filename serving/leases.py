@@ -15,6 +15,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from animaray.serving.job_records import (
     HELD_STATES,
+    WORKER_LOST_CODE,
     JobFailure,
     JobResult,
     JobState,
@@ -24,8 +25,6 @@ from animaray.serving.job_records import (
 )
 from animaray.serving.job_rows import job_from_row
 from animaray.serving.job_tables import JOBS, WORKERS, JobDatabase
-
-WORKER_LOST_CODE = "AR-JOB-04"
 
 
 class Leases:

@@ -31,6 +31,7 @@ from animaray.platform.video import DecodeLimits, decode_in_child, encode_mp4, p
 from animaray.serving.job_files import JobFiles
 from animaray.serving.job_options import JobOptions, find_warnings, read_job_options
 from animaray.serving.job_records import (
+    OUT_OF_MEMORY_CODE,
     JobCancelledError,
     JobFailure,
     JobResult,
@@ -368,7 +369,7 @@ def describe_failure(error: Exception, job_id: str) -> JobFailure:
     _log.error("Job %s failed.", job_id, exc_info=error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return JobFailure(
-            code="AR-JOB-06",
+            code=OUT_OF_MEMORY_CODE,
             message="The job needs more memory than the server has.",
             fix="Send a shorter driving video, or switch face_optimization off.",
         )

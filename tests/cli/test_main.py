@@ -1,13 +1,17 @@
 """The command line: exit codes, one clear line for each wrong input, JSON for machines."""
 
 import json
+import re
 import socket
 from pathlib import Path
 
 import pytest
 
+from animaray.cli.error_ids import error_meanings
 from animaray.cli.main import run
 from animaray.cli.output import JSON_SCHEMA_VERSION
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _error(capsys: pytest.CaptureFixture[str]) -> str:
@@ -110,7 +114,20 @@ def test_a_cache_is_pruned_and_filled_again_by_a_named_command(
 
 def test_error_ids_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["explain", "AR-MED-01"]) == 0
-    assert "video or picture" in capsys.readouterr().out
+    assert "video or picture is missing, unreadable" in capsys.readouterr().out
+
+
+def test_every_error_id_in_the_code_is_explained() -> None:
+    folders = ("platform", "models", "datasets", "pipelines", "training", "serving", "cli")
+    used = {
+        code
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        for code in re.findall(r"\bAR-[A-Z]{3}-\d\d\b", path.read_text(encoding="utf-8"))
+    }
+    assert {"AR-MED-01", "AR-JOB-06", "AR-SRV-11"} <= used
+    assert used <= set(error_meanings())
+    assert all(len(meaning.meaning) > 20 for meaning in error_meanings().values())
 
 
 def test_recipes_are_listed_and_their_settings_printed(

@@ -1,0 +1,61 @@
+"""What every error id means: those of error classes, of HTTP refusals and of failed jobs."""
+
+from dataclasses import dataclass
+
+from animaray.platform.errors import AnimarayError
+from animaray.serving.job_records import JOB_FAILURES
+from animaray.serving.problems import PROBLEM_KINDS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErrorMeaning:
+    """One error id in words."""
+
+    error_id: str
+    meaning: str
+    exit_code: int | None = None
+    """Of a command that ends with it; None for what only a service says."""
+    http_status: int | None = None
+    """Of an answer that carries it."""
+
+    def line(self) -> str:
+        """Return it as one line of text."""
+        codes = [
+            f"{name} {value}"
+            for name, value in (("exit code", self.exit_code), ("HTTP status", self.http_status))
+            if value is not None
+        ]
+        return (
+            f"{self.error_id} ({', '.join(codes)}): {self.meaning}"
+            if codes
+            else (f"{self.error_id} (a failed job): {self.meaning}")
+        )
+
+
+def error_meanings() -> dict[str, ErrorMeaning]:
+    """Return every id that a message, a problem document or a job can carry, sorted."""
+    found = {
+        kind.error_id: ErrorMeaning(
+            error_id=kind.error_id,
+            meaning=(kind.__doc__ or "").strip(),
+            exit_code=kind.exit_code,
+        )
+        for kind in _error_classes(AnimarayError)
+    }
+    for code, problem in PROBLEM_KINDS.items():
+        exit_code = found[code].exit_code if code in found else None
+        found[code] = ErrorMeaning(
+            error_id=code,
+            meaning=f"{problem.title}. {problem.explanation}",
+            exit_code=exit_code,
+            http_status=problem.status,
+        )
+    for code, meaning in JOB_FAILURES.items():
+        found[code] = ErrorMeaning(error_id=code, meaning=meaning)
+    return dict(sorted(found.items()))
+
+
+def _error_classes(kind: type[AnimarayError]) -> list[type[AnimarayError]]:
+    """Return a class and all below it that have an id of their own."""
+    own = [kind] if "error_id" in vars(kind) else []
+    return own + [found for child in kind.__subclasses__() for found in _error_classes(child)]
