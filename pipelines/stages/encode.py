@@ -1,8 +1,8 @@
 """Write a clip's video, preview and poster into the staging folder.
 
-Reads: path, clip_id, clip_start_s, clip_end_s, frame_rate_fps, is_variable_fps, staging_dir.
-Adds: media_path, preview_path, poster_path, clip_width, clip_height, clip_fps, clip_num_frames,
-clip_duration_s, clip_damaged_share. Drops: nothing.
+Reads: path, file_name, clip_id, clip_start_s, clip_end_s, frame_rate_fps, is_variable_fps,
+staging_dir. Adds: media_path, preview_path, poster_path, clip_width, clip_height, clip_fps,
+clip_num_frames, clip_duration_s, clip_damaged_share. Drops: nothing.
 This is the only full-size decoding of the untrusted source. Every later stage looks at the file
 written here, so what is measured is what is stored, frame by frame.
 """
@@ -29,8 +29,8 @@ from animaray.platform.video import (
 )
 
 READS = (
-    "path", "clip_id", "clip_start_s", "clip_end_s", "frame_rate_fps", "is_variable_fps",
-    "staging_dir",
+    "path", "file_name", "clip_id", "clip_start_s", "clip_end_s", "frame_rate_fps",
+    "is_variable_fps", "staging_dir",
 )  # fmt: skip
 ADDS = (
     "media_path", "preview_path", "poster_path", "clip_width", "clip_height", "clip_fps",

@@ -1,6 +1,6 @@
 """Find shots: spans of a source without a cut, fade or dissolve; hash the source on the way.
 
-Reads: path. Adds: shots, cut_times_s, num_frames, frame_rate_fps, is_variable_fps, warning,
+Reads: path, fps. Adds: shots, cut_times_s, num_frames, frame_rate_fps, is_variable_fps, warning,
 num_damaged_frames, hashes, motion_signature. Drops: nothing.
 `shots` holds start_s, end_s, cut_before, cut_after. Cuts are the union of PySceneDetect's adaptive
 and content detectors (hard cuts) and of linear mixes between two pictures (dissolves, fades).
@@ -23,7 +23,7 @@ from animaray.pipelines.stages.duplicates import SignatureBuilder
 from animaray.platform.errors import MediaError
 from animaray.platform.video import ChildFrameStream, DecodeLimits, FrameSelection, try_decoding
 
-READS = ("path",)
+READS = ("path", "fps")
 ADDS = (
     "shots", "cut_times_s", "num_frames", "frame_rate_fps", "is_variable_fps", "warning",
     "num_damaged_frames", "hashes", "motion_signature",
