@@ -5,6 +5,7 @@ import pytest
 import torch
 from diffusers import (
     CogVideoXDDIMScheduler,
+    CogVideoXTransformer3DModel,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
@@ -171,10 +172,8 @@ class ColourEmbedder(nn.Module):
         return nn.functional.normalize(crops.mean((2, 3)) + 1e-3, dim=1)
 
 
-@pytest.mark.parametrize("name", ["ddim", "euler"])
-@torch.no_grad()
-def test_face_optimization_works_in_an_animatediff_loop(name):
-    torch.manual_seed(0)
+def animatediff():
+    """A Stable Diffusion U-Net with motion modules: (batch, channels, frames, h, w)."""
     unet = UNetMotionModel(
         block_out_channels=(32, 32),
         down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
@@ -185,7 +184,45 @@ def test_face_optimization_works_in_an_animatediff_loop(name):
         motion_num_attention_heads=2,
         norm_num_groups=8,
     ).eval()
-    text, start = torch.randn(2, 5, 32), torch.randn(1, 4, 2, 8, 8)
+    text = torch.randn(2, 5, 32)  # one per frame
+    return lambda noisy, timestep: unet(noisy, timestep, encoder_hidden_states=text).sample
+
+
+def cogvideox():
+    """A transformer over text and video: (batch, frames, channels, h, w)."""
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=8,
+        text_embed_dim=8,
+        num_layers=2,
+        sample_width=8,
+        sample_height=8,
+        sample_frames=2,
+        temporal_compression_ratio=1,
+        max_text_seq_length=5,
+    ).eval()
+    text = torch.randn(1, 5, 8)
+    return lambda noisy, timestep: transformer(noisy, text, timestep[None], return_dict=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "kind"),
+    [
+        (animatediff, "ddim", "epsilon"),
+        (animatediff, "euler", "epsilon"),
+        (cogvideox, "cogvideox", "v_prediction"),
+    ],
+)
+@torch.no_grad()
+def test_face_optimization_works_in_loops_of_other_models(make, name, kind):
+    torch.manual_seed(0)
+    network, start = make(), torch.randn(1, 2, 4, 8, 8)
+    axis = "frames_first" if make is cogvideox else "channels_first"
+    if axis == "channels_first":
+        start = start.transpose(1, 2)
     red = np.array([1.0, 0.0, 0.0], np.float32)
     landmarks = np.repeat(ColourEmbedder().template()[None] + 16, 2, axis=0).astype(np.float32)
     results, optimizers = [], []
@@ -193,15 +230,14 @@ def test_face_optimization_works_in_an_animatediff_loop(name):
         target = FaceTarget(reference_embedding=red, landmarks=landmarks)
         config = FaceOptimizationConfig(mode=mode, num_steps=6, learning_rate=1.0)
         optimizers.append(FaceOptimizer(BlockCodec(), ColourEmbedder(), [target], config))
-        scheduler = SCHEDULERS[name]("epsilon")
+        scheduler = SCHEDULERS[name](kind)
         scheduler.set_timesteps(6)
-        hooked = CorrectedScheduler(scheduler, optimizers[-1])
+        hooked = CorrectedScheduler(scheduler, optimizers[-1], frame_axis=axis)
         current = start * hooked.init_noise_sigma
         for timestep in hooked.timesteps:
             scaled = hooked.scale_model_input(current, timestep)
-            noise = unet(scaled, timestep, encoder_hidden_states=text).sample
-            current = hooked.step(noise, timestep, current).prev_sample
-        results.append(current.transpose(1, 2)[0])
+            current = hooked.step(network(scaled, timestep), timestep, current).prev_sample
+        results.append(current[0] if axis == "frames_first" else current.transpose(1, 2)[0])
     assert [len(optimizer.history) for optimizer in optimizers] == [0, 6]
     faces = [BlockCodec().decode(latents)[:, :, 16:32, 16:32].clamp(-1, 1) for latents in results]
     redness = [
