@@ -11,6 +11,7 @@ import io
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -310,9 +311,9 @@ def _to_row(clip: ClipConditions) -> dict[str, object]:
     return row
 
 
-def _from_row(row: dict[str, object]) -> ClipConditions:
-    values: dict[str, object] = {name: row[name] for name in _SCALARS}
+def _from_row(row: dict[str, Any]) -> ClipConditions:
+    values: dict[str, Any] = {name: row[name] for name in _SCALARS}
     for name, dtype in _ARRAYS.items():
-        flat = np.frombuffer(row[name], dtype=np.dtype(dtype).newbyteorder("<"))  # type: ignore[call-overload]
-        values[name] = flat.astype(dtype, copy=False).reshape(row[f"{name}_shape"])  # type: ignore[arg-type]
-    return ClipConditions(**values)  # type: ignore[arg-type]
+        flat = np.frombuffer(row[name], dtype=np.dtype(dtype).newbyteorder("<"))
+        values[name] = flat.astype(dtype, copy=False).reshape(row[f"{name}_shape"])
+    return ClipConditions(**values)

@@ -57,7 +57,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _validate_with_ray(path: Path, config: dict[str, Any]) -> None:
-    import jsonschema
+    import jsonschema  # type: ignore[import-untyped]
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     try:

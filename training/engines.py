@@ -154,7 +154,7 @@ class TorchEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of one pass."""
-        (loss / self._num_passes).backward()
+        torch.autograd.backward(loss / self._num_passes)
 
     def step(self, lr: float) -> float:
         """Update the weights and return the norm of the gradient before clipping."""

@@ -198,7 +198,7 @@ def _keypoints(
     """Return the largest person's keypoints; a frame where nobody is found has confidence 0."""
     points = np.zeros((len(rendered.frames_uint8), 18, 2), dtype=np.float32)
     confidence = np.zeros(points.shape[:2], dtype=np.float32)
-    sureness = np.random.default_rng(len(points)).uniform(0.7, 1.0, confidence.shape)
+    sureness = np.random.default_rng(len(points)).uniform(0.7, 1.0, (len(points), 18))
     for index, frame in enumerate(rendered.frames_uint8):
         if estimator is None:
             person = rendered.truth.frames[index].persons[0]

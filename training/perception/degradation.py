@@ -44,5 +44,5 @@ def degrade(
     if rng.random() < 0.3 * strength:
         quality = int(rng.integers(25, 90))
         _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        picture = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return picture

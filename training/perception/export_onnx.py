@@ -61,7 +61,7 @@ def _export(part: nn.Module, outputs: list[str]) -> bytes:
     torch.onnx.export(
         part.eval(),
         (torch.zeros(1, 3, 192, 192),),
-        buffer,
+        buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes buffers, too
         input_names=["frames"],
         output_names=outputs,
         dynamic_axes=dict.fromkeys(["frames", *outputs], axes),

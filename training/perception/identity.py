@@ -117,7 +117,7 @@ def measure_identity(
             crops = np.stack([degrade(crop, rng, smallest=0.25) for crop in crops])
         tensor = torch.from_numpy(crops.copy()).permute(0, 3, 1, 2)
         embeddings = torch.cat(
-            [embedder.embed_crops(part.float() / 127.5 - 1) for part in tensor.split(64)]
+            [embedder.embed_crops(part.float() / 127.5 - 1) for part in torch.split(tensor, 64)]
         ).numpy()
         figures |= {f"{prefix}{k}": v for k, v in verify(embeddings, faces.person_ids).items()}
     return figures

@@ -86,7 +86,7 @@ def optimise(
         with torch.autocast("cpu", torch.bfloat16):
             loss, figures = loss_of_step(step)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         _average(average, model, decay=min(config.ema_decay, (1 + step) / (10 + step)))
@@ -109,5 +109,5 @@ def _rate(step: int, config: OptimisationConfig) -> float:
 def _average(average: nn.Module, model: nn.Module, *, decay: float) -> None:
     for kept, fresh in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(fresh, 1 - decay)
-    for kept, fresh in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(fresh)
+    for stored, now in zip(average.buffers(), model.buffers(), strict=True):
+        stored.copy_(now)

@@ -109,7 +109,7 @@ def _moved_truth(
 
 
 def _inside(points: Float[np.ndarray, "*n 2"]) -> np.ndarray:
-    return ((points >= 0) & (points < INPUT_PX)).all(-1)
+    return np.asarray(((points >= 0) & (points < INPUT_PX)).all(-1))
 
 
 def person_centre(

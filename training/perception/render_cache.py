@@ -17,13 +17,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
-from animaray.datasets.world.clips import (
-    MOTION_KINDS,
-    SCENE_KINDS,
-    render_clip,
-    render_still,
-    sample_clip_spec,
-)
+from animaray.datasets.world.clips import render_clip, render_still, sample_clip_spec
+from animaray.datasets.world.motions import MOTION_KINDS
 from animaray.datasets.world.people import (
     BEARD_STYLES,
     HAIR_STYLES,
@@ -32,6 +27,7 @@ from animaray.datasets.world.people import (
     Person,
     sample_person,
 )
+from animaray.datasets.world.scenes import SCENE_KINDS
 from animaray.datasets.world.truth import FrameTruth, PersonTruth
 from animaray.models.frozen.face_alignment import align_face
 from animaray.models.frozen.generated_identity import CROP_PX, FACE_TEMPLATE
@@ -194,7 +190,7 @@ def write_scenes(out: Path, split: str, num_scenes: int, workers: int) -> int:
     np.save(out / f"{split}_scenes.npy", np.stack([picture.frame for picture in pictures]))
     names = [name for name in Picture.__dataclass_fields__ if name != "frame"]
     truth = {name: np.array([getattr(picture, name) for picture in pictures]) for name in names}
-    np.savez(out / f"{split}_scenes_truth.npz", **truth)
+    np.savez(out / f"{split}_scenes_truth.npz", allow_pickle=False, **truth)
     return len(pictures)
 
 
