@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from animaray.datasets.reader import CurationDataset
+from animaray.models.frozen.producers import embedder_of
 from animaray.pipelines.identities import MIN_SAME_PERSON, embeddings_of
 from animaray.platform.errors import DatasetError
 
@@ -103,7 +104,11 @@ def _same_people(train: Rows, evaluation: Rows, min_cosine: float) -> Iterator[L
     eval_vectors, eval_places = embeddings_of(evaluation)
     if not len(train_vectors) or not len(eval_vectors):
         return
-    makers = {clip["face_producer"] for clip in (*train, *evaluation) if clip["face_producer"]}
+    makers = {
+        embedder_of(clip["face_producer"])
+        for clip in (*train, *evaluation)
+        if clip["face_producer"]
+    }
     if len(makers) > 1 or train_vectors.shape[1] != eval_vectors.shape[1]:
         raise DatasetError(
             f"The two sets were embedded by different networks: {', '.join(sorted(makers))}.",

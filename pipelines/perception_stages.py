@@ -5,10 +5,11 @@ its other families stay not_run. Holding the networks together means one process
 small machine and no hand-over of clips between them.
 """
 
+from animaray.models.frozen.producers import recorded_producer
 from animaray.models.frozen.protocols import Perception, PointTracker
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.policies import POLICIES
-from animaray.pipelines.stage_runner import Row, run_family
+from animaray.pipelines.stage_runner import Row, Stage, run_family
 from animaray.pipelines.stages.camera import CameraStage
 from animaray.pipelines.stages.faces import FaceStage
 from animaray.pipelines.stages.motion import measure_motion
@@ -29,29 +30,31 @@ class PerceptionStages:
         self._pose = PoseStage(perception.pose_estimator, config.pose)
         self._camera = CameraStage(tracker, config.camera)
         self._skips_hopeless = config.skip_hopeless
+        self._producers = {
+            "picture": recorded_producer("opencv", None),
+            "face": recorded_producer(self._faces.producer, config.faces),
+            "pose": recorded_producer(self._pose.producer, config.pose),
+            "camera": recorded_producer(self._camera.producer, config.camera),
+            "motion": recorded_producer(f"{self._pose.producer} opencv", config.pose),
+        }
 
     def __call__(self, row: Row) -> Row:
         """Measure one clip; a clip that killed this process before is given up."""
         return give_up_after_deaths(self._measure, row, f"{row.get('clip_id')}.look", what="clip")
 
     def _measure(self, row: Row) -> Row:
-        row = run_family("picture", measure_picture, row, needs=(), producer="opencv")
-        row = run_family("face", self._faces, row, needs=(), producer=self._faces.producer)
+        row = self._run("picture", measure_picture, row)
+        row = self._run("face", self._faces, row)
         if self._skips_hopeless and is_hopeless(row):
             skipped = dict.fromkeys(("pose_state", "camera_state", "motion_state"), "not_run")
             note = dict.fromkeys(("pose_note", "camera_note", "motion_note"), "no face to speak of")
             return {**row, **skipped, **note}
-        row = run_family("pose", self._pose, row, needs=(), producer=self._pose.producer)
-        row = run_family(
-            "camera", self._camera, row, needs=("pose", "face"), producer=self._camera.producer
-        )
-        return run_family(
-            "motion",
-            measure_motion,
-            row,
-            needs=("pose", "face", "camera"),
-            producer=self._pose.producer,
-        )
+        row = self._run("pose", self._pose, row)
+        row = self._run("camera", self._camera, row, needs=("pose", "face"))
+        return self._run("motion", measure_motion, row, needs=("pose", "face", "camera"))
+
+    def _run(self, family: str, stage: Stage, row: Row, needs: tuple[str, ...] = ()) -> Row:
+        return run_family(family, stage, row, needs=needs, producer=self._producers[family])
 
 
 def is_hopeless(row: Row) -> bool:

@@ -128,7 +128,10 @@ def score_poses(tracks: PoseTracks) -> dict[str, Any]:
         "pose_coverage": float(count.mean()),
         "pose_missing_share_literal": float((count < LITERAL_MIN_SEEN).mean()),
         "pose_missing_share_strict": float((count < STRICT_MIN_SEEN).mean()),
-        "pose_single_share": float((tracks.num_persons[found] == 1).mean()) if found.any() else 0.0,
+        # Where nobody is seen nobody is one too many: other rules drop such a clip.
+        "pose_single_share": float((tracks.num_persons[found] == 1).mean())
+        if found.any()
+        else None,
         "pose_found_share": float(found.mean()),
         "pose_framing": _framing(seen),
         "pose_jitter": _jitter(tracks, seen),

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from animaray.models.frozen.protocols import PersonPose
+from animaray.pipelines.policies import STANDARD
+from animaray.pipelines.rules import judge
 from animaray.pipelines.stages.pose import (
     ADDS,
     PoseConfig,
@@ -57,6 +59,14 @@ def test_framing_follows_from_what_shows(indices: list[int], framing: str) -> No
     seen = np.zeros((3, 18), dtype=bool)
     seen[:, list(indices)] = True
     assert score_poses(tracks_of(seen))["pose_framing"] == framing
+
+
+def test_nobody_is_not_several_people() -> None:
+    scores = score_poses(tracks_of(seeing(0, 0, 0)))
+    assert scores["pose_single_share"] is None
+    codes = judge({**scores, "pose_state": "ok"}, STANDARD).codes
+    assert "keypoints_missing" in codes
+    assert "several_people" not in codes
 
 
 def test_second_person_lowers_the_single_share() -> None:
