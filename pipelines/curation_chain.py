@@ -36,7 +36,7 @@ def scan(packed: Packed, config: CurationConfig) -> Packed:
         row = run_stage("probe", lambda r: probe(r, config.limits), row)
         return run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
 
-    row = run_stage("acquire", acquire, _unpack(packed))
+    row = run_stage("acquire", lambda r: acquire(r, config.limits.max_file_bytes), _unpack(packed))
     return _pack(give_up_after_deaths(look, row, f"{row.get('input_id')}.scan", what="source"))
 
 

@@ -18,6 +18,7 @@ from animaray.platform.errors import MediaError
 from animaray.platform.video_file import (
     DecodeLimits,
     VideoInfo,
+    check_picture_size,
     make_info,
     open_video,
     refuse_no_memory,
@@ -302,10 +303,7 @@ class FrameStream(FrameSource):
         counters.decoded += 1
         counters.decoded_pixels += pixels
         counters.corrupt += bool(frame.is_corrupt)
-        if pixels > limits.max_frame_pixels:
-            refuse_too_large(
-                self._path, f"{frame.width}x{frame.height} pixels a frame", "a smaller picture"
-            )
+        check_picture_size(self._path, frame.width, frame.height, limits)
         if counters.decoded > limits.max_frames:
             refuse_too_large(self._path, f"more than {limits.max_frames} frames", "a shorter video")
         if counters.decoded_pixels > limits.max_decoded_pixels:

@@ -59,6 +59,9 @@ class DecodeLimits:
     """Largest file that is opened at all, bytes."""
     max_frame_pixels: int = 4096 * 2304
     """Largest picture, pixels, as declared and as decoded."""
+    max_aspect: float = 10.0
+    """Largest ratio of a picture's long side to its short one: what is shrunk to a short side must
+    not stay large."""
     max_frames: int = 200_000
     """Most frames that are decoded, counting frames that are not returned."""
     max_decoded_pixels: int = 250_000_000_000
@@ -124,9 +127,18 @@ def _pick_stream(path: Path, container: Any, limits: DecodeLimits) -> Any:  # no
             fix="Convert it to H.264.",
             reason="not_a_video",
         )
-    if (stream.width or 0) * (stream.height or 0) > limits.max_frame_pixels:
-        refuse_too_large(path, f"{stream.width}x{stream.height} pixels", "a smaller picture")
+    check_picture_size(path, stream.width or 0, stream.height or 0, limits)
     return stream
+
+
+def check_picture_size(path: Path, width: int, height: int, limits: DecodeLimits) -> None:
+    """Refuse a declared or decoded picture that is too large, or a line."""
+    if width * height > limits.max_frame_pixels:
+        refuse_too_large(path, f"{width}x{height} pixels a frame", "a smaller picture")
+    if max(width, height) > limits.max_aspect * min(width, height) > 0:
+        refuse_too_large(
+            path, f"a picture of {width}x{height} pixels", "a picture of a common shape"
+        )
 
 
 def _refuse_unopened(path: Path) -> NoReturn:

@@ -48,8 +48,11 @@ def list_inputs(input_dir: Path, *, limit: int | None = None) -> list[Path]:
     return paths[:limit]
 
 
-def acquire(row: dict[str, Any]) -> dict[str, Any]:
-    """Hash one file; its ids follow from its bytes (source) and its place (input)."""
+def acquire(row: dict[str, Any], max_bytes: int | None = None) -> dict[str, Any]:
+    """Hash one file; its ids follow from its bytes (source) and its place (input).
+
+    A file of more than max_bytes ends as unreadable without being read.
+    """
     path, root = Path(row["path"]), Path(row["root"])
     uri = row.get("uri") or path.relative_to(root).as_posix()
     facts: dict[str, Any] = {
@@ -59,6 +62,11 @@ def acquire(row: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     try:
         status = path.stat()
+        if max_bytes is not None and status.st_size > max_bytes:
+            detail = f"{path.name} is over the limit: {status.st_size} bytes."
+            state = {"state": "unreadable", "reason": "too_large", "detail": detail}
+            known = {"file_bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+            return {**row, **facts, **known, **state}
         digest = sha256_file(path)
     except OSError as error:
         state = {"state": "unreadable", "reason": "missing", "detail": str(error)}

@@ -38,6 +38,8 @@ ADDS = (
 )  # fmt: skip
 DROPS: tuple[str, ...] = ()
 
+_MAX_PREVIEW_FRAMES = 480
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodeConfig:
@@ -64,7 +66,8 @@ class _Preview:
 
     def __init__(self, config: EncodeConfig, fps: float, num_frames_expected: int) -> None:
         self._config = config
-        half = round(config.preview_s * fps / 2)
+        # Forged time stamps make any rate.
+        half = min(round(config.preview_s * fps / 2), _MAX_PREVIEW_FRAMES // 2)
         middle = num_frames_expected // 2
         self._wanted = range(max(0, middle - half), middle + half)
         self._middle = middle

@@ -146,13 +146,13 @@ def find_mixes(
     num_frames = len(thumbnails)
     if num_frames < 8:
         return []
-    pictures = thumbnails.reshape(num_frames, -1).astype(np.float32)
+    pictures = thumbnails.reshape(num_frames, -1)  # hours of them: as floats only a window
     rate = (num_frames - 1) / max(float(times_s[-1] - times_s[0]), 1e-3)
     mixed = np.zeros(num_frames, dtype=bool)
     for half_s in (0.25, 0.5, 0.75):
         half = max(3, round(half_s * rate))
         for centre in range(half, num_frames - half, max(1, half // 4)):
-            window = pictures[centre - half : centre + half + 1]
+            window = pictures[centre - half : centre + half + 1].astype(np.float32)
             shares = _mix_shares(window, config)
             if shares is not None:
                 between = (shares > 0.02) & (shares < 0.98)
@@ -204,7 +204,8 @@ class _CutDetector:
         for detector in self._detectors:
             self._cuts |= {cut.frame_num for cut in detector.process_frame(now, picture)}
         height, width = frame.shape[:2]
-        scale = 24 / min(height, width)
+        # A forged picture may be a line: its long side is limited, too.
+        scale = min(24 / min(height, width), 96 / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         self._thumbnails.append(cv2.resize(frame, size, interpolation=cv2.INTER_AREA))
 
