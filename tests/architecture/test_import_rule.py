@@ -1,6 +1,8 @@
 """Hold the import rule: who may import whom, and which third-party names are banned where."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,14 @@ def test_third_party_package_has_few_owners(package: str, limit: int) -> None:
 def test_no_code_folder_is_a_regular_package() -> None:
     found = [path for folder in OURS for path in (ROOT / folder).rglob("__init__.py")]
     assert not found, "an __init__.py here would shadow the standard library's platform"
+
+
+def test_the_command_line_opens_without_heavy_packages() -> None:
+    # Every command pays for what cli/main.py imports: torch alone takes seconds.
+    code = "import sys, animaray.cli.main; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()  # noqa: S603
+    assert not {"torch", "ray", "pyarrow", "cv2", "onnxruntime", "numpy"} & set(loaded)
 
 
 def test_standard_library_platform_stays_intact() -> None:
