@@ -92,6 +92,7 @@ class _Run:
         self._committer = BatchCommitter(config)
         self.input_ids: list[str] = []
         self.seconds: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
         self.is_ready = False
         """Whether the networks are known to load and Ray is there."""
 
@@ -110,7 +111,7 @@ class _Run:
         with self._progress("read videos", len(rows)) as shown:
             for row in scan_sources(rows, self._config):
                 scanned.append(row)
-                shown.advance(1, row["file_name"])
+                self._tell(shown, row["file_name"], [row["reason"]])
         _require_all(rows, scanned)
         scanned.sort(key=lambda row: row["uri"])
         for row in scanned:
@@ -167,16 +168,29 @@ class _Run:
                     continue
                 complete[input_id] = sources[input_id]
                 finished.append(sources[input_id])
-                shown.advance(1, clip["file_name"])
+                reasons: list[str | None] = []
                 if len(complete) >= self._config.sources_per_commit:
-                    self._commit(complete, clips)
+                    reasons = self._commit(complete, clips)
+                self._tell(shown, clip["file_name"], reasons)
             self._commit(complete, clips)
         _require_all(rows, finished)
 
-    def _commit(self, complete: dict[str, Row], clips: dict[str, list[Row]]) -> None:
-        if complete:
-            self._committer.commit(complete, [c for i in complete for c in clips.pop(i)])
-            complete.clear()
+    def _commit(self, complete: dict[str, Row], clips: dict[str, list[Row]]) -> list[str | None]:
+        """Commit complete sources; return the first reason against each of their clips."""
+        if not complete:
+            return []
+        rows = [clip for input_id in complete for clip in clips.pop(input_id)]
+        judged = self._committer.commit(complete, rows)
+        complete.clear()
+        verdicts = [clip["verdicts"][find_policy(self._config.policy).name] for clip in judged]
+        ended = [clip["reason"] for clip in rows if clip["clip_id"] is None]
+        return [*ended, *(verdict.codes[0] if verdict.codes else None for verdict in verdicts)]
+
+    def _tell(self, shown: StageProgress, file_name: str, reasons: Sequence[str | None]) -> None:
+        """Advance a row of progress; its note says what speaks against most inputs so far."""
+        self._reasons.update(reason for reason in reasons if reason)
+        most = ", ".join(f"{reason} {count}" for reason, count in self._reasons.most_common(4))
+        shown.advance(1, f"{file_name} (dropped: {most})" if most else file_name)
 
 
 def _known_sources(root: Path) -> list[dict[str, Any]]:

@@ -63,6 +63,7 @@ def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
         # One task per source and no pool: a source is decoded by its own child process anyway.
         compute=ray.data.TaskPoolStrategy(size=config.num_workers),
         num_cpus=_CPUS,
+        memory=_memory(config.needs.read_memory_bytes),
         **_remote_options(),
     )
     yield from _rows_of(data)
@@ -71,25 +72,30 @@ def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
 def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
     """Cut sources into clips, write them to the staging folder and measure them."""
     workers = min(config.num_workers, max(1, len(rows)))
+    # Equal needs, so that Ray runs the three in one process and clips need no hand-over.
+    needs = {
+        "num_cpus": _CPUS,
+        "num_gpus": config.needs.look_num_gpus,
+        "memory": _memory(config.needs.look_memory_bytes),
+        **_remote_options(),
+    }
     data = (
         _dataset(rows)
         # One source becomes many clips.
-        .flat_map(split, fn_kwargs={"config": config}, num_cpus=_CPUS, **_remote_options())
+        .flat_map(split, fn_kwargs={"config": config}, **needs)
         # The only full-size decoding; each clip in its own child process.
         .map(
             encode,
             fn_kwargs={"config": config},
             compute=ray.data.TaskPoolStrategy(size=config.num_workers),
-            num_cpus=_CPUS,
-            **_remote_options(),
+            **needs,
         )
         # An actor pool, because the networks are loaded once per process.
         .map(
             Look,
             fn_constructor_args=(config,),
             compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=_CPUS,
-            **_remote_options(),
+            **needs,
         )
     )
     yield from _rows_of(data)
@@ -102,8 +108,9 @@ class Look:
         from animaray.models.frozen.profiles import load_perception, load_point_tracker
         from animaray.pipelines.perception_stages import PerceptionStages
 
+        device = "cuda" if config.needs.look_num_gpus > 0 else "cpu"
         self._stages = PerceptionStages(
-            load_perception(config.profile, num_threads=1),
+            load_perception(config.profile, num_threads=1, device=device),
             load_point_tracker(config.profile),
             config,
         )
@@ -138,6 +145,16 @@ def _dataset(rows: Sequence[Row]) -> Any:  # noqa: ANN401 - ray.data.Dataset
 def _rows_of(data: Any) -> Iterator[Row]:  # noqa: ANN401 - ray.data.Dataset
     for packed in data.iter_rows():
         yield _unpack(packed)
+
+
+def _memory(wanted_bytes: int) -> int:
+    """Return what to reserve for one worker: never more than a whole node has.
+
+    On a node that is smaller than the need one worker at a time works, instead of none for ever.
+    """
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    largest = max(node["Resources"].get("memory", 0.0) for node in nodes if node["Alive"])
+    return min(wanted_bytes, int(largest)) if largest else wanted_bytes
 
 
 def _remote_options() -> dict[str, Any]:

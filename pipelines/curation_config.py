@@ -19,6 +19,19 @@ STORE_MEDIA = ("kept", "shipped", "all")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerNeeds:
+    """What one process of each pool holds; Ray starts no more of them than fit on its nodes."""
+
+    read_memory_bytes: int = 768 * 1024**2
+    """Main memory of a process that reads sources, with its decoder."""
+    look_memory_bytes: int = 1280 * 1024**2
+    """Main memory of a process that writes and looks at clips, with its decoder and networks
+    (measured: docs/lab_log.md 2026-11-26)."""
+    look_num_gpus: float = 0.0
+    """Share of a GPU that it holds; above 0 the networks that can run there do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CurationConfig:
     """What to curate, who looks at it, and where it goes."""
 
@@ -51,6 +64,8 @@ class CurationConfig:
     """How addresses are fetched and archives read."""
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     """What one file may cost."""
+    needs: WorkerNeeds = field(default_factory=WorkerNeeds)
+    """What one worker process holds."""
     shots: ShotsConfig = field(default_factory=ShotsConfig)
     """When a cut is a cut."""
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)

@@ -100,7 +100,19 @@ class StageProgress:
         seconds = self._last_line - self._started
         of = f"/{self.total}" if self.total is not None else ""
         note = f" {self.note}" if self.note else ""
-        self._console.print(f"{self.name}: {state} {self.done}{of} after {seconds:.0f} s{note}")
+        pace = self._pace(seconds)
+        self._console.print(
+            f"{self.name}: {state} {self.done}{of} after {seconds:.0f} s{pace}{note}"
+        )
+
+    def _pace(self, seconds: float) -> str:
+        """Return rate and time left; nothing before both can be told."""
+        if not self.done or seconds < 1.0:
+            return ""
+        rate = self.done / seconds
+        shown = f"{rate:.2g}/s" if rate >= 1.0 else f"{60 * rate:.2g}/min"
+        left = (self.total or 0) - self.done
+        return f", {shown}" + (f", {left / rate:.0f} s left" if left > 0 else "")
 
 
 def stage_progress(name: str, total: int | None = None, *, quiet: bool = False) -> StageProgress:

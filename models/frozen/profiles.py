@@ -43,7 +43,11 @@ _IDENTITY_FILE = "diffusion_pytorch_model.safetensors"
 
 
 def load_perception(
-    profile: str, *, num_threads: int | None = None, folder: Path | None = None
+    profile: str,
+    *,
+    num_threads: int | None = None,
+    folder: Path | None = None,
+    device: str = "cpu",
 ) -> Perception:
     """Load face detector, identity embedder and pose estimator of a profile.
 
@@ -53,6 +57,7 @@ def load_perception(
             (profile paper).
         num_threads: CPU threads of onnxruntime, and of PyTorch and OpenCV in this whole process;
             None takes OMP_NUM_THREADS or 1 for onnxruntime and leaves the other two alone.
+        device: "cpu" or "cuda"; only DWPose (profile paper) is large enough to be moved.
 
     """
     name = _known(profile)
@@ -78,7 +83,7 @@ def load_perception(
             profile=name,
             face_detector=ScrfdFaceDetector.load(num_threads=threads),
             identity_embedder=ArcFaceEmbedder.load(own if own and own.is_file() else None),
-            pose_estimator=DwposeEstimator.load(num_threads=threads),
+            pose_estimator=DwposeEstimator.load(num_threads=threads, device=device),
         )
     from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
     from animaray.models.frozen.mobile_face_net import MobileFaceNetEmbedder

@@ -27,6 +27,17 @@ def test_a_line_appears_when_the_interval_has_passed(monkeypatch: pytest.MonkeyP
     assert "pose: running 1/2 after 0 s a.mp4" in stream.getvalue()
 
 
+def test_rate_and_time_left_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", 0.0)
+    now_s = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    with StageProgress("look", 8, stream=stream) as row:
+        now_s[0] += 30.0
+        row.advance(2)
+    assert "look: running 2/8 after 30 s, 4/min, 90 s left" in stream.getvalue()
+
+
 def test_failure_is_told() -> None:
     stream = io.StringIO()
     with pytest.raises(ValueError, match="boom"), StageProgress("x", None, stream=stream):
