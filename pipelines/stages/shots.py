@@ -15,7 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Bool, Float64, UInt8
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
@@ -29,6 +29,9 @@ ADDS = (
     "num_damaged_frames", "hashes", "motion_signature",
 )  # fmt: skip
 DROPS: tuple[str, ...] = ()
+
+_MIN_SHARE, _MIN_SHARE_OF_MOVING = 0.02, 0.15
+_LEAST_SHOT_S = 0.35
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +50,12 @@ class ShotsConfig:
     """A dissolve leads to a picture that differs by this much (mean of 255)."""
     max_mix_residual: float = 0.04
     """Share of the change that mixing the two end pictures may leave unexplained."""
+    max_unlike_residual: float = 0.22
+    """The same where the two ends are quite unlike: what moves during a dissolve stays unexplained,
+    and a move that makes a picture so unlike itself leaves more."""
+    unlike_correlation: tuple[float, float] = (0.3, 0.6)
+    """Ends that correlate by the first of these are quite unlike, by the second not; in between
+    the limit runs straight. Measured: docs/decisions/0012-calibration.md."""
     max_mix_correlation: float = 0.82
     """The two end pictures of a dissolve correlate less than this; a slow move more."""
 
@@ -153,16 +162,22 @@ def find_mixes(
         half = max(3, round(half_s * rate))
         for centre in range(half, num_frames - half, max(1, half // 4)):
             window = pictures[centre - half : centre + half + 1].astype(np.float32)
-            shares = _mix_shares(window, config)
-            if shares is not None:
-                between = (shares > 0.02) & (shares < 0.98)
-                mixed[centre - half : centre + half + 1] |= between
+            is_between = _is_mixed(window, config)
+            if is_between is not None:
+                mixed[centre - half : centre + half + 1] |= is_between
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mixed.astype(int), [0]])))
-    return [(int(first), int(end) - 1) for first, end in edges.reshape(-1, 2)]
+    mixes: list[tuple[int, int]] = []
+    for first, end in edges.reshape(-1, 2).tolist():
+        # A moment between two mixes, as the black of a fade, is no shot.
+        if mixes and first - mixes[-1][1] <= _LEAST_SHOT_S * rate:
+            mixes[-1] = mixes[-1][0], end - 1
+        else:
+            mixes.append((first, end - 1))
+    return mixes
 
 
-def _mix_shares(window: np.ndarray, config: ShotsConfig) -> Float64[np.ndarray, " window"] | None:
-    """Return the share of the last picture in each frame, or None when this is no mix."""
+def _is_mixed(window: np.ndarray, config: ShotsConfig) -> Bool[np.ndarray, " window"] | None:
+    """Return which frames are neither the first picture nor the last, None when this is no mix."""
     first, last = window[0], window[-1]
     change = last - first
     if float(np.abs(change).mean()) < config.min_mix_change:
@@ -173,13 +188,25 @@ def _mix_shares(window: np.ndarray, config: ShotsConfig) -> Float64[np.ndarray, 
     steps = np.diff(shares)
     if steps.min() < -0.05 or steps.max() > 0.4:
         return None
-    left_over = ((moved - shares[:, None] * change) ** 2).mean(axis=1) / energy
-    if left_over.max() > config.max_mix_residual:
-        return None
     is_textured = first.std() > 2 and last.std() > 2
-    if is_textured and np.corrcoef(first, last)[0, 1] > config.max_mix_correlation:
+    correlation = float(np.corrcoef(first, last)[0, 1]) if is_textured else None
+    if correlation is not None and correlation > config.max_mix_correlation:
         return None
-    return shares.astype(np.float64)
+    left_over = ((moved - shares[:, None] * change) ** 2).mean(axis=1) / energy
+    if left_over.max() > _residual_limit(correlation, config):
+        return None
+    # What moves has a share in the change, too, without being a mix.
+    margin = _MIN_SHARE if left_over.max() <= config.max_mix_residual else _MIN_SHARE_OF_MOVING
+    is_between: Bool[np.ndarray, " window"] = (shares > margin) & (shares < 1 - margin)
+    return is_between
+
+
+def _residual_limit(correlation: float | None, config: ShotsConfig) -> float:
+    """Return what a mix of two pictures may leave unexplained; None for a black or blank end."""
+    if correlation is None:
+        return config.max_mix_residual
+    limits = config.max_unlike_residual, config.max_mix_residual
+    return float(np.interp(correlation, config.unlike_correlation, limits))
 
 
 class _CutDetector:

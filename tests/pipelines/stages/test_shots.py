@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from animaray.datasets.world.clips import render_clip, sample_clip_spec
+from animaray.datasets.world.transitions import join_shots
 from animaray.pipelines.stages.shots import ADDS, ShotsConfig, find_shots, split_shots
 from animaray.platform.video import DecodeLimits, write_mp4
 
@@ -60,6 +62,26 @@ def test_gradual_changes_are_no_part_of_a_shot(tmp_path: Path, kind: str) -> Non
     assert second["start_s"] == pytest.approx(70 / FPS, abs=5 / FPS)
     assert first["cut_after"]
     assert second["cut_before"]
+
+
+def test_transitions_of_moving_people_are_found(tmp_path: Path) -> None:
+    """Somebody dances through a dissolve and a fade; benchmarks/shots_on_known_cuts.py has more."""
+    rendered = [
+        render_clip(
+            sample_clip_spec(seed, num_frames=36, fps=12.0, size=(96, 96), motion_kind="dance")
+        ).frames_uint8
+        for seed in (1, 2, 3, 4)
+    ]
+    frames, known = join_shots(rendered, ("cut", "dissolve", "fade"), (0, 8, 10))
+    path = tmp_path / "video.mp4"
+    write_mp4(path, frames, 12.0)
+    row = find_shots({"path": str(path), "fps": 12.0}, ShotsConfig(), DecodeLimits())
+    shots = [(round(s["start_s"] * 12), round(s["end_s"] * 12)) for s in row["shots"]]
+    assert len(shots) == 4
+    for transition, before, after in zip(known, shots[:-1], shots[1:], strict=True):
+        is_cut = transition.kind == "cut"
+        assert before[1] == pytest.approx(transition.first, abs=0 if is_cut else 3)
+        assert after[0] == pytest.approx(transition.last + (not is_cut), abs=0 if is_cut else 3)
 
 
 def test_slow_pan_is_no_dissolve(tmp_path: Path) -> None:

@@ -1,0 +1,152 @@
+"""Measure precision and recall of every filter of curation on a generated set of known flaws.
+
+    python benchmarks/calibration.py --work /tmp/calibration --seed 0
+
+Renders the set (datasets/world/calibration.py), measures each clip with the product's stages, and
+compares what each shipped policy says with what is truly there. Raw scores are kept in the work
+folder: the same command again goes on where it stopped, and judges anew without measuring.
+Exits 1 when a filter of the policy `standard` stays under 0.9.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from calibration_truth import FILTERS, Label, labels_of, verdict_of
+from whole_clips import WholeClips
+
+from animaray.datasets.world.calibration import CalibrationCase, calibration_cases, render_case
+from animaray.datasets.world.truth import ClipTruth
+from animaray.pipelines.policies import POLICIES, Policy
+from animaray.pipelines.rules import Verdict, judge
+
+NEEDED = 0.9
+
+
+def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95 % interval of a share."""
+    if count == 0:
+        return 0.0, 1.0
+    share, weight = hits / count, z * z / count
+    middle = (share + weight / 2) / (1 + weight)
+    half = z * np.sqrt(share * (1 - share) / count + weight / (4 * count)) / (1 + weight)
+    return float(middle - half), float(middle + half)
+
+
+def measured(
+    cases: Sequence[CalibrationCase], arguments: argparse.Namespace
+) -> dict[str, tuple[Mapping[str, Any], ClipTruth]]:
+    """Return scores and truth of every case; what an earlier run measured is read."""
+    folder: Path = arguments.work / f"{arguments.profile}_{arguments.seed}"
+    clips = None
+    found = {}
+    for number, case in enumerate(cases):
+        record = folder / f"{case.name}.json"
+        if not record.exists():
+            clips = clips or WholeClips(arguments.profile, folder)
+            clip = render_case(case)
+            path = clips.write(case.name, clip.frames_uint8, case.spec.fps)
+            scores = clips.scores(path, len(clip.frames_uint8), case.spec.fps, case.spec.size)
+            record.write_text(json.dumps({"scores": scores, "truth": clip.truth.to_json()}))
+            path.unlink()
+            print(f"{number + 1}/{len(cases)} {case.name}", file=sys.stderr, flush=True)
+        data = json.loads(record.read_text())
+        found[case.name] = data["scores"], ClipTruth.from_json(data["truth"])
+    return found
+
+
+def says(verdict: Verdict, name: str) -> bool:
+    """Return whether a filter speaks against a clip; `undetermined` is never a keep."""
+    return any(code.startswith(FILTERS[name]) for code in verdict.codes)
+
+
+def count_answers(
+    cases: Sequence[CalibrationCase],
+    found: Mapping[str, tuple[Mapping[str, Any], ClipTruth]],
+    policy: Policy,
+) -> tuple[dict[str, Counter[str]], list[str]]:
+    """Return how often each filter was right, and a line for each wrong answer."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in (*FILTERS, "whole policy")}
+    wrong = []
+    for case in cases:
+        scores, truth = found[case.name]
+        verdict = judge(scores, policy)
+        labels = labels_of(case, truth.frames, policy)
+        answers: dict[str, tuple[Label, bool]] = {
+            name: (labels[name], says(verdict, name)) for name in FILTERS
+        }
+        answers["whole policy"] = verdict_of(labels), not verdict.keep
+        for name, (label, said) in answers.items():
+            kind = (
+                "near"
+                if label is None
+                else ("tp" if said else "fn")
+                if label
+                else ("fp" if said else "tn")
+            )
+            counts[name][kind] += 1
+            if kind in {"fn", "fp"}:
+                sign = {"fn": "missed", "fp": "wrongly dropped"}[kind]
+                wrong.append(
+                    f"- {name}: {case.name} {sign} ({'; '.join(verdict.reasons) or 'kept'})"
+                )
+    return counts, wrong
+
+
+def as_rows(counts: Mapping[str, Counter[str]]) -> list[str]:
+    """Return table rows: flaws, right, wrong, precision and recall with 95 % intervals."""
+    rows = []
+    for name, count in counts.items():
+        tp, fp, fn = count["tp"], count["fp"], count["fn"]
+        shares = []
+        for hits, total in ((tp, tp + fp), (tp, tp + fn)):
+            low, high = wilson(hits, total)
+            shares.append(f"{hits / total:.3f} [{low:.2f}, {high:.2f}]" if total else "-")
+        rows.append(
+            f"| {name} | {tp + fn} | {count['tn'] + fp} | {count['near']} | {fn} | {fp} | "
+            f"{shares[0]} | {shares[1]} |"
+        )
+    return rows
+
+
+def main() -> int:
+    """Print a table for each policy; exit 1 when a filter of `standard` is too weak."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--profile", default="generated")
+    parser.add_argument("--only", nargs="*", help="groups of cases; all by default")
+    parser.add_argument("--policies", nargs="*", default=list(POLICIES), choices=list(POLICIES))
+    arguments = parser.parse_args()
+    cases = [
+        case
+        for case in calibration_cases(arguments.seed)
+        if not arguments.only or case.group in arguments.only
+    ]
+    found = measured(cases, arguments)
+    weak = []
+    for name in arguments.policies:
+        counts, wrong = count_answers(cases, found, POLICIES[name])
+        print(f"\n### {name}, {len(cases)} clips\n")
+        print("| filter | flawed | fine | near | missed | wrong | precision | recall |")
+        print("|---|---|---|---|---|---|---|---|")
+        print("\n".join(as_rows(counts)))
+        print("\n" + "\n".join(wrong))
+        if name == "standard":
+            weak = [f for f, c in counts.items() if _is_weak(c) and f != "whole policy"]
+    print(f"\nunder {NEEDED} with standard: {', '.join(weak) or 'none'}")
+    return int(bool(weak))
+
+
+def _is_weak(count: Counter[str]) -> bool:
+    tp, fp, fn = count["tp"], count["fp"], count["fn"]
+    return tp < NEEDED * max(tp + fp, tp + fn)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
