@@ -105,8 +105,11 @@ class Acquisition:
     def _is_finished(self, url: str) -> bool:
         rows = self._known.get(url, [])
         return any(
-            row["sha256"] is not None
-            and (row["state"] in _LOOKED_AT or not self._config.retry_failed)
+            row["reason"] == "withdrawn"
+            or (
+                row["sha256"] is not None
+                and (row["state"] in _LOOKED_AT or not self._config.retry_failed)
+            )
             for row in rows
         )
 

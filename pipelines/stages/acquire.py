@@ -5,7 +5,7 @@ file_bytes, modified_ns, sha256, source_id, input_id. Drops: nothing. A file tha
 ends as unreadable.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,24 @@ def acquire(row: dict[str, Any], max_bytes: int | None = None) -> dict[str, Any]
         "input_id": content_id("input", uri, *(() if row.get("is_remote") else (digest,))),
     }
     return {**row, **facts}
+
+
+def refuse_withdrawn(row: dict[str, Any], withdrawn: Collection[str]) -> dict[str, Any]:
+    """End a source that was withdrawn from the dataset, so that nothing of it is stored again.
+
+    The row that stays is that of the input, without what tells the footage.
+    """
+    if row["source_id"] not in withdrawn:
+        return row
+    told = ("sha256", "hashes", "motion_signature", "cut_times_s")
+    return {
+        **row,
+        **dict.fromkeys(told),
+        "source_id": content_id("unread", row["uri"]),
+        "state": "unavailable",
+        "reason": "withdrawn",
+        "detail": f"{row['file_name']} was withdrawn from this dataset.",
+    }
 
 
 def is_unchanged(path: Path, known: Mapping[tuple[int, int], str]) -> str | None:
