@@ -27,7 +27,8 @@ _TYPICAL: Mapping[str, tuple[float, float]] = {
     "face_confidence": (0.8, 0.1), "face_size_px": (70.0, 0.6), "face_size_share": (0.16, 0.5),
     "face_sharpness": (300.0, 0.8), "face_frontal_share": (0.9, 0.12),
     "face_single_share": (0.97, 0.05), "face_complete_share": (0.97, 0.05),
-    "face_identity_p10": (0.55, 0.3), "face_num_sampled": (4.0, 0.0), "pose_coverage": (15.0, 0.2),
+    "face_identity_p10": (0.55, 0.3), "face_embedding_norm": (20.0, 0.2),
+    "face_num_sampled": (4.0, 0.0), "pose_coverage": (15.0, 0.2),
     "pose_missing_share_literal": (0.02, 1.0), "pose_missing_share_strict": (0.1, 1.2),
     "pose_single_share": (0.95, 0.06), "pose_found_share": (0.97, 0.03), "pose_jitter": (0.2, 0.5),
     "camera_drift": (0.01, 1.0), "camera_jump": (0.005, 1.0), "camera_jitter": (0.003, 1.0),
@@ -70,9 +71,9 @@ def write_score_dataset(root: Path | str, tables: ScoreTables) -> Path:
     log = CommitLog(root)
     for start in range(0, tables.num_sources, tables.sources_per_commit):
         numbers = range(start, min(start + tables.sources_per_commit, tables.num_sources))
-        sources = [_source(number, tables) for number in numbers]
+        sources = [draw_source(number, tables) for number in numbers]
         clips = [
-            _clip(number, index, source, tables)
+            draw_clip(number, index, source, tables)
             for number, source in zip(numbers, sources, strict=True)
             for index in range(tables.clips_per_source)
         ]
@@ -97,7 +98,8 @@ def write_score_dataset(root: Path | str, tables: ScoreTables) -> Path:
     return root
 
 
-def _source(number: int, tables: ScoreTables) -> dict[str, Any]:
+def draw_source(number: int, tables: ScoreTables) -> dict[str, Any]:
+    """Return one row of the sources table."""
     name = f"video_{number:05d}.mp4"
     digest = hashlib.sha256(f"{tables.seed} {number}".encode()).hexdigest()
     rng = np.random.default_rng([tables.seed, number, 1])
@@ -117,9 +119,10 @@ def _source(number: int, tables: ScoreTables) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _clip(
+def draw_clip(
     number: int, index: int, source: Mapping[str, Any], tables: ScoreTables
 ) -> dict[str, Any]:
+    """Return one row of the clips table: clip `index` of source `number`."""
     rng = np.random.default_rng([tables.seed, number, index, 2])
     start_s = index * tables.num_frames / _FPS
     end_s = start_s + tables.num_frames / _FPS

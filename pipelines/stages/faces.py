@@ -5,7 +5,9 @@ Drops: nothing. Scores: found_share, confidence (median), size_px and size_share
 of the box in pixels and of the frame's height), sharpness (25th percentile of the Laplacian
 variance of the aligned face, never enlarged), frontal_share (|yaw| and |pitch| within limits),
 single_share (no second face of a quarter of its area), complete_share (five landmarks inside the
-frame), identity_p10 (10th percentile cosine of frontal frames to the clip's mean), num_sampled.
+frame), identity_p10 (10th percentile cosine of frontal frames to the clip's mean), embedding_norm
+(25th percentile of the length of the recogniser's own output, small for a face that tells it
+little; none where the network gives unit vectors), num_sampled.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,12 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from animaray.models.frozen.face_alignment import align_face, similarity_from_landmarks
-from animaray.models.frozen.protocols import FaceDetection, FaceDetector, IdentityEmbedder
+from animaray.models.frozen.protocols import (
+    FaceDetection,
+    FaceDetector,
+    IdentityEmbedder,
+    RawIdentityEmbedder,
+)
 from animaray.pipelines.stages.picture import laplacian_variance
 from animaray.platform.errors import FaceError
 from animaray.platform.video import FrameSelection, FrameStream
@@ -65,6 +72,8 @@ class FaceTracks:
     pitch_deg: Float32[np.ndarray, " samples"]
     sharpness: Float32[np.ndarray, " samples"]
     embeddings: Float32[np.ndarray, "samples embedding"]
+    embedding_norm: Float32[np.ndarray, " samples"] | None = None
+    """Length of the recogniser's own output; None where it gives unit vectors."""
 
 
 class FaceStage:
@@ -119,7 +128,7 @@ class FaceStage:
         others = [face_area(face) for face in found if face is not main]
         try:
             sharpness = face_sharpness(frame, main.landmarks, self._embedder)
-            embedding = self._embedder.embed(frame, main.landmarks)
+            embedding, norm = _embed(self._embedder, frame, main.landmarks)
         except FaceError:
             return {"count": len(found), "valid": False}
         yaw_deg, pitch_deg = face_angles(main.landmarks)
@@ -134,6 +143,7 @@ class FaceStage:
             "pitch_deg": pitch_deg,
             "sharpness": sharpness,
             "embeddings": embedding,
+            "embedding_norm": norm,
         }
 
     def _is_frontal(self, tracks: FaceTracks) -> Bool[np.ndarray, " samples"]:
@@ -171,6 +181,9 @@ class FaceStage:
             "face_single_share": float(is_single.mean()),
             "face_complete_share": float(inside.reshape(-1, 10).all(axis=1).mean()),
         }
+        if tracks.embedding_norm is not None:
+            norms = tracks.embedding_norm[valid]
+            scores["face_embedding_norm"] = float(np.percentile(norms, 25))
         if mean is not None:
             cosines = tracks.embeddings[frontal] @ mean
             scores["face_identity_p10"] = float(np.percentile(cosines, 10))
@@ -252,6 +265,19 @@ def mean_embedding(
     return (mean / norm).astype(np.float32) if norm > 1e-6 else None
 
 
+def _embed(
+    embedder: IdentityEmbedder,
+    frame: UInt8[np.ndarray, "height width 3"],
+    landmarks: Float32[np.ndarray, "5 2"],
+) -> tuple[Float32[np.ndarray, " embedding"], float | None]:
+    """Return a face's unit embedding and the length it had before, if the network has one."""
+    if not isinstance(embedder, RawIdentityEmbedder):
+        return embedder.embed(frame, landmarks), None
+    raw = embedder.embed_raw(frame, landmarks)
+    norm = float(np.linalg.norm(raw))
+    return (raw / max(norm, 1e-12)).astype(np.float32), norm
+
+
 def _stack(rows: list[dict[str, Any]], embedding_dim: int) -> FaceTracks:
     """Turn rows into arrays; a missing face has valid = False and zeros beside it."""
 
@@ -260,6 +286,7 @@ def _stack(rows: list[dict[str, Any]], embedding_dim: int) -> FaceTracks:
         values = [np.asarray(row.get(name, empty), dtype=np.float32) for row in rows]
         return np.stack(values) if values else np.zeros((0, *shape), dtype=np.float32)
 
+    has_norm = any(row.get("embedding_norm") is not None for row in rows)
     return FaceTracks(
         frame_index=np.array([row["frame_index"] for row in rows], dtype=np.int64),
         boxes=column("boxes", 4),
@@ -272,4 +299,5 @@ def _stack(rows: list[dict[str, Any]], embedding_dim: int) -> FaceTracks:
         pitch_deg=column("pitch_deg"),
         sharpness=column("sharpness"),
         embeddings=column("embeddings", embedding_dim),
+        embedding_norm=column("embedding_norm") if has_norm else None,
     )

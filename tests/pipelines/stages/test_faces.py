@@ -104,11 +104,16 @@ class LevelEmbedder:
         raise NotImplementedError
 
 
-def score(tmp_path: Path, levels: list[int], faces: dict[int, list[FaceDetection]]) -> dict:
+def score(
+    tmp_path: Path,
+    levels: list[int],
+    faces: dict[int, list[FaceDetection]],
+    embedder: LevelEmbedder | None = None,
+) -> dict:
     frames = np.repeat(np.array(levels, np.uint8), 200 * 300 * 3).reshape(len(levels), 200, 300, 3)
     path = tmp_path / "clip.mp4"
     write_mp4(path, frames, 3.0)
-    stage = FaceStage(ScriptedDetector(faces), LevelEmbedder(), FacesConfig())
+    stage = FaceStage(ScriptedDetector(faces), embedder or LevelEmbedder(), FacesConfig())
     return stage({"media_path": str(path), "clip_num_frames": len(levels), "clip_fps": 3.0})
 
 
@@ -122,6 +127,24 @@ def test_scores_of_one_steady_face(tmp_path: Path) -> None:
     assert scores["face_identity_p10"] == pytest.approx(1.0)
     assert scores["face_single_share"] == scores["face_complete_share"] == 1.0
     assert row["face_tracks"].frame_index.tolist() == list(range(6))
+
+
+def test_length_of_the_recognisers_own_output_is_kept(tmp_path: Path) -> None:
+    class RawEmbedder(LevelEmbedder):
+        """Give vectors of length 20 in dark frames and of length 5 in bright ones."""
+
+        def embed_raw(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+            return self.embed(frame, landmarks) * (20.0 if np.median(frame) < 128 else 5.0)
+
+    clear = score(tmp_path, [60] * 4, {60: [face(50, 48)]}, RawEmbedder())
+    assert clear["face_scores"]["face_embedding_norm"] == pytest.approx(20.0)
+    assert np.linalg.norm(clear["face_tracks"].embeddings, axis=1) == pytest.approx(np.ones(4))
+    assert clear["identity_embedding"] == pytest.approx([1.0, 0.0])
+    faces = {60: [face(50, 48)], 200: [face(50, 48)]}
+    assert score(tmp_path, [60, 200], faces, RawEmbedder())["face_scores"][
+        "face_embedding_norm"
+    ] == pytest.approx(5.0 + 0.25 * 15.0)
+    assert "face_embedding_norm" not in score(tmp_path, [60], faces)["face_scores"]
 
 
 def test_missing_faces_are_invalid_not_zero_vectors(tmp_path: Path) -> None:
