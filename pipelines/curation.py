@@ -14,7 +14,7 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.curation_summary import CurationSummary, summarize
 from animaray.pipelines.policies import find_policy
 from animaray.pipelines.stage_runner import Row
+from animaray.pipelines.stages.acquire import refuse_withdrawn
 from animaray.pipelines.stages.duplicates import find_duplicates
 from animaray.pipelines.verdicts import reapply_policy, renew_stale_verdicts
 from animaray.platform.errors import DatasetError
@@ -57,9 +58,10 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
         staging = config.output_dir / STAGING_DIR
         shutil.rmtree(staging, ignore_errors=True)
         sweep(config.output_dir)
-        acquisition = Acquisition(config, _known_sources(config.output_dir))
+        known = _known_sources(config.output_dir)
+        acquisition = Acquisition(config, known)
         # A folder of its own: workers of a killed run may still write for a moment.
-        run = _Run(config, progress, staging / secrets.token_hex(4))
+        run = _Run(config, progress, staging / secrets.token_hex(4), known)
         with ExitStack() as stack:
             for batch in itertools.chain(acquisition.local(), acquisition.remote()):
                 run.end(batch.ended)
@@ -85,7 +87,13 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
 class _Run:
     """One run's progress through its waves of sources."""
 
-    def __init__(self, config: CurationConfig, progress: ProgressMaker, staging: Path) -> None:
+    def __init__(
+        self,
+        config: CurationConfig,
+        progress: ProgressMaker,
+        staging: Path,
+        known: Sequence[Mapping[str, Any]],
+    ) -> None:
         self._config = config
         self._progress = progress
         self._staging = str(staging.resolve())
@@ -93,6 +101,9 @@ class _Run:
         self.input_ids: list[str] = []
         self.seconds: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
+        # What new footage may repeat. Reading it from the tables for each wave would cost more
+        # with each wave.
+        self._footage = [_footage(row) for row in known if _has_footage(row)]
         self.is_ready = False
         """Whether the networks are known to load and Ray is there."""
 
@@ -113,6 +124,8 @@ class _Run:
                 scanned.append(row)
                 self._tell(shown, row["file_name"], [row["reason"]])
         _require_all(rows, scanned)
+        withdrawn = CommitLog(self._config.output_dir).snapshot().withdrawn
+        scanned = [refuse_withdrawn(row, withdrawn) for row in scanned]
         scanned.sort(key=lambda row: row["uri"])
         for row in scanned:
             self.seconds.update(row["seconds"])
@@ -126,17 +139,10 @@ class _Run:
             self._measure(pending)
 
     def _mark_duplicates(self, scanned: Sequence[Row]) -> None:
-        known = []
-        if CommitLog(self._config.output_dir).head():
-            known = [
-                row
-                for row in CurationDataset.open(self._config.output_dir).sources()
-                if row["state"] in {"kept", "dropped"} and row["hashes"] is not None
-            ]
         new = [row for row in scanned if row["state"] is None]
         # A file that failed before and is tried again is no duplicate of itself.
         new_ids = {row["input_id"] for row in new}
-        known = [row for row in known if row["input_id"] not in new_ids]
+        known = [row for row in self._footage if row["input_id"] not in new_ids]
         found = find_duplicates(new, known, self._config.duplicates)
         names = {row["source_id"]: row["uri"] for row in [*new, *known]}
         for row in new:
@@ -180,7 +186,8 @@ class _Run:
         if not complete:
             return []
         rows = [clip for input_id in complete for clip in clips.pop(input_id)]
-        judged = self._committer.commit(complete, rows)
+        committed, judged = self._committer.commit(complete, rows)
+        self._footage += [_footage(row) for row in committed if _has_footage(row)]
         complete.clear()
         verdicts = [clip["verdicts"][find_policy(self._config.policy).name] for clip in judged]
         ended = [clip["reason"] for clip in rows if clip["clip_id"] is None]
@@ -195,6 +202,18 @@ class _Run:
 
 def _known_sources(root: Path) -> list[dict[str, Any]]:
     return CurationDataset.open(root).sources() if CommitLog(root).head() else []
+
+
+def _has_footage(row: Mapping[str, Any]) -> bool:
+    """Return whether a row of the sources table tells what can be seen in the source."""
+    return row["state"] in {"kept", "dropped"} and row["hashes"] is not None
+
+
+def _footage(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is needed to recognise a source."""
+    names = ("input_id", "source_id", "uri", "width", "height", "duration_s", "hashes",
+             "motion_signature")  # fmt: skip
+    return {name: row[name] for name in names}
 
 
 def _require_all(rows: Sequence[Row], finished: Sequence[Row]) -> None:

@@ -1,5 +1,6 @@
 """Turn finished rows into table rows and commit them, all tables of a batch at once."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -20,7 +21,6 @@ from animaray.pipelines.stages.pose import PoseTracks
 from animaray.pipelines.stages.verdict import add_verdicts
 from animaray.pipelines.verdicts import verdict_row
 from animaray.platform.config import config_to_dict, fingerprint
-from animaray.platform.storage import sha256_file
 
 _SOURCE_COLUMNS = (
     "input_id", "source_id", "uri", "file_name", "file_bytes", "modified_ns", "sha256",
@@ -29,6 +29,8 @@ _SOURCE_COLUMNS = (
     "motion_signature", "origin", "platform", "attempts", "fetched_at", "downloader", "format_id",
     "uploader_hash", "upload_date", "licence_claimed",
 )  # fmt: skip
+MAX_MEDIA_FILE_BYTES = 256 * 1024**2
+"""Of videos in one file of the media table; also what a commit holds of them in memory."""
 _STAGED = ("media_path", "preview_path", "poster_path")
 
 
@@ -44,12 +46,17 @@ class BatchCommitter:
         self._code = f"animaray {version('animaray')}"
         self._fingerprint = fingerprint(config)
 
-    def commit(self, sources: Mapping[str, Row], clips: Sequence[Row]) -> list[Row]:
-        """Write and commit sources with all their clips; return the judged clips.
+    def commit(
+        self, sources: Mapping[str, Row], clips: Sequence[Row]
+    ) -> tuple[list[Row], list[Row]]:
+        """Write and commit sources with all their clips.
 
         Args:
             sources: Row of each source by input_id; its state is None when its clips decide.
             clips: Rows of all clips of these sources; a row without a clip only ends its source.
+
+        Returns:
+            What the sources table now says of them, and the judged clips.
         """
         judged = [
             add_verdicts(clip, self._policies, self._config.store_media)
@@ -67,7 +74,7 @@ class BatchCommitter:
             for name in _STAGED:
                 if clip.get(name):
                     Path(clip[name]).unlink(missing_ok=True)
-        return judged
+        return source_rows, judged
 
     def _write(self, sources: Sequence[Mapping[str, Any]], judged: Sequence[Row]) -> None:
         files = [write_shard(self._root, "sources", sources)]
@@ -83,24 +90,7 @@ class BatchCommitter:
         self._log.commit(files, inputs=sorted(row["input_id"] for row in sources), facts=facts)
 
     def _write_clips(self, judged: Sequence[Row]) -> list[CommittedFile]:
-        stored = {
-            clip["clip_id"]: Path(clip["media_path"]) for clip in judged if clip["stores_media"]
-        }
-        files, places = [], {}
-        if stored:
-            digests = {clip_id: sha256_file(path) for clip_id, path in stored.items()}
-            videos = {clip_id: path.read_bytes() for clip_id, path in stored.items()}
-            media, groups = write_media_shard(self._root, videos)
-            files.append(media)
-            places = {
-                clip_id: {
-                    "media_file": media.path,
-                    "media_row_group": groups[clip_id],
-                    "media_bytes": len(videos[clip_id]),
-                    "media_sha256": digests[clip_id],
-                }
-                for clip_id in stored
-            }
+        files, places = self._write_media(judged)
         clips = [{**_clip_row(clip), **places.get(clip["clip_id"], {})} for clip in judged]
         files.append(write_shard(self._root, "clips", clips))
         tracks = [row for clip in judged if (row := _tracks_row(clip)) is not None]
@@ -122,6 +112,29 @@ class BatchCommitter:
             files.append(write_shard(self._root, "verdicts", rows, folder=folder))
         return files
 
+    def _write_media(
+        self, judged: Sequence[Row]
+    ) -> tuple[list[CommittedFile], dict[str, dict[str, Any]]]:
+        """Write videos, a bounded number of bytes per file and in memory at a time."""
+        stored = {
+            clip["clip_id"]: Path(clip["media_path"]) for clip in judged if clip["stores_media"]
+        }
+        files, places = [], {}
+        for part in _parts(stored, MAX_MEDIA_FILE_BYTES):
+            videos = {clip_id: path.read_bytes() for clip_id, path in part.items()}
+            media, groups = write_media_shard(self._root, videos)
+            files.append(media)
+            places |= {
+                clip_id: {
+                    "media_file": media.path,
+                    "media_row_group": groups[clip_id],
+                    "media_bytes": len(video),
+                    "media_sha256": hashlib.sha256(video).hexdigest(),
+                }
+                for clip_id, video in videos.items()
+            }
+        return files, places
+
     def _source_row(self, ending: Row, source: Row, clips: Sequence[Row]) -> dict[str, Any]:
         if ending["state"] is not None:
             state = {name: ending[name] for name in ("state", "reason", "detail")}
@@ -137,6 +150,20 @@ class BatchCommitter:
             "code": self._code,
             "config": self._fingerprint,
         }
+
+
+def _parts(files: Mapping[str, Path], max_bytes: int) -> list[dict[str, Path]]:
+    """Split files, in the order of their ids, into parts of at most so many bytes or one file."""
+    parts: list[dict[str, Path]] = []
+    room = 0
+    for clip_id in sorted(files):
+        size = files[clip_id].stat().st_size
+        if not parts or size > room:
+            parts.append({})
+            room = max_bytes
+        parts[-1][clip_id] = files[clip_id]
+        room -= size
+    return parts
 
 
 def source_state(verdicts: Sequence[Verdict]) -> dict[str, Any]:

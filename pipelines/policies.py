@@ -5,6 +5,7 @@ shipped files are in policy_files/; the thresholds follow reference curation.md,
 where "standard" differs, docs/decisions/0003-standard-policy.md says why.
 """
 
+import functools
 import math
 import re
 from dataclasses import dataclass, fields, replace
@@ -174,6 +175,7 @@ def find_policy(policy: str | Path | Policy) -> Policy:
     )
 
 
+@functools.lru_cache(maxsize=256)  # once per clip and policy otherwise: half of a commit's time
 def policy_fingerprint(policy: Policy) -> str:
     """Return 16 hexadecimal digits that change with any threshold, but not with the name."""
     return fingerprint(replace(policy, name="any", description=""))
