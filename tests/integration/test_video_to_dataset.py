@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.compaction import compact
 from animaray.datasets.reader import CurationDataset
 from animaray.pipelines.curation import CurationConfig, curate, reapply_policy
 from animaray.pipelines.explain import explain
@@ -170,6 +171,15 @@ def test_withdrawn_source_leaves_every_view(
     CommitLog(root).withdraw([source_id], "asked to")
     assert len(CurationDataset.open(root).clips()) == 1
     assert "b cut.mp4" not in states(root)
+    compact(root)
+    again = curate(dataclasses.replace(config, output_dir=root), quiet)
+    # The file is still among the inputs: it is accounted for, and nothing of it comes back.
+    assert (again.num_inputs, again.num_new_sources) == (7, 1)
+    assert states(root)["b cut.mp4"] == ("unavailable", "withdrawn")
+    dataset = CurationDataset.open(root)
+    assert [row["file_name"] for row in dataset.clips()] == ["a.mp4"]
+    assert len(dataset.large_table_ids("media")) == len(dataset.large_table_ids("preview")) == 1
+    assert curate(dataclasses.replace(config, output_dir=root), quiet).num_new_sources == 0
 
 
 _CHILD = """
