@@ -148,14 +148,15 @@ class CommitLog:
         entries = []
         parent = ""
         for number in range(1, head + 1):
-            entry = self._read(number)
+            data = self._bytes(number)
+            entry = self._parse(number, data)
             if entry.parent != parent:
                 raise DatasetError(
                     f"Entry {number} of {self._folder} follows another history than the one here.",
                     fix="Restore the _commits folder from a backup.",
                     reason="history",
                 )
-            parent = self._digest(number)
+            parent = hashlib.sha256(data).hexdigest()
             entries.append(entry)
         return entries
 
@@ -196,10 +197,11 @@ class CommitLog:
         return self._folder / f"{version:08d}.json"
 
     def _digest(self, version: int) -> str:
-        if version == 0:
-            return ""
+        return hashlib.sha256(self._bytes(version)).hexdigest() if version else ""
+
+    def _bytes(self, version: int) -> bytes:
         try:
-            return sha256_file(self._path(version))
+            return self._path(version).read_bytes()
         except OSError as error:
             raise DatasetError(
                 f"Entry {version} of {self._folder} is missing: {error.strerror}.",
@@ -207,14 +209,14 @@ class CommitLog:
                 reason="history",
             ) from error
 
-    def _read(self, version: int) -> Commit:
+    def _parse(self, version: int, raw: bytes) -> Commit:
         try:
-            data = json.loads(self._path(version).read_text(encoding="utf-8"))
+            data = json.loads(raw)
             files = tuple(CommittedFile(**file) for file in data.pop("files"))
             for name in ("removed", "inputs"):
                 data[name] = tuple(data[name])
             return Commit(files=files, **data)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise DatasetError(
                 f"Entry {version} of {self._folder} is missing or damaged: {error}.",
                 fix="Restore the _commits folder from a backup.",
