@@ -63,6 +63,8 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
         # A folder of its own: workers of a killed run may still write for a moment.
         run = _Run(config, progress, staging / secrets.token_hex(4), known)
         with ExitStack() as stack:
+            # Once the workers have ended, however the run ends; a killed one leaves it to the next.
+            stack.callback(shutil.rmtree, staging, ignore_errors=True)
             for batch in itertools.chain(acquisition.local(), acquisition.remote()):
                 run.end(batch.ended)
                 if batch.pending and not run.is_ready:
@@ -71,7 +73,6 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
                     run.is_ready = True
                 for wave in _waves(batch.pending, config.sources_per_wave):
                     run.curate_wave(wave)
-        shutil.rmtree(staging, ignore_errors=True)
         renew_stale_verdicts(config.output_dir)
         merge_small_files(config.output_dir)
     return summarize(
