@@ -9,6 +9,7 @@ import array
 import gc
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -28,6 +29,7 @@ Handler = Callable[[dict[str, Any], IO[bytes]], None]
 
 _MAX_REQUEST_BYTES = 1 << 16
 _START_S = 120.0
+_END_S = 60.0
 _ATTEMPTS = 2
 
 
@@ -59,10 +61,15 @@ class ForkedChild:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def wait(self) -> ChildEnd:
-        """Wait for the child's end; a server that died takes its children along."""
+        """Wait for the child's end; a server that died takes its children along.
+
+        A server that says nothing for a minute is as good as dead: the next start replaces it.
+        """
         if self._end is None:
             data = b""
-            while block := os.read(self._status, 256):
+            ready = select.poll()
+            ready.register(self._status, select.POLLIN)
+            while ready.poll(_END_S * 1000) and (block := os.read(self._status, 256)):
                 data += block
             end = json.loads(data) if data else {"exit_code": -signal.SIGKILL, "max_rss_kb": 0}
             self._end = ChildEnd(end["exit_code"], end["max_rss_kb"] * 1024)

@@ -7,9 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from animaray.platform import video_child
+from animaray.platform import fork_server, video_child
 from animaray.platform.errors import DecoderDiedError, MediaError
-from animaray.platform.video import ChildFrameStream, DecodeLimits, try_decoding, write_mp4
+from animaray.platform.video import (
+    ChildFrameStream,
+    DecodeLimits,
+    probe_in_child,
+    try_decoding,
+    write_mp4,
+)
 
 
 class Decoding:
@@ -53,6 +59,18 @@ def test_file_that_kills_every_decoder_is_given_up(long_video: Path) -> None:
         try_decoding(decode)
     assert decode.num_tries == video_child.MAX_DECODER_TRIES
     assert caught.value.reason == "broken"
+
+
+def test_server_that_stands_still_holds_nobody_up(
+    long_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fork_server, "_END_S", 0.3)
+    with ChildFrameStream(long_video):
+        server = video_child._DECODERS._process
+        assert server is not None
+        os.kill(server.pid, signal.SIGSTOP)
+    server.kill()
+    assert probe_in_child(long_video).width == 320
 
 
 def test_file_that_is_refused_is_not_tried_again(long_video: Path) -> None:
