@@ -204,7 +204,7 @@ class CommitLog:
             return self._path(version).read_bytes()
         except OSError as error:
             raise DatasetError(
-                f"Entry {version} of {self._folder} is missing: {error.strerror}.",
+                f"Entry {version} of {self._folder} is missing or damaged: {error.strerror}.",
                 fix="Restore the _commits folder from a backup.",
                 reason="history",
             ) from error
