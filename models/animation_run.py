@@ -28,6 +28,7 @@ from animaray.models.diffusion.face_landmarks import landmarks_from_keypoints
 from animaray.models.diffusion.face_optimization import FaceOptimizer, FaceTarget, to_uint8
 from animaray.models.diffusion.sampler import StepInfo, sample
 from animaray.models.diffusion.seams import Seam
+from animaray.models.draft import MovingPerson, draft_frames
 from animaray.models.frozen.protocols import ImageEncoder, LatentCodec, Perception
 from animaray.models.identity import measure_identity
 from animaray.models.motion import Motion
@@ -36,6 +37,7 @@ from animaray.models.networks.conditioning import Conditioning
 from animaray.models.pose.aligner import PoseAligner
 from animaray.models.pose.alignment import AlignedPose, AlignmentMethod, align_clip
 from animaray.models.pose.drawing import draw_pose_clip, pose_images_to_tensor
+from animaray.models.pose.limb_warp import BodyPose
 from animaray.models.reference import Reference, reference_latents
 from animaray.platform.errors import ConfigError
 
@@ -154,7 +156,7 @@ class AnimationRun:
         poses = align_cast(self._cast, self._options, self._parts.aligner)
         pose_images = draw_cast(poses, config.width_px, config.height_px)
         generator = torch.Generator().manual_seed(self._options.seed)
-        conditioning = self._conditioning(pose_images, generator)
+        conditioning = self._conditioning(poses, pose_images, generator)
         self._optimizer = self._make_optimizer(poses)
         latents = sample(
             self._parts.animator,
@@ -205,6 +207,7 @@ class AnimationRun:
 
     def _conditioning(
         self,
+        poses: Sequence[AlignedPose],
         pose_images: UInt8[np.ndarray, "frames height width 3"],
         generator: torch.Generator,
     ) -> Conditioning:
@@ -220,15 +223,31 @@ class AnimationRun:
             for reference, _ in self._cast
         ]
         device = next(parts.animator.parameters()).device
+        latents = reference_latents(main, parts.codec, config.noise_aug_strength, generator)
         return Conditioning(
-            reference_latents=reference_latents(
-                main, parts.codec, config.noise_aug_strength, generator
-            ),
+            reference_latents=latents,
             image_embedding=main.image_embedding,
             identity_embedding=torch.from_numpy(main.face_encoder_input)[None],
             pose_images=pose_images_to_tensor(pose_images)[None],
             reference_pose_image=pose_images_to_tensor(np.maximum.reduce(own)),
+            draft=None if config.moved_reference is None else self._draft(latents, poses)[None],
         ).to(device)
+
+    def _draft(
+        self, latents: Float[Tensor, "1 channels h w"], poses: Sequence[AlignedPose]
+    ) -> Float[Tensor, "frames planes h w"]:
+        people = [
+            MovingPerson(
+                reference=BodyPose(
+                    keypoints=np.asarray(reference.pose.keypoints),
+                    confidence=np.asarray(reference.pose.keypoint_confidence),
+                ),
+                driven_keypoints=pose.keypoints,
+                driven_confidence=pose.keypoint_confidence,
+            )
+            for (reference, _), pose in zip(self._cast, poses, strict=True)
+        ]
+        return draft_frames(self._parts.codec, latents, people)
 
     def _make_optimizer(self, poses: Sequence[AlignedPose]) -> FaceOptimizer | None:
         config = face_settings(self._options)

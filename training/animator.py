@@ -4,7 +4,7 @@ Command: animaray train animator --data DATASET --out RUN
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from animaray.datasets.conditions import ConditionsTable, open_conditions
 from animaray.datasets.reader import CurationDataset
 from animaray.models.diffusion.loss import LossConfig, denoising_loss
+from animaray.models.frozen.profiles import load_codec
+from animaray.models.frozen.protocols import LatentCodec
 from animaray.models.networks.activation_checkpointing import (
     ActivationCheckpointing,
     checkpoint_activations,
@@ -117,11 +119,14 @@ class AnimatorTask:
             config.window,
             seed=config.loop.seed,
             reference_noise=config.reference_noise,
+            draft_codec=load_draft_codec(config.animator),
         )
 
     def make_batch(self, positions: range) -> AnimatorBatch:
         """Return the batch of these items, on the CPU."""
-        return self._batches.make(positions)
+        uses_bf16 = self._config.scale.precision == "bf16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16):
+            return self._batches.make(positions)
 
     def to_device(self, batch: AnimatorBatch, device: torch.device) -> AnimatorBatch:
         """Move a batch."""
@@ -206,8 +211,16 @@ def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
     return table
 
 
+def load_draft_codec(animator: AnimatorConfig) -> LatentCodec | None:
+    """Load the codec that drafts are made with, or None for models that take none."""
+    return None if animator.moved_reference is None else load_codec(animator.profile)
+
+
 def load_initial_animator(config: AnimatorTrainingConfig) -> Animator:
     """Return the animator to start from, in training mode.
+
+    Weights that were trained without the moved reference are taken, too: it starts fresh, and a
+    fresh one adds nothing.
 
     Raises:
         ConfigError: `init_from` has another architecture.
@@ -219,6 +232,12 @@ def load_initial_animator(config: AnimatorTrainingConfig) -> Animator:
     if not folder.is_dir():
         folder = resolve_weights(config.init_from)
     animator = Animator.from_pretrained(folder)
+    if animator.config != config.animator and animator.config == replace(
+        config.animator, moved_reference=None
+    ):
+        grown = Animator(config.animator)
+        grown.load_state_dict({**grown.state_dict(), **animator.state_dict()})
+        return grown.train()
     if animator.config != config.animator:
         raise ConfigError(
             f"The weights of init_from ({config.init_from}) have another architecture than "

@@ -1,7 +1,7 @@
 """Turn rows of the conditions table into tensors for the animator."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,8 +10,11 @@ from torch import Tensor
 
 from animaray.datasets.conditions import ClipConditions, ConditionsTable
 from animaray.models.diffusion.loss import face_mask_from_boxes
+from animaray.models.draft import MovingPerson, draft_frames
+from animaray.models.frozen.protocols import LatentCodec
 from animaray.models.networks.conditioning import Conditioning
 from animaray.models.pose.drawing import draw_pose_clip, pose_images_to_tensor
+from animaray.models.pose.limb_warp import BodyPose
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.training.batch_order import Window, WindowConfig, plan_window
 
@@ -42,7 +45,7 @@ class AnimatorBatch:
     def take(self, index: int) -> "AnimatorBatch":
         """Return one window as a batch of one."""
         part, one = self.conditioning, slice(index, index + 1)
-        pose = part.reference_pose_image
+        pose, draft = part.reference_pose_image, part.draft
         return AnimatorBatch(
             latents=self.latents[one],
             face_mask=self.face_mask[one],
@@ -52,6 +55,7 @@ class AnimatorBatch:
                 identity_embedding=part.identity_embedding[one],
                 pose_images=part.pose_images[one],
                 reference_pose_image=None if pose is None else pose[one],
+                draft=None if draft is None else draft[one],
             ),
         )
 
@@ -60,7 +64,13 @@ class AnimatorBatches:
     """Batches by item number; the same number always gives the same batch."""
 
     def __init__(
-        self, table: ConditionsTable, window: WindowConfig, *, seed: int, reference_noise: float
+        self,
+        table: ConditionsTable,
+        window: WindowConfig,
+        *,
+        seed: int,
+        reference_noise: float,
+        draft_codec: LatentCodec | None = None,
     ) -> None:
         """Select the clips that are long enough.
 
@@ -70,6 +80,7 @@ class AnimatorBatches:
             seed: Seed of the run.
             reference_noise: Standard deviation of noise on the reference latents, so that the
                 model does not take the reference for exact.
+            draft_codec: Makes drafts of the frames, for models that take the moved reference.
 
         Raises:
             DatasetError: No clip is as long as a window.
@@ -78,6 +89,7 @@ class AnimatorBatches:
         self._window = window
         self._seed = seed
         self._reference_noise = reference_noise
+        self._draft_codec = draft_codec
         lengths = {clip_id: table.num_frames(clip_id) for clip_id in table.clip_ids}
         needed = window.min_clip_frames
         self.clip_ids = [clip_id for clip_id in lengths if lengths[clip_id] >= needed]
@@ -98,23 +110,14 @@ class AnimatorBatches:
     def _item(self, position: int) -> AnimatorBatch:
         window = plan_window(position, self._lengths, self._window, self._seed)
         clip = self._clip(window)
-        item = make_item(clip, window)
+        item = make_item(clip, window, self._draft_codec)
         if self._reference_noise == 0.0:
             return item
         rng = np.random.default_rng([self._seed, position, 7])
         clean = item.conditioning.reference_latents
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
-        return AnimatorBatch(
-            latents=item.latents,
-            face_mask=item.face_mask,
-            conditioning=Conditioning(
-                reference_latents=clean + self._reference_noise * noise,
-                image_embedding=item.conditioning.image_embedding,
-                identity_embedding=item.conditioning.identity_embedding,
-                pose_images=item.conditioning.pose_images,
-                reference_pose_image=item.conditioning.reference_pose_image,
-            ),
-        )
+        noisy = replace(item.conditioning, reference_latents=clean + self._reference_noise * noise)
+        return replace(item, conditioning=noisy)
 
     def _clip(self, window: Window) -> ClipConditions:
         clip_id = self.clip_ids[window.clip_index]
@@ -132,8 +135,16 @@ class AnimatorBatches:
         return clip
 
 
-def make_item(clip: ClipConditions, window: Window) -> AnimatorBatch:
-    """Return one window of a clip as a batch of one."""
+def make_item(
+    clip: ClipConditions, window: Window, draft_codec: LatentCodec | None = None
+) -> AnimatorBatch:
+    """Return one window of a clip as a batch of one.
+
+    Args:
+        clip: An encoded clip.
+        window: Which frames.
+        draft_codec: Makes drafts of the frames; None leaves them out.
+    """
     frames = list(window.frame_indices)
     reference = window.reference_index
     latents = torch.from_numpy(clip.latents[frames].astype(np.float32))
@@ -143,17 +154,32 @@ def make_item(clip: ClipConditions, window: Window) -> AnimatorBatch:
         else clip.identity_embedding
     )
     pictures = draw_pose_images(clip, [*frames, reference])
+    reference_latents = torch.from_numpy(clip.latents[reference].astype(np.float32))[None]
     conditioning = Conditioning(
-        reference_latents=torch.from_numpy(clip.latents[reference].astype(np.float32))[None],
+        reference_latents=reference_latents,
         image_embedding=torch.from_numpy(clip.image_embeddings[reference].copy())[None],
         identity_embedding=torch.from_numpy(identity.copy())[None],
         pose_images=pictures[None, :-1],
         reference_pose_image=pictures[-1:],
+        draft=None
+        if draft_codec is None
+        else draft_frames(draft_codec, reference_latents, [_moving_person(clip, window)])[None],
     )
     return AnimatorBatch(
         latents=latents[None],
         face_mask=face_mask(clip, frames)[None],
         conditioning=conditioning,
+    )
+
+
+def _moving_person(clip: ClipConditions, window: Window) -> MovingPerson:
+    frames, reference = list(window.frame_indices), window.reference_index
+    return MovingPerson(
+        reference=BodyPose(
+            keypoints=clip.keypoints[reference], confidence=clip.keypoint_confidence[reference]
+        ),
+        driven_keypoints=clip.keypoints[frames],
+        driven_confidence=clip.keypoint_confidence[frames],
     )
 
 
@@ -189,6 +215,7 @@ def collate(items: list[AnimatorBatch]) -> AnimatorBatch:
         raise ConfigError(f"All windows of a batch must have one shape, got {sorted(shapes)}.")
     parts = [item.conditioning for item in items]
     poses = [part.reference_pose_image for part in parts]
+    drafts = [part.draft for part in parts if part.draft is not None]
     return AnimatorBatch(
         latents=torch.cat([item.latents for item in items]),
         face_mask=torch.cat([item.face_mask for item in items]),
@@ -198,5 +225,6 @@ def collate(items: list[AnimatorBatch]) -> AnimatorBatch:
             identity_embedding=torch.cat([part.identity_embedding for part in parts]),
             pose_images=torch.cat([part.pose_images for part in parts]),
             reference_pose_image=torch.cat([pose for pose in poses if pose is not None]),
+            draft=torch.cat(drafts) if drafts else None,
         ),
     )

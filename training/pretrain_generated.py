@@ -47,7 +47,9 @@ class PretrainTask(AnimatorTask):
         samples_dir: Path,
     ) -> None:
         super().__init__(config, table)
-        batches = AnimatorBatches(held_out, config.window, seed=1, reference_noise=0.0)
+        batches = AnimatorBatches(
+            held_out, config.window, seed=1, reference_noise=0.0, draft_codec=codec
+        )
         self._held_out: AnimatorBatch = batches.make(range(len(held_out)))
         self._codec = codec
         self._samples_dir = samples_dir
@@ -91,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 progress=progress,
             )
     if options.minutes > 0:
-        first = _train(out, 4, options.minutes * FIRST_STAGE_SHARE, options.threads, None)
+        start = options.init_from
+        first = _train(out, 4, options.minutes * FIRST_STAGE_SHARE, options.threads, start)
         _train(out, 8, options.minutes * (1 - FIRST_STAGE_SHARE), options.threads, first)
 
 
@@ -99,7 +102,7 @@ def _train(
     out: Path, num_frames: int, minutes: float, threads: int, init_from: Path | None
 ) -> Path:
     """Train one stage and return its weights folder; more minutes prolong the second one."""
-    is_first_stage = init_from is None
+    is_first_stage = num_frames == 4
     recipe = animator_pretrain_cpu()
     config = dataclasses.replace(
         recipe,
@@ -137,6 +140,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of everything written")
     parser.add_argument("--clips", type=int, default=1500, help="generated clips to train on")
     parser.add_argument("--minutes", type=float, default=45.0, help="time of training")
+    parser.add_argument("--init-from", type=Path, help="weights folder to start from")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--truth", action="store_true", help="keypoints and faces from the truth")
     return parser.parse_args(arguments)

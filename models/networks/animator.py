@@ -12,6 +12,7 @@ from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning, EncodedConditioning
 from animaray.models.networks.face_encoder import FaceEncoder
 from animaray.models.networks.identity_adapter import AdapterMode
+from animaray.models.networks.moved_reference import MovedReference
 from animaray.models.networks.pose_net import PoseNet
 from animaray.models.networks.reference_attention import ReferenceAttention
 from animaray.models.networks.unet import AnimatorUNet
@@ -43,12 +44,19 @@ class Animator(nn.Module):
                 pose_dim=config.pose_net.trunk_dim,
                 out_channels=config.pose_net.out_channels,
             )
+        self.moved_reference: MovedReference | None = None
+        if config.moved_reference is not None:
+            self.moved_reference = MovedReference(
+                config.moved_reference,
+                latent_channels=config.latent_channels,
+                out_channels=config.pose_net.out_channels,
+            )
 
     def encode_conditioning(self, conditioning: Conditioning) -> EncodedConditioning:
-        """Run PoseNet, the Face Encoder and the reference attention.
+        """Run PoseNet, the Face Encoder and what else tells of the reference.
 
         Raises:
-            ConfigError: The model attends to the reference, and its pose picture is missing.
+            ConfigError: The model wants a pose picture or a draft, and it is missing.
         """
         batch, frames = conditioning.pose_images.shape[:2]
         image_tokens = conditioning.image_embedding[:, None]
@@ -66,6 +74,14 @@ class Animator(nn.Module):
                 self.pose_net.trunk(conditioning.reference_pose_image),
                 torch.unflatten(trunk, 0, (batch, frames)),
             )
+        if self.moved_reference is not None:
+            if conditioning.draft is None:
+                raise ConfigError(
+                    "This animator takes the moved reference and needs `draft`, got None.",
+                    fix="Make it with models.draft.draft_frames.",
+                )
+            drafted = self.moved_reference(conditioning.draft)
+            reference_features = _total(reference_features, drafted)
         return EncodedConditioning(
             image_tokens=image_tokens,
             face_tokens=self.face_encoder(conditioning.identity_embedding, image_tokens),

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from animaray.models.networks.face_encoder import FaceEncoderConfig
+from animaray.models.networks.moved_reference import MovedReferenceConfig
 from animaray.models.networks.pose_net import PoseNetConfig
 from animaray.models.networks.reference_attention import ReferenceAttentionConfig
 from animaray.models.networks.unet import UNetConfig
@@ -22,6 +23,8 @@ class AnimatorConfig:
     """The encoder of the identity embedding."""
     reference_attention: ReferenceAttentionConfig | None = None
     """Pose-guided attention to the reference; None as published."""
+    moved_reference: MovedReferenceConfig | None = None
+    """Takes drafts of the frames, the reference's body parts moved; None as published."""
     profile: str = "paper"
     """Perception profile whose codec and encoders the model was trained with."""
     width_px: int = 576
@@ -154,6 +157,7 @@ class AnimatorConfig:
                 identity_scale=identity_dim**0.5,
             ),
             reference_attention=ReferenceAttentionConfig(),
+            moved_reference=MovedReferenceConfig(),
             profile=profile,
             width_px=192,
             height_px=192,
@@ -188,6 +192,7 @@ class AnimatorConfig:
                 identity_scale=4.0,
             ),
             reference_attention=ReferenceAttentionConfig(width=8, num_heads=1, num_frequencies=2),
+            moved_reference=MovedReferenceConfig(width=8),
             profile="generated",
             width_px=32,
             height_px=32,

@@ -21,18 +21,21 @@ class Conditioning:
     """Driven pose pictures in [-1, 1]."""
     reference_pose_image: Float[Tensor, "batch 3 height width"] | None = None
     """The reference's own pose picture in [-1, 1]; needed by models with reference attention."""
+    draft: Float[Tensor, "batch frames planes h w"] | None = None
+    """Latents and masks of the moved reference (`models.draft`); needed by models that take it."""
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Conditioning":
         """Return a copy on another device or of another floating-point type."""
-        pose = self.reference_pose_image
+        pose, draft = self.reference_pose_image, self.draft
         return Conditioning(
             reference_latents=self.reference_latents.to(device, dtype),
             image_embedding=self.image_embedding.to(device, dtype),
             identity_embedding=self.identity_embedding.to(device, dtype),
             pose_images=self.pose_images.to(device, dtype),
             reference_pose_image=None if pose is None else pose.to(device, dtype),
+            draft=None if draft is None else draft.to(device, dtype),
         )
 
 
@@ -49,7 +52,7 @@ class EncodedConditioning:
     pose_features: Float[Tensor, "batch frames width h w"] | None
     """Added after the first convolution; None adds nothing."""
     reference_features: Float[Tensor, "batch frames width h w"] | None = None
-    """Output of the reference attention, added likewise; None for models without it."""
+    """Of the reference attention and the moved reference, added likewise; None without them."""
 
     def drop(
         self, *, image: Bool[Tensor, " batch"], reference: Bool[Tensor, " batch"]

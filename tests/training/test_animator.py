@@ -71,6 +71,38 @@ def test_the_same_item_number_gives_the_same_batch(encoded_dataset: Path) -> Non
     assert not torch.equal(first.latents, makers[0].make(range(8, 11)).latents)
 
 
+def test_models_that_take_the_moved_reference_get_drafts(encoded_dataset: Path) -> None:
+    task = AnimatorTask(_config(encoded_dataset, encoded_dataset), open_conditions(encoded_dataset))
+    first, again = task.make_batch(range(2)), task.make_batch(range(2))
+    draft = first.conditioning.draft
+    assert draft is not None
+    assert draft.shape == (2, 4, 6, 4, 4)
+    assert torch.equal(draft, again.conditioning.draft)
+    assert torch.equal(first.take(1).conditioning.draft, draft[1:])
+    assert draft[:, :, 4:].min() >= 0
+    assert draft[:, :, 4:].max() <= 1
+    plain = AnimatorBatches(
+        open_conditions(encoded_dataset), WindowConfig(num_frames=4), seed=0, reference_noise=0.0
+    )
+    assert plain.make(range(1)).conditioning.draft is None
+
+
+def test_weights_without_the_moved_reference_go_on_as_they_were(
+    encoded_dataset: Path, tmp_path: Path
+) -> None:
+    without = replace(AnimatorConfig.tiny(), moved_reference=None)
+    animator = Animator(without)
+    animator.save_pretrained(tmp_path / "without")
+    config = _config(encoded_dataset, tmp_path / "run", init_from=str(tmp_path / "without"))
+    grown = load_initial_animator(config)
+    assert grown.config == AnimatorConfig.tiny()
+    batch = AnimatorTask(config, open_conditions(encoded_dataset)).make_batch(range(1))
+    with torch.no_grad():
+        expected = animator.train()(batch.latents, torch.ones(1), batch.conditioning)
+        found = grown(batch.latents, torch.ones(1), batch.conditioning)
+    assert torch.equal(found, expected)
+
+
 def test_windows_longer_than_every_clip_are_refused(encoded_dataset: Path) -> None:
     with pytest.raises(DatasetError, match="None of 6 encoded clips has the 11 frames"):
         AnimatorBatches(

@@ -66,11 +66,12 @@ def test_a_sample_sheet_is_written_and_measured(clip: ClipConditions, tmp_path: 
         height_px=96,
     )
     window = Window(clip_index=0, frame_indices=(0, 1), reference_index=2, is_mirrored=False)
-    batch = collate([make_item(clip, window)])
+    codec = GeneratedCodec.load()
+    batch = collate([make_item(clip, window, codec)])
     psnr = write_sample_sheet(
         tmp_path / "sheet.png",
         Animator(config).eval(),
-        GeneratedCodec.load(),
+        codec,
         batch,
         SamplerConfig(num_inference_steps=2, sigma_max=80.0, guidance_scale=1.0),
     )

@@ -19,6 +19,7 @@ def conditioning_for(config, batch=1, frames=3):
         identity_embedding=torch.randn(batch, config.identity_dim),
         pose_images=torch.rand(batch, frames, 3, h, w) * 2 - 1,
         reference_pose_image=torch.rand(batch, 3, h, w) * 2 - 1,
+        draft=torch.rand(batch, frames, config.latent_channels + 2, h // d, w // d),
     )
 
 
@@ -46,6 +47,21 @@ def test_encoded_conditioning_gives_the_same_result(animator):
     assert torch.equal(first, third)
 
 
+def test_a_fresh_moved_reference_adds_nothing_and_a_trained_one_does(animator):
+    one = conditioning_for(animator.config)
+    other = replace(one, draft=torch.rand_like(one.draft))
+    noisy, sigma = torch.randn(1, 3, 4, 4, 4), torch.ones(1)
+    with torch.no_grad():
+        assert torch.equal(animator(noisy, sigma, one), animator(noisy, sigma, other))
+        animator.moved_reference.to_out.weight.normal_()
+        assert not torch.equal(animator(noisy, sigma, one), animator(noisy, sigma, other))
+
+
+def test_a_missing_draft_is_refused(animator):
+    with pytest.raises(ConfigError, match="needs `draft`"):
+        animator.encode_conditioning(replace(conditioning_for(animator.config), draft=None))
+
+
 def test_dropping_removes_image_and_reference(animator):
     config, batch = animator.config, 2
     one, other = (conditioning_for(config, batch) for _ in "ab")
@@ -55,6 +71,7 @@ def test_dropping_removes_image_and_reference(animator):
         identity_embedding=one.identity_embedding,
         pose_images=one.pose_images,
     )
+    animator.moved_reference.to_out.weight.data.normal_()
     noisy, sigma = torch.randn(batch, 3, 4, 4, 4), torch.ones(batch)
     mask = torch.tensor([True, False])
     with torch.no_grad():

@@ -1,0 +1,53 @@
+"""Tell the U-Net a draft of every frame: the reference with its body parts moved by the pose.
+
+Not part of the published model (docs/decisions/0002-reference-attention.md). The draft is made of
+pixels (`models.pose.limb_warp`), encoded by the codec; a few convolutions turn it into features
+that are added to the U-Net's first activations. It does not depend on the noise.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+NUM_MASKS = 2
+"""Beside the draft's latents: where a part came to, and where a part left."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MovedReferenceConfig:
+    """Sizes of the draft's encoder."""
+
+    width: int = 64
+    """Channels between its convolutions."""
+
+
+class MovedReference(nn.Module):
+    """Encode the draft; adds nothing before it was trained."""
+
+    def __init__(
+        self, config: MovedReferenceConfig, *, latent_channels: int, out_channels: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.Sequential(
+            nn.Conv2d(latent_channels + NUM_MASKS, config.width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(config.width, config.width, 3, padding=1),
+            nn.SiLU(),
+        )
+        self.to_out = nn.Conv2d(config.width, out_channels, 1)
+        for weight in self.to_out.parameters():
+            nn.init.zeros_(weight)
+
+    def forward(
+        self, draft: Float[Tensor, "batch frames planes h w"]
+    ) -> Float[Tensor, "batch frames out_channels h w"]:
+        """Return features for the U-Net's first activations.
+
+        Args:
+            draft: Latents of the drafted frames, then the two masks in [0, 1].
+        """
+        features: Tensor = self.to_out(self.layers(draft.flatten(0, 1)))
+        return torch.unflatten(features, 0, draft.shape[:2])
