@@ -14,6 +14,7 @@ from animaray.models.diffusion.face_windows import plan_window
 from animaray.models.frozen.face_alignment import align_frames
 from animaray.models.frozen.protocols import IdentityEmbedder, LatentCodec
 from animaray.models.frozen.windowed_decoding import DecoderRecord, DecodeWindow, WindowedDecoder
+from animaray.platform.errors import ConfigError
 
 EMBEDDED_AT_ONCE = 8
 """Faces that the recogniser sees at once while a decoder's graph is held."""
@@ -74,12 +75,18 @@ class FullFrameLoss:
     def __call__(
         self, latents: Float[Tensor, "frames c h w"]
     ) -> tuple[float, Float[Tensor, "frames c h w"]]:
-        """See FaceLoss."""
+        """See FaceLoss.
+
+        Raises:
+            ConfigError: The codec decodes fewer frames than faces are given for.
+        """
         num_faces = sum(len(face.rows) for face in self._faces)
         total, gradient = 0.0, torch.zeros_like(latents)
+        is_whole = self._frames_at_once is None
         for start, stop in _chunks(len(latents), self._frames_at_once):
+            # A codec may hold several frames in one latent; then all are decoded together.
             present = [
-                (face, np.flatnonzero((face.rows >= start) & (face.rows < stop)))
+                (face, np.flatnonzero(is_whole | ((face.rows >= start) & (face.rows < stop))))
                 for face in self._faces
             ]
             if not any(len(chosen) for _, chosen in present):
@@ -87,6 +94,13 @@ class FullFrameLoss:
             with torch.enable_grad():
                 chunk = latents[start:stop].detach().requires_grad_()
                 frames = self._codec.decode(chunk).clamp(-1, 1)
+                last = max(int(face.rows[-1]) for face in self._faces)
+                if is_whole and last >= len(frames):
+                    raise ConfigError(
+                        f"Codec {self._codec.name} decodes {len(frames)} frames, but faces are "
+                        f"given for frame {last}.",
+                        fix="Give one row of landmarks per decoded frame.",
+                    )
                 distances = [
                     identity_distances(
                         self._embedder,

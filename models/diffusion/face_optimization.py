@@ -53,7 +53,8 @@ class FaceTarget:
     reference_embedding: Float32[np.ndarray, " embedding"]
     """Unit identity embedding of the reference."""
     landmarks: Float32[np.ndarray, "frames 5 2"]
-    """Where the pose says the face is, pixels; NaN in frames that do not show it."""
+    """Where the pose says the face is, pixels; NaN in frames that do not show it. One row per
+    frame, also where the codec holds several frames in one latent."""
     boxes_px: Float32[np.ndarray, "frames 4"] | None = None
     """Left, top, right, bottom pixel of the face, for `published`; None takes the aligned crop's
     footprint."""
@@ -154,7 +155,7 @@ class FaceOptimizer:
         if faces:
             latents, losses = optimize_latents(
                 latents,
-                self._loss(faces, record),
+                self._loss(faces, record, is_whole=self._is_compressed(latents)),
                 learning_rate=self._config.rate(step),
                 num_iterations=self._config.iterations,
                 stop_below_gain=self._config.stop_below_gain if self._is_fast else 0.0,
@@ -177,12 +178,16 @@ class FaceOptimizer:
     def _is_fast(self) -> bool:
         return self._config.mode == "fast"
 
+    def _is_compressed(self, latents: Float[Tensor, "latent_frames channels h w"]) -> bool:
+        """Return whether the codec holds several frames in one latent (CogVideoX's does)."""
+        return len(latents) != len(self._landmarks[0])
+
     def _record(
         self, latents: Float[Tensor, "frames channels h w"]
     ) -> tuple[Int64[np.ndarray, " recorded"], DecoderRecord]:
         """Decode once what windows refer to: all frames, or the middle one of those with a face."""
         rows = np.arange(len(latents))
-        if self._decoder is None or not self._decoder.needs_record:
+        if self._decoder is None or not self._decoder.needs_record or self._is_compressed(latents):
             return rows, DecoderRecord()
         records_all = self._config.record_all_frames
         if records_all is None:
@@ -215,9 +220,10 @@ class FaceOptimizer:
             return
         frames = record.frames
         if frames is None:
-            rows = np.arange(len(latents))
-            chunks = torch.split(latents, self._config.frames_at_once or PREVIEW_FRAMES)
-            frames = torch.cat([self._codec.decode(chunk) for chunk in chunks])
+            rows = np.arange(len(self._landmarks[0]))
+            size = self._config.frames_at_once or PREVIEW_FRAMES
+            chunks = torch.split(latents, len(latents) if self._is_compressed(latents) else size)
+            frames = torch.cat([self._codec.decode(chunk) for chunk in chunks])[: len(rows)]
         pictures = to_uint8(frames)
         is_alone = len(self._targets) == 1
         for landmarks, is_detected in zip(self._landmarks, self._is_detected, strict=True):
@@ -252,15 +258,18 @@ class FaceOptimizer:
             boxes=cell_boxes(boxes_px, self._codec.downscale, frame_size),
         )
 
-    def _loss(self, faces: list[VisibleFaces], record: DecoderRecord) -> FaceLoss:
+    def _loss(
+        self, faces: list[VisibleFaces], record: DecoderRecord, *, is_whole: bool = False
+    ) -> FaceLoss:
+        """Return the mode's loss; `is_whole` decodes all frames together, without windows."""
         config = self._config
-        if self._decoder is None:
+        if self._decoder is None or is_whole:
             return FullFrameLoss(
                 self._codec,
                 self._embedder,
                 faces,
                 crop="box" if config.mode == "published" else "aligned",
-                frames_at_once=config.frames_at_once,
+                frames_at_once=None if is_whole else config.frames_at_once,
             )
         decoding = WindowDecoding(
             decoder=self._decoder,
@@ -278,8 +287,11 @@ class FaceOptimizer:
         mask = torch.zeros_like(latents[:, :1])
         size = int(latents.shape[-2]), int(latents.shape[-1])
         for face in faces:
-            near = cell_mask(face.boxes, self._config.update_margin_latents, size)
-            mask[face.rows] = torch.maximum(mask[face.rows], near.to(mask))
+            near = cell_mask(face.boxes, self._config.update_margin_latents, size).to(mask)
+            if self._is_compressed(latents):
+                mask = torch.maximum(mask, near.amax(dim=0, keepdim=True))
+            else:
+                mask[face.rows] = torch.maximum(mask[face.rows], near)
         return mask
 
 

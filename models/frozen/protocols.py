@@ -145,8 +145,12 @@ class LatentCodec(Protocol):
 
     def decode(
         self, latents: Float[Tensor, "batch channels latent_height latent_width"]
-    ) -> Float[Tensor, "batch 3 height width"]:
-        """Return RGB frames in about [-1, 1]; gradients flow to the latents."""
+    ) -> Float[Tensor, "frames 3 height width"]:
+        """Return RGB frames in about [-1, 1]; gradients flow to the latents.
+
+        One frame for each latent. Face optimization, which also serves other people's models,
+        takes codecs that hold several frames in one latent, too; it then decodes whole clips.
+        """
         ...
 
 

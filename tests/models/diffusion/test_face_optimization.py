@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKLCogVideoX
 from torch import nn
 from torch.testing import assert_close
 
@@ -235,6 +236,47 @@ def test_one_previewed_frame_moves_the_landmarks_of_all(latents):
         assert changed[frame, row : row + 2, 2:4].all()
         assert not changed[frame, :, 5:].any()
     assert optimizer.history[0].num_detected == 1
+
+
+class VideoCodec(nn.Module):
+    """CogVideoX's autoencoder at tiny size: two latents are eight frames."""
+
+    name, latent_channels, downscale = "cogvideox", 4, 8
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.autoencoder = AutoencoderKLCogVideoX(
+            block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1,
+            norm_num_groups=2,
+        ).requires_grad_(False)  # fmt: skip
+
+    def encode(self, frames):
+        raise NotImplementedError
+
+    def decode(self, latents):
+        return self.autoencoder.decode(latents.transpose(0, 1)[None]).sample[0].transpose(0, 1)
+
+
+@pytest.mark.parametrize("mode", ["literal", "fast"])
+def test_a_codec_may_hold_several_frames_in_one_latent(mode):
+    codec = VideoCodec()
+    landmarks = np.stack([landmarks_at(8, 8)] * 8)
+    landmarks[2] = np.nan
+    start = torch.randn(1, 2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    optimizer = optimizer_for(landmarks, codec, mode=mode, num_iterations=2, stop_below_gain=0.0)
+    improved = optimizer(start, step())
+    entry = optimizer.history[0]
+    assert entry.num_frames == 7
+    assert entry.losses[-1] < entry.losses[0]
+    changed = (improved != start).any(dim=2)[0]
+    assert changed[:, 1:3, 1:3].all()
+    if mode == "fast":
+        changed[:, 1:3, 1:3] = False
+        assert not changed.any()
+    too_many = optimizer_for(np.stack([landmarks_at(8, 8)] * 9), codec, mode=mode)
+    with pytest.raises(ConfigError, match="decodes 8 frames, but faces are given for frame 8"):
+        too_many(start, step())
 
 
 def test_raising_between_adam_steps_ends_the_optimization(latents):
