@@ -183,9 +183,12 @@ def clips(pipeline: AnimationPipeline, cases: Sequence[Case]) -> None:
 
 
 def steps(pipeline: AnimationPipeline, cases: Sequence[Case], mode: str) -> None:
-    """Compare windows of denoising steps at (about) a hundred gradients each."""
+    """Compare windows of denoising steps at a hundred gradients each (0-20: 21 steps, 105)."""
     base = FaceOptimizationConfig(mode="literal" if mode == "literal" else "fast")
-    budgets = {"0-9": (0, 10, 10), "5-14": (5, 10, 10), "10-19": (10, 10, 10), "0-19": (0, 20, 5)}
+    budgets = {
+        "0-9": (0, 10, 10), "5-14": (5, 10, 10), "10-19": (10, 10, 10), "0-20": (0, 21, 5),
+        "0-19": (0, 20, 5),
+    }  # fmt: skip
     configs = {
         f"{mode} {name}, {iterations} each": replace(
             base,
@@ -225,11 +228,42 @@ class _Capture:
         return denoised
 
 
-class _CapturingRun(AnimationRun):
+class CapturingRun(AnimationRun):
+    """A run that keeps the estimates of some steps and optimizes nothing."""
+
+    steps: Sequence[int] = (5, 10, 17)
+
     def _make_optimizer(self, poses: Sequence[AlignedPose]) -> _Capture:  # type: ignore[override]
         del poses
-        self.capture = _Capture((5, 10, 17))
+        self.capture = _Capture(self.steps)
         return self.capture
+
+
+def visible_faces(
+    case: Case, animation: Animation, pipeline: AnimationPipeline, latents: Tensor
+) -> VisibleFaces:
+    """Return where the driving pose says that the face is.
+
+    Args:
+        case: Whose face.
+        animation: Has the aligned pose.
+        pipeline: Has the recogniser and the codec.
+        latents: Of the clip, for their size.
+    """
+    embedder, codec = pipeline.perception.identity_embedder, pipeline.codec
+    landmarks, _ = landmarks_from_keypoints(
+        animation.keypoints, animation.keypoint_confidence, embedder.template()
+    )
+    rows = np.flatnonzero(np.isfinite(landmarks[:, 0, 0]))
+    boxes_px = face_boxes_px(landmarks[rows], embedder)
+    size = int(latents.shape[-2]), int(latents.shape[-1])
+    return VisibleFaces(
+        reference=torch.from_numpy(case.reference.identity_embedding),
+        rows=rows,
+        landmarks=landmarks[rows],
+        boxes_px=boxes_px,
+        boxes=cell_boxes(boxes_px, codec.downscale, size),
+    )
 
 
 def gradients(pipeline: AnimationPipeline, cases: Sequence[Case]) -> None:
@@ -254,23 +288,12 @@ def gradients(pipeline: AnimationPipeline, cases: Sequence[Case]) -> None:
     print("| clip, step | cosine | loss | after ten: literal | " + " | ".join(heads) + " |")
     for case in cases:
         options = AnimationOptions(seed=1, num_inference_steps=NUM_STEPS, alignment="none")
-        capturing = _CapturingRun(parts, [(case.reference, case.motion)], options, None)
+        capturing = CapturingRun(parts, [(case.reference, case.motion)], options, None)
         animation = capturing.animate()
-        landmarks, _ = landmarks_from_keypoints(
-            animation.keypoints, animation.keypoint_confidence, embedder.template()
-        )
         is_background = torch.from_numpy(background(animation, pipeline))[:, None]
         for index, latents in capturing.capture.estimates.items():
             size = int(latents.shape[-2]), int(latents.shape[-1])
-            rows = np.flatnonzero(np.isfinite(landmarks[:, 0, 0]))
-            boxes_px = face_boxes_px(landmarks[rows], embedder)
-            face = VisibleFaces(
-                reference=torch.from_numpy(case.reference.identity_embedding),
-                rows=rows,
-                landmarks=landmarks[rows],
-                boxes_px=boxes_px,
-                boxes=cell_boxes(boxes_px, codec.downscale, size),
-            )
+            face = visible_faces(case, animation, pipeline, latents)
             literal = FullFrameLoss(codec, embedder, [face])
             decoding = WindowDecoding(
                 decoder=decoder, downscale=codec.downscale,
@@ -282,7 +305,7 @@ def gradients(pipeline: AnimationPipeline, cases: Sequence[Case]) -> None:
             trials: list[tuple[FaceLoss, Tensor | None]] = [(literal, None)]
             for margin in UPDATE_MARGINS:
                 mask = torch.zeros_like(latents[:, :1])
-                mask[rows] = cell_mask(face.boxes, margin, size).float()
+                mask[face.rows] = cell_mask(face.boxes, margin, size).float()
                 trials.append((fast, mask))
             ends, changes = [], []
             for loss, update_mask in trials:
