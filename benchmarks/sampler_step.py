@@ -89,7 +89,10 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = replace(
-        AnimatorConfig.generated(), reference_attention=None, unconditional="published"
+        AnimatorConfig.generated(),
+        reference_attention=None,
+        moved_reference=None,
+        unconditional="published",
     )
     animator = Animator(config).eval()
     for name, weight in animator.named_parameters():

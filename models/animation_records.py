@@ -191,10 +191,11 @@ def default_sampler(config: AnimatorConfig) -> SamplerConfig:
     """Return sampler settings that suit a model: published ones, or those of small models."""
     if config.unconditional == "published":
         return SamplerConfig(tile_frames=config.num_frames)
+    drafts = config.moved_reference
     return SamplerConfig(
-        num_inference_steps=20,
+        num_inference_steps=20 if drafts is None else 12,
         sigma_min=0.02,
-        sigma_max=80.0,
+        sigma_max=80.0 if drafts is None else drafts.start_sigma,
         guidance_scale=1.5,
         tile_frames=config.num_frames,
         tile_overlap=config.num_frames // 2 - 1,

@@ -219,8 +219,8 @@ def load_draft_codec(animator: AnimatorConfig) -> LatentCodec | None:
 def load_initial_animator(config: AnimatorTrainingConfig) -> Animator:
     """Return the animator to start from, in training mode.
 
-    Weights that were trained without the moved reference are taken, too: it starts fresh, and a
-    fresh one adds nothing.
+    Weights that were trained without the moved reference are taken, too. They then start with
+    the draft as their estimate.
 
     Raises:
         ConfigError: `init_from` has another architecture.
@@ -237,6 +237,8 @@ def load_initial_animator(config: AnimatorTrainingConfig) -> Animator:
     ):
         grown = Animator(config.animator)
         grown.load_state_dict({**grown.state_dict(), **animator.state_dict()})
+        for weight in grown.unet.conv_out.parameters():  # what it is to estimate has changed
+            nn.init.zeros_(weight)
         return grown.train()
     if animator.config != config.animator:
         raise ConfigError(

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from animaray.datasets.conditions import ConditionsTable, open_conditions
-from animaray.models.diffusion.sampler import SamplerConfig
+from animaray.models.animation_records import default_sampler
 from animaray.models.frozen.generated_codec import GeneratedCodec
 from animaray.models.frozen.protocols import LatentCodec
 from animaray.platform.progress import stage_progress
@@ -67,9 +67,7 @@ class PretrainTask(AnimatorTask):
             objective.animator,
             self._codec,
             self._held_out.take_first(4),
-            SamplerConfig(
-                num_inference_steps=12, sigma_min=0.02, sigma_max=80.0, guidance_scale=1.0
-            ),
+            dataclasses.replace(default_sampler(self._config.animator), guidance_scale=1.0),
         )
         objective.train()
         loss = sum(float(part.loss) for part in measured) / len(measured)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from animaray.models.diffusion.loss import LossConfig
 from animaray.models.diffusion.noise_levels import NoiseLevelConfig
 from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.networks.moved_reference import MovedReferenceConfig
 from animaray.models.pose.aligner import AlignerConfig
 from animaray.training.aligner import AlignerTrainingConfig
 from animaray.training.animator import BUNDLED_ANIMATOR, AnimatorTrainingConfig
@@ -19,9 +20,11 @@ from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
 
 _SMALL_LOSS = LossConfig(
     noise_levels=NoiseLevelConfig(
-        distribution="log_normal", log_mean=0.0, log_std=1.4, sigma_min=0.02, sigma_max=80.0
-    )
+        distribution="log_normal", log_mean=-0.5, log_std=1.0, sigma_min=0.02, sigma_max=3.0
+    ),
+    sigma_data=MovedReferenceConfig().residual_std,
 )
+"""For models that correct drafts: sampling starts at their `start_sigma`."""
 
 
 def aligner_demo_cpu() -> AlignerTrainingConfig:

@@ -102,7 +102,12 @@ def _scripted_animator(channels: int, outputs: Tensor) -> RecordingAnimator:
     tiny = AnimatorConfig.tiny()
     unet = replace(tiny.unet, in_channels=2 * channels, out_channels=channels)
     config = replace(
-        tiny, unet=unet, reference_attention=None, unconditional="published", sigma_data=1.0
+        tiny,
+        unet=unet,
+        reference_attention=None,
+        moved_reference=None,
+        unconditional="published",
+        sigma_data=1.0,
     )
     animator = RecordingAnimator(config).eval()
     animator.unet = ScriptedNetwork(outputs)  # type: ignore[assignment] # stands in for the U-Net

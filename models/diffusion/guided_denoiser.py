@@ -71,7 +71,7 @@ class GuidedDenoiser:
     @property
     def sigma_data(self) -> float:
         """Standard deviation of the latents."""
-        return self._animator.config.sigma_data
+        return self._animator.config.residual_std
 
     def __call__(
         self,

@@ -30,7 +30,7 @@ class LossConfig:
     face_weight_power: int = 1
     """1 weighs with (1 + M) as the released code; 2 with (1 + M)^2 as the paper's equation."""
     sigma_data: float = 1.0
-    """Standard deviation of the latents; the animator's own `sigma_data`."""
+    """Standard deviation of what is denoised; the animator's own `residual_std`."""
 
     def __post_init__(self) -> None:
         """Refuse impossible chances and powers.
@@ -100,7 +100,7 @@ class LossDraws:
     """Uniform in [0, 1]; decides what is dropped, see `dropout_masks`."""
 
 
-def denoising_loss_of(  # noqa: PLR0913 - the one place where everything meets
+def denoising_loss_of(
     denoiser: Denoiser,
     latents: Float[Tensor, "batch frames channels h w"],
     conditioning: Conditioning,

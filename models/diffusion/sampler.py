@@ -158,7 +158,9 @@ def sample(  # noqa: PLR0913 - the one place where everything meets
             initial_noise = _draw_noise(
                 conditioning.reference_latents, num_frames, config, generator
             )
-        latents = initial_noise * math.hypot(sigmas[0], animator.config.sigma_data)
+        latents = initial_noise * math.hypot(sigmas[0], animator.config.residual_std)
+        if conditioning.draft_latents is not None:
+            latents = latents + conditioning.draft_latents
         for index, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
             noised, sigma_hat = _churn(latents, sigma, config, generator)
             step = StepInfo(

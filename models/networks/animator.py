@@ -61,7 +61,7 @@ class Animator(nn.Module):
         batch, frames = conditioning.pose_images.shape[:2]
         image_tokens = conditioning.image_embedding[:, None]
         trunk = self.pose_net.trunk(conditioning.pose_images.flatten(0, 1))
-        reference_features = None
+        reference_features = draft_latents = None
         if self.reference_attention is not None:
             if conditioning.reference_pose_image is None:
                 raise ConfigError(
@@ -82,12 +82,14 @@ class Animator(nn.Module):
                 )
             drafted = self.moved_reference(conditioning.draft)
             reference_features = _total(reference_features, drafted)
+            draft_latents = conditioning.draft[:, :, : self.config.latent_channels]
         return EncodedConditioning(
             image_tokens=image_tokens,
             face_tokens=self.face_encoder(conditioning.identity_embedding, image_tokens),
             reference_latents=conditioning.reference_latents,
             pose_features=torch.unflatten(self.pose_net.project(trunk), 0, (batch, frames)),
             reference_features=reference_features,
+            draft_latents=draft_latents,
         )
 
     def denoise(
@@ -105,7 +107,10 @@ class Animator(nn.Module):
         """
         if isinstance(conditioning, Conditioning):
             conditioning = self.encode_conditioning(conditioning)
-        scales = precondition(sigma.float(), self.config.sigma_data)
+        draft = conditioning.draft_latents
+        if draft is not None:
+            noisy_latents = noisy_latents - draft
+        scales = precondition(sigma.float(), self.config.residual_std)
         c_in, c_out, c_skip = (
             scale[:, None, None, None, None].to(noisy_latents.dtype)
             for scale in (scales.c_in, scales.c_out, scales.c_skip)
@@ -119,7 +124,8 @@ class Animator(nn.Module):
             self._added_ids(sigma),
             _total(conditioning.pose_features, conditioning.reference_features),
         )
-        return c_skip * noisy_latents + c_out * raw_output.to(noisy_latents.dtype)
+        denoised = c_skip * noisy_latents + c_out * raw_output.to(noisy_latents.dtype)
+        return denoised if draft is None else draft + denoised
 
     def forward(
         self,

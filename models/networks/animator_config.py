@@ -60,6 +60,13 @@ class AnimatorConfig:
     """What guidance's second branch drops: `published` drops image, reference, face and pose;
     `as_trained` drops only what conditioning dropout drops (image and reference)."""
 
+    @property
+    def residual_std(self) -> float:
+        """Standard deviation of what is denoised: the latents, or their difference to drafts."""
+        return (
+            self.sigma_data if self.moved_reference is None else self.moved_reference.residual_std
+        )
+
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together.
 

@@ -53,13 +53,16 @@ class EncodedConditioning:
     """Added after the first convolution; None adds nothing."""
     reference_features: Float[Tensor, "batch frames width h w"] | None = None
     """Of the reference attention and the moved reference, added likewise; None without them."""
+    draft_latents: Float[Tensor, "batch frames channels h w"] | None = None
+    """What the model's estimate is a correction of; None for models without drafts."""
 
     def drop(
         self, *, image: Bool[Tensor, " batch"], reference: Bool[Tensor, " batch"]
     ) -> "EncodedConditioning":
         """Return a copy without the image token or the reference where the masks are True.
 
-        The face tokens keep what the Face Encoder saw of the image, as published.
+        The face tokens keep what the Face Encoder saw of the image, as published; a draft stays
+        what the estimate corrects.
         """
         keep_image, keep_reference = (~image).float(), (~reference).float()
         features = self.reference_features
@@ -92,8 +95,10 @@ class EncodedConditioning:
     def window(self, frames: Int64[Tensor, " window"]) -> "EncodedConditioning":
         """Return the conditioning of some frames only."""
         pose, reference = self.pose_features, self.reference_features
+        draft = self.draft_latents
         return replace(
             self,
+            draft_latents=None if draft is None else draft[:, frames],
             pose_features=None if pose is None else pose[:, frames],
             reference_features=None if reference is None else reference[:, frames],
         )

@@ -153,9 +153,7 @@ def _fitted(reference: PosedPicture, driving: PosedPicture) -> AlignedPose:
             torch.zeros(len(keypoints), 2),
         ),
     )
-    return AlignedPose(
-        keypoints=keypoints, keypoint_confidence=confidence.numpy(), report=report
-    )
+    return AlignedPose(keypoints=keypoints, keypoint_confidence=confidence.numpy(), report=report)
 
 
 def _centred(

@@ -197,7 +197,9 @@ def test_default_sampler_suits_the_model():
     assert (published.num_inference_steps, published.sigma_max) == (25, 700.0)
     assert (published.tile_frames, published.tile_overlap) == (16, 4)
     small = default_sampler(AnimatorConfig.generated())
-    assert (small.sigma_max, small.tile_frames, small.tiling) == (80.0, 8, "sliding")
+    assert (small.sigma_max, small.tile_frames, small.tiling) == (2.0, 8, "sliding")
+    plain = default_sampler(replace(AnimatorConfig.generated(), moved_reference=None))
+    assert (plain.sigma_max, plain.num_inference_steps) == (80.0, 20)
 
 
 def test_saved_folder_holds_all_parts(pipeline, tmp_path):

@@ -13,6 +13,7 @@ from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning, EncodedConditioning
 from animaray.platform.errors import ConfigError
 
+WITHOUT_DRAFTS = replace(AnimatorConfig.tiny(), moved_reference=None)
 FAST = SamplerConfig(num_inference_steps=2, sigma_max=80.0, tile_frames=4, tile_overlap=1)
 
 
@@ -36,14 +37,13 @@ def conditioning_of(frames=6, batch=1):
         identity_embedding=torch.randn(batch, 16),
         pose_images=torch.rand(batch, frames, 3, 32, 32) * 2 - 1,
         reference_pose_image=torch.rand(batch, 3, 32, 32) * 2 - 1,
-        draft=torch.rand(batch, frames, 6, 4, 4),
     )
 
 
 @pytest.fixture(scope="module")
 def animator():
     torch.manual_seed(0)
-    animator = Animator(AnimatorConfig.tiny()).eval()
+    animator = Animator(WITHOUT_DRAFTS).eval()
     for name, parameter in animator.named_parameters():
         if "proj_out" in name or "final_proj" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -63,7 +63,7 @@ def generator(seed=0):
     ],
 )
 def test_gaussian_data_is_recovered(changes):
-    gaussian = GaussianAnimator(AnimatorConfig.tiny()).eval()
+    gaussian = GaussianAnimator(WITHOUT_DRAFTS).eval()
     config = SamplerConfig(
         sigma_max=80.0, guidance_scale=1.0, repeat_noise=False, tile_frames=16, **changes
     )
@@ -75,7 +75,7 @@ def test_gaussian_data_is_recovered(changes):
 @pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2)])
 def test_error_falls_with_the_order_of_the_method(method, order):
     # Along the exact path (x - mean) / sqrt(d^2 + sigma^2) stays constant.
-    gaussian = GaussianAnimator(AnimatorConfig.tiny()).eval()
+    gaussian = GaussianAnimator(WITHOUT_DRAFTS).eval()
     noise = torch.randn(1, 4, 4, 4, 4, dtype=torch.float64)
     start = noise * (10.0**2 + 1) ** 0.5
     exact = 0.7 + (start - 0.7) * 0.4 / (10.0**2 + 0.4**2) ** 0.5
@@ -181,7 +181,7 @@ def test_algorithm_1_corrects_the_first_estimate_of_a_step_only():
             levels_seen.append(sigma.item())
             return super().denoise(noisy_latents, sigma, conditioning)
 
-    counting, corrected = Counting(AnimatorConfig.tiny()).eval(), []
+    counting, corrected = Counting(WITHOUT_DRAFTS).eval(), []
     config = replace(
         FAST,
         num_inference_steps=3,
@@ -276,7 +276,7 @@ def test_seams_show_windows_that_disagree():
             base = super().denoise(noisy_latents, sigma, conditioning) * 0
             return base + level + ramp[:, None, None, None]
 
-    drifting = Drifting(AnimatorConfig.tiny()).eval()
+    drifting = Drifting(WITHOUT_DRAFTS).eval()
     config = replace(
         FAST, num_inference_steps=1, guidance_scale=1.0, tile_frames=8, tiling="sliding"
     )
@@ -320,7 +320,7 @@ def test_raising_in_on_step_ends_the_sampling(animator):
 
 
 def test_noise_repeats_over_windows_as_published():
-    gaussian = GaussianAnimator(AnimatorConfig.tiny()).eval()
+    gaussian = GaussianAnimator(WITHOUT_DRAFTS).eval()
     config = replace(FAST, guidance_scale=1.0)
     latents = sample(gaussian, conditioning_of(6), 6, config, generator())
     assert_close(latents[:, 4:], latents[:, :2])
@@ -373,7 +373,7 @@ def test_published_churn_mixes_the_output_before_the_noise(golden):
     draws = torch.Generator().manual_seed(3)
     noise = torch.randn(noisy.shape, generator=torch.Generator().manual_seed(3))
     sample(
-        Recorded(AnimatorConfig.tiny()),
+        Recorded(WITHOUT_DRAFTS),
         encoded,
         noisy.shape[1],
         settings,
@@ -386,3 +386,16 @@ def test_published_churn_mixes_the_output_before_the_noise(golden):
     difference = difference * (noise - tensors["churn_noise"]) / (sigma**2 + 1)
     assert seen["sigma"] > sigma
     assert_close(seen["denoised"], tensors["churn_x0"] + difference, rtol=1e-4, atol=1e-4)
+
+
+def test_sampling_starts_at_the_draft_under_the_first_noise():
+    animator = Animator(AnimatorConfig.tiny()).eval()
+    for weight in animator.unet.conv_out.parameters():
+        weight.data.zero_()
+    conditioning = replace(conditioning_of(), draft=torch.rand(1, 6, 6, 4, 4))
+    config = replace(FAST, num_inference_steps=60, sigma_min=0.01, sigma_max=2.0)
+    noise = torch.randn(1, 6, 4, 4, 4)
+    latents = sample(animator, conditioning, 6, config, torch.Generator(), initial_noise=noise)
+    # The denoiser of Gaussian differences to the draft: the noise ends at their deviation.
+    expected = conditioning.draft[:, :, :4] + animator.config.residual_std * noise
+    assert_close(latents, expected, atol=0.05, rtol=0)

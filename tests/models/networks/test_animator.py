@@ -47,14 +47,29 @@ def test_encoded_conditioning_gives_the_same_result(animator):
     assert torch.equal(first, third)
 
 
-def test_a_fresh_moved_reference_adds_nothing_and_a_trained_one_does(animator):
+def test_the_difference_to_the_draft_is_denoised(animator):
     one = conditioning_for(animator.config)
-    other = replace(one, draft=torch.rand_like(one.draft))
+    shift = torch.zeros_like(one.draft)
+    shift[:, :, :4] = torch.randn(1, 3, 4, 4, 4)
+    other = replace(one, draft=one.draft + shift)
     noisy, sigma = torch.randn(1, 3, 4, 4, 4), torch.ones(1)
     with torch.no_grad():
-        assert torch.equal(animator(noisy, sigma, one), animator(noisy, sigma, other))
+        # A fresh network is not told the draft: only the difference to it counts.
+        first = animator(noisy, sigma, one)
+        second = animator(noisy + shift[:, :, :4], sigma, other)
+        assert_close(second, first + shift[:, :, :4], atol=1e-4, rtol=1e-4)
         animator.moved_reference.to_out.weight.normal_()
-        assert not torch.equal(animator(noisy, sigma, one), animator(noisy, sigma, other))
+        third = animator(noisy + shift[:, :, :4], sigma, other)
+        assert not torch.allclose(third, second, atol=1e-3)
+
+
+def test_much_noise_leaves_what_the_network_makes_of_the_draft(animator):
+    conditioning = conditioning_for(animator.config)
+    for weight in animator.unet.conv_out.parameters():
+        weight.data.zero_()
+    with torch.no_grad():
+        found = animator(torch.randn(1, 3, 4, 4, 4) * 80, torch.tensor([80.0]), conditioning)
+    assert_close(found, conditioning.draft[:, :, :4], atol=0.02, rtol=0)
 
 
 def test_a_missing_draft_is_refused(animator):
@@ -70,8 +85,8 @@ def test_dropping_removes_image_and_reference(animator):
         image_embedding=one.image_embedding,
         identity_embedding=one.identity_embedding,
         pose_images=one.pose_images,
+        draft=one.draft,
     )
-    animator.moved_reference.to_out.weight.data.normal_()
     noisy, sigma = torch.randn(batch, 3, 4, 4, 4), torch.ones(batch)
     mask = torch.tensor([True, False])
     with torch.no_grad():

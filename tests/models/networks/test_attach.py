@@ -213,7 +213,7 @@ def test_saved_adapter_holds_only_its_own_weights(backbone, tmp_path):
 
 def test_adapter_of_another_model_is_refused_and_leaves_no_hooks(tmp_path):
     attach_identity_adapter(motion_unet()[0], config_of()).save_pretrained(tmp_path)
-    network, run = video_transformer()
+    network, _ = video_transformer()
     with pytest.raises(WeightsError, match="does not fit"):
         load_identity_adapter(network, tmp_path)
     assert not any(module._forward_hooks for module in network.modules())
