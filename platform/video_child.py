@@ -6,8 +6,10 @@ animaray.platform.confinement); the child sends frames through a pipe. Whatever 
 (crash, hang, kill for memory), the parent gets frames or a MediaError.
 """
 
+import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import struct
@@ -21,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
 
+import av
 import numpy as np
 
 from animaray.platform.confinement import (
@@ -303,6 +306,10 @@ def _serve(request: dict[str, Any], output: IO[bytes]) -> None:
 
 def _warm_up() -> None:
     """Decode once and fail once, so that a confined child need not import anything."""
+    # PyAV imports what a file's streams need (subtitles, data) when it meets them.
+    for module in pkgutil.walk_packages(av.__path__, "av."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tiny.gif"
         path.write_bytes(_TINY_GIF)

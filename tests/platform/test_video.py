@@ -292,3 +292,10 @@ def test_real_late_start_and_damage(real_data: Path) -> None:
     assert "81 of 144 frames decode" in cut.warning
     first = probe_video(real_data / "videos/v17.mp4")
     assert (first.width, first.height) == (320, 180)  # of two streams the first, the default
+
+
+@pytest.mark.real
+def test_streams_of_rare_kinds_need_no_import_in_the_confined_child(real_data: Path) -> None:
+    # v17 has two video, two audio and a subtitle stream, for which PyAV has modules of their own.
+    decoded = decode_in_child(real_data / "videos/v17.mp4", max_frames=3)
+    assert decoded.frames_uint8.shape[0] == 3
