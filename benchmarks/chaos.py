@@ -38,10 +38,9 @@ REAL_FILES = (
 """Short ones of every container and codec, with those that cannot be read."""
 KINDS = ("driver", "worker", "decoder")
 _PATIENCE_S = 1800.0
-_AFTERLIFE_S = 30.0
-_AGENTS_AFTERLIFE_S = 150.0
-"""Two helpers of Ray try for a minute to reach the session that is gone."""
-_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE")
+_AFTERLIFE_S = 60.0
+_NO_WORKERS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE")
+"""Helpers of Ray; two of them try for a minute or more to reach a session that is gone."""
 _STEP_S = 0.02
 _STOPPED = 130
 
@@ -85,6 +84,8 @@ class Run:
         )  # fmt: skip
         self.started = time.monotonic()
         self._known: dict[int, psutil.Process] = {}
+        self.helpers: list[psutil.Process] = []
+        """What Ray started besides workers; known once the driver has ended."""
 
     def find(self, kind: str) -> list[psutil.Process]:
         """Return the running processes of a kind."""
@@ -100,11 +101,11 @@ class Run:
         self._known |= {child.pid: child for child in found}
         return found
 
-    def wait_for_everybody(self) -> dict[str, float]:
-        """Wait until every process that this run started is gone.
+    def wait_for_workers(self) -> float:
+        """Wait until every worker and decoder that this run started is gone.
 
         Returns:
-            Seconds that took: for workers and decoders, and for Ray's own helpers, too.
+            Seconds that took.
 
         Raises:
             RuntimeError: Some are still there; they are ended now.
@@ -112,21 +113,17 @@ class Run:
         started = time.monotonic()
         self.process.wait()
         self._log.close()
-        ours = {child.pid for child in self._known.values() if kind_of(child) is not None}
-        gone_s = {"workers and decoders": 0.0, "all": 0.0}
-        while left := [child for child in self._known.values() if is_alive(child)]:
-            since_s = time.monotonic() - started
-            working = [child for child in left if child.pid in ours]
-            if since_s > (_AFTERLIFE_S if working else _AGENTS_AFTERLIFE_S):
+        self.helpers = [child for child in self._known.values() if kind_of(child) is None]
+        helpers = {child.pid for child in self.helpers}
+        workers = [child for child in self._known.values() if child.pid not in helpers]
+        while left := [child for child in workers if is_alive(child)]:
+            if time.monotonic() - started > _AFTERLIFE_S:
                 names = [child.name() for child in left]
                 for child in left:
                     child.kill()
-                raise RuntimeError(f"{len(left)} processes outlived their driver: {names}")
-            time.sleep(0.05)
-            gone_s["all"] = time.monotonic() - started
-            if working:
-                gone_s["workers and decoders"] = gone_s["all"]
-        return gone_s
+                raise RuntimeError(f"{len(left)} workers outlived their driver: {names}")
+            time.sleep(_STEP_S)
+        return time.monotonic() - started
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -142,7 +139,7 @@ def kind_of(process: psutil.Process) -> str | None:
     try:
         words = process.cmdline()
         if words and words[0].startswith("ray::"):
-            return None if words[0].strip().startswith(_AGENTS) else "worker"
+            return None if words[0].strip().startswith(_NO_WORKERS) else "worker"
         if "animaray.platform.video_child" in words:
             parent = process.parent()
             is_server = parent is None or "animaray.platform.video_child" not in parent.cmdline()
@@ -169,7 +166,8 @@ class Chaos:
             self._environment["ANIMARAY_WEIGHTS"] = str((arguments.real / "weights").absolute())
         self.kills: list[dict[str, Any]] = []
         self.codes: Counter[str] = Counter()
-        self.afterlives_s: list[dict[str, float]] = []
+        self.afterlives_s: list[float] = []
+        self._helpers: list[psutil.Process] = []
 
     def quiet(self) -> float:
         """Run once without any harm; return the seconds that it takes.
@@ -210,7 +208,8 @@ class Chaos:
             code = run.process.wait(timeout=max(1.0, deadline - time.monotonic()))
             lived_s += time.monotonic() - run.started
             self.codes[str(code)] += 1
-            self.afterlives_s.append(run.wait_for_everybody())
+            self.afterlives_s.append(run.wait_for_workers())
+            self._helpers += run.helpers
             if code in {0, 3}:
                 return left
             if code == _STOPPED and (folder / "dataset/_staging").exists():
@@ -243,6 +242,13 @@ class Chaos:
         """Return late kills at new points."""
         return [Kill(float(self._rng.uniform(0.0, took_s)), kill.kind) for kill in late]
 
+    def end_helpers(self, patience_s: float = 180.0) -> int:
+        """Wait for Ray's own helpers of all runs; end and count those that are still there."""
+        _, left = psutil.wait_procs(self._helpers, timeout=patience_s)
+        for process in left:
+            process.kill()
+        return len(left)
+
 
 def compare(work: Path, name: str) -> list[str]:
     """Return every difference of one life's dataset from the quiet one, and what is left over."""
@@ -257,6 +263,7 @@ def main() -> int:
     parser.add_argument("--real", type=Path, default=Path("../shared/real"))
     parser.add_argument("--profile", default="permissive")
     parser.add_argument("--generated", type=int, default=6)
+    parser.add_argument("--real-files", type=int, default=len(REAL_FILES))
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--ctrl-c", type=int, default=3)
     parser.add_argument("--kills-per-life", type=int, default=6)
@@ -268,7 +275,8 @@ def main() -> int:
     # A shell's background job ignores Ctrl-C, and so would what it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments.work.mkdir(parents=True)
-    make_inputs(arguments.work / "videos", arguments.real, arguments.generated)
+    names = REAL_FILES[: arguments.real_files]
+    make_inputs(arguments.work / "videos", arguments.real, arguments.generated, names)
     chaos = Chaos(arguments)
     took_s = chaos.quiet()
     plan = chaos.plan(arguments.kills, arguments.ctrl_c, took_s)
@@ -285,13 +293,13 @@ def main() -> int:
         report = {
             "command": " ".join(sys.argv), "quiet_s": round(took_s, 1), "lives": number,
             "kills": chaos.kills, "kills_by_kind": Counter(kill["kind"] for kill in chaos.kills),
-            "exit_codes": chaos.codes, "slowest_end_s": {
-                who: round(max(ends[who] for ends in chaos.afterlives_s), 1)
-                for who in chaos.afterlives_s[0]
-            },
+            "exit_codes": chaos.codes,
+            "slowest_end_of_workers_s": round(max(chaos.afterlives_s), 1),
             "rows": count_rows(arguments.work / "quiet/dataset"), "problems": problems,
         }  # fmt: skip
         write_json_atomic(arguments.out, report)
+    report["helpers_of_ray_left"] = chaos.end_helpers()
+    write_json_atomic(arguments.out, report)
     print(json.dumps({**report, "kills": len(chaos.kills)}, indent=2))
     return 0 if not any(problems.values()) else 1
 

@@ -141,7 +141,10 @@ def main() -> int:
         for name, kill in (("two", False), ("two_one_killed", True)):
             started = time.monotonic()
             process = curate(work / name, videos, arguments.profile, joined)
-            report[name] = watch(process, cluster, second, kill=kill)
+            try:
+                report[name] = watch(process, cluster, second, kill=kill)
+            finally:
+                process.kill()
             report[name]["seconds"] = round(time.monotonic() - started, 1)
             dataset = work / name / "dataset"
             report[name]["problems"] = [
