@@ -236,9 +236,12 @@ def load_initial_animator(config: AnimatorTrainingConfig) -> Animator:
         config.animator, moved_reference=None
     ):
         grown = Animator(config.animator)
-        grown.load_state_dict({**grown.state_dict(), **animator.state_dict()})
-        for weight in grown.unet.conv_out.parameters():  # what it is to estimate has changed
-            nn.init.zeros_(weight)
+        kept = {
+            name: weight
+            for name, weight in animator.state_dict().items()
+            if not name.startswith("unet.conv_out.")  # what it estimates is something else now
+        }
+        grown.load_state_dict({**grown.state_dict(), **kept})
         return grown.train()
     if animator.config != config.animator:
         raise ConfigError(

@@ -51,6 +51,8 @@ class Animator(nn.Module):
                 latent_channels=config.latent_channels,
                 out_channels=config.pose_net.out_channels,
             )
+            for weight in self.unet.conv_out.parameters():  # an untrained model trusts the draft
+                nn.init.zeros_(weight)
 
     def encode_conditioning(self, conditioning: Conditioning) -> EncodedConditioning:
         """Run PoseNet, the Face Encoder and what else tells of the reference.
