@@ -1,5 +1,6 @@
 """Write the demo's page: pictures, videos, curves and tables of what just ran."""
 
+import math
 import platform
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ def _context(
 ) -> dict[str, Any]:
     csim = chain.identities[chain.right_person]
     others = [v[0] for name, v in chain.identities.items() if name != chain.right_person]
+    next_person = max(others, default=math.nan)
     total = sum(record["seconds"] for record in run.timings.values())
     kept = sum(item["kept"] for item in sheet)
 
@@ -128,8 +130,8 @@ def _context(
         "numbers": [
             {"value": f"{kept} of {len(sheet)}", "label": "clips kept"},
             {"value": f"{aligner_rows[-1]['value']:.3f}", "label": "Dis of the learned aligner"},
-            {"value": f"{csim[0]:.2f}", "label": "CSIM with the right person"},
-            {"value": f"{max(others, default=float('nan')):.2f}", "label": "CSIM, next person"},
+            {"value": _figure(csim[0], ".2f"), "label": "CSIM with the right person"},
+            {"value": _figure(next_person, ".2f"), "label": "CSIM, next person"},
             {"value": f"{total / 60:.1f} min", "label": "for the whole chain"},
         ],
         "timing": timing,
@@ -140,13 +142,13 @@ def _context(
         "job_text": "The server keeps each job in a database, so it survives restarts.",
         "job_transcript": "\n".join(chain.transcript),
         "identity_text": (
-            f"Mean CSIM of the result with the right person is {csim[0]:.3f} with face "
-            f"optimization and {csim[1]:.3f} without; the nearest other person has "
-            f"{max(others, default=float('nan')):.3f}."
+            f"Mean CSIM of the result with the right person is {_figure(csim[0], '.3f')} with face "
+            f"optimization and {_figure(csim[1], '.3f')} without; the nearest other person has "
+            f"{_figure(next_person, '.3f')}."
         ),
         "metric_names": ["method", *METRICS],
         "metric_rows": [
-            [method, *(f"{chain.evaluation.mean(method, metric):.4g}" for metric in METRICS)]
+            [method, *(_figure(chain.evaluation.mean(method, metric), ".4g") for metric in METRICS)]
             for method in chain.evaluation.methods()
         ],
         "timings": list(run.timings.values()),
@@ -155,6 +157,11 @@ def _context(
         "commands": _commands(run, chain),
         "limits": _limits(run),
     }
+
+
+def _figure(value: float, form: str) -> str:
+    """Write a figure; where no face was found in any frame there is none to compare."""
+    return "no face found" if math.isnan(value) else f"{value:{form}}"
 
 
 def _lead(run: DemoRun) -> str:
