@@ -17,6 +17,7 @@ from animaray.platform.errors import MachineError
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Enough for rows that carry paths and small structs; a clip's bytes pass through once."""
 
+_START_ATTEMPTS = 3
 _QUIET_ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"}
 _QUIET_LOGGERS = ("ray.serve", "ray.train", "ray.data", "ray.tune")
 
@@ -81,20 +82,41 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
             "logging_level": logging.ERROR,
             "_node_ip_address": "127.0.0.1",
         }
-    try:
-        with _silent_stderr():
-            ray.init(runtime_env=runtime_env, **options)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        where = f"the Ray cluster at {address}" if address else "a local Ray session"
-        raise MachineError(
-            f"Cannot start or join {where}: {error}",
-            fix="Check RAY_ADDRESS, free memory and /tmp; `animaray doctor` shows more.",
-        ) from error
+    options["runtime_env"] = runtime_env
+    if address:
+        _start(options, where=f"the Ray cluster at {address}", attempts=1)
+    else:
+        _start(options, where="a local Ray session", attempts=_START_ATTEMPTS)
     try:
         _quiet_ray_data()
         yield
     finally:
         ray.shutdown()
+
+
+def _start(options: dict[str, Any], *, where: str, attempts: int) -> None:
+    """Initialise Ray; on a busy machine a private session may need several attempts.
+
+    Raises:
+        MachineError: The last attempt failed, too.
+    """
+    import ray
+
+    for left in reversed(range(attempts)):
+        try:
+            with _silent_stderr():
+                ray.init(**options)
+        except Exception as error:  # Ray raises a bare one when a node is not up after 30 s
+            ray.shutdown()
+            if left == 0:
+                reason = str(error).partition("\n")[0] or type(error).__name__
+                raise MachineError(
+                    f"Cannot start or join {where}: {reason}",
+                    fix="Check RAY_ADDRESS, free memory, load and /tmp; `animaray doctor` shows "
+                    "more.",
+                ) from error
+        else:
+            return
 
 
 @contextmanager
