@@ -1,7 +1,8 @@
 """`animaray dataset`: look into a curated dataset, check it, hand it on, or render a world."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import humanize
 import typer
@@ -17,6 +18,7 @@ from animaray.cli.output import (
     print_lines,
     print_table,
     refuse_usage,
+    spell_hours,
 )
 
 app = typer.Typer(help="List, check, export and generate data.", no_args_is_help=True)
@@ -34,14 +36,25 @@ def list_(
     """List the clips of a dataset with their verdicts."""
     from animaray.datasets.reader import CurationDataset
 
-    rows = CurationDataset.open(dataset).verdicts(policy)
+    opened = CurationDataset.open(dataset)
+    rows = opened.verdicts(policy)
     if as_json:
         print_json({"dataset": str(dataset), "policy": policy, "clips": rows})
         return
+    clips = {clip["clip_id"]: clip for clip in opened.clips()}
     print_table(
         f"{dataset} under policy {policy}",
-        ("clip", "keep", "reasons"),
-        [(row["clip_id"], row["keep"], "; ".join(row["reasons"])) for row in rows],
+        ("clip", "file", "span", "verdict", "reasons"),
+        [
+            (
+                row["clip_id"],
+                clips[row["clip_id"]]["file_name"],
+                "{start_s:.2f} to {end_s:.2f} s".format(**clips[row["clip_id"]]),
+                row["state"],
+                "; ".join(row["reasons"]),
+            )
+            for row in rows
+        ],
     )
 
 
@@ -113,16 +126,7 @@ def inspect(
         if as_json:
             print_json(facts)
             return
-        tables = facts.pop("tables")
-        print_table(
-            f"{dataset}, version {facts['version']}",
-            ("table", "files", "rows", "size"),
-            [
-                (name, t["files"], t["rows"], humanize.naturalsize(t["bytes"]))
-                for name, t in sorted(tables.items())
-            ],
-        )
-        print_lines(*(f"{name}: {value}" for name, value in facts.items()))
+        _print_dataset(facts)
         return
     facts = inspect_clip(dataset, clip_id)
     files = [] if extract is None else extract_clip(dataset, clip_id, extract)
@@ -137,6 +141,38 @@ def inspect(
     for name, verdict in facts["verdicts"].items():
         print_lines(f"{name}: {verdict['state']} {'; '.join(verdict['reasons'])}".rstrip())
     print_lines(*(f"wrote {path}" for path in files))
+
+
+def _print_dataset(facts: Mapping[str, Any]) -> None:
+    """Print what `inspect_dataset` found."""
+    print_table(
+        f"{facts['dataset']}, version {facts['version']}",
+        ("table", "files", "rows", "size"),
+        [
+            (name, table["files"], table["rows"], humanize.naturalsize(table["bytes"]))
+            for name, table in sorted(facts["tables"].items())
+        ],
+    )
+    print_table(
+        "Policies applied",
+        ("policy", "clips kept", "length", "fingerprint"),
+        [
+            (name, found["kept_clips"], spell_hours(found["kept_hours"]), found["fingerprint"])
+            for name, found in facts["policies"].items()
+        ],
+    )
+    counts = {
+        name: ", ".join(f"{count} {what}" for what, count in facts[name].items())
+        for name in ("sources_by_state", "commits")
+    }
+    made = ", ".join((*facts["code"], *(f"profile {name}" for name in facts["profiles"])))
+    print_lines(
+        f"inputs: {counts['sources_by_state']}",
+        f"clips: {facts['num_clips']}, {spell_hours(facts['hours'])}",
+        f"commits: {counts['commits']}",
+        f"made by: {made}; configuration {', '.join(facts['configs'])}",
+        f"withdrawn sources: {', '.join(facts['withdrawn']) or 'none'}",
+    )
 
 
 @app.command()

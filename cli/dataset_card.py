@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from animaray.cli.dataset_page import render_template
+from animaray.cli.output import spell_hours
 from animaray.datasets.reader import CurationDataset
 from animaray.pipelines.card import Card, RuleCard, dataset_card
 from animaray.platform.storage import write_bytes_atomic
@@ -31,7 +32,11 @@ def write_dataset_card(dataset: Path, out: Path, *, policy: str = "standard") ->
     page = out if out.suffix == ".html" else out / "index.html"
     sheet = sorted(card.kept_clips)[:MAX_SHEET]  # ids are hashes
     shown = {entry["clip_id"] for rule in card.rules for entry in (*rule.good_side, *rule.bad_side)}
-    posters = _posters(CurationDataset.open(dataset), {*shown, *sheet})
+    opened = CurationDataset.open(dataset)
+    titles = {
+        clip["clip_id"]: "{file_name} {start_s:.1f} s".format(**clip) for clip in opened.clips()
+    }
+    posters = _posters(opened, {*shown, *sheet})
     facts = {name: value for name, value in asdict(card).items() if name != "rules"}
     html = render_template(
         "card.html.j2",
@@ -40,6 +45,8 @@ def write_dataset_card(dataset: Path, out: Path, *, policy: str = "standard") ->
             {**asdict(rule), "plot": _plot(rule), "text": _rule_text(rule)} for rule in card.rules
         ],
         sheet=sheet,
+        titles={clip_id: titles[clip_id] for clip_id in sheet},
+        spell=spell_hours,
         posters=posters,
         largest={name: max([*counts.values(), 1]) for name, counts in card.balance.items()},
         top_funnel=max([count for _, count in card.funnel] or [1]) or 1,
@@ -57,10 +64,6 @@ def _posters(dataset: CurationDataset, clip_ids: Iterable[str]) -> dict[str, str
         for clip_id in sorted(clip_ids)
         if clip_id in stored
     }
-
-
-def _rule(rule: RuleCard) -> dict[str, Any]:
-    return {**asdict(rule), "plot": _plot(rule), "text": _rule_text(rule)}
 
 
 def _rule_text(rule: RuleCard) -> str:

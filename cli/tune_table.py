@@ -1,6 +1,6 @@
 """Print what each value of a threshold would keep."""
 
-from animaray.cli.output import print_lines, print_table
+from animaray.cli.output import print_lines, print_table, spell_hours
 from animaray.pipelines.tuning import BorderClip, TuneCurve
 from animaray.platform.errors import UsageError
 
@@ -22,21 +22,21 @@ def read_limit(text: str) -> float | None:
 
 
 def print_tune_curve(curve: TuneCurve) -> None:
-    """Print hours kept per threshold, and the clips on either side of the line."""
+    """Print the length kept per threshold, and the clips on either side of the line."""
     sign = ">=" if curve.is_minimum else "<="
     print_lines(
         f"{curve.rule}: {curve.score} {sign} threshold, else {curve.code}; policy {curve.policy}, "
-        f"{curve.num_scored} clips scored, {curve.hours_total:.3f} h in all",
-        f"hours kept, strictest value first: {curve.sparkline()}",
+        f"{curve.num_scored} clips scored, {spell_hours(curve.hours_total)} in all",
+        f"length kept, strictest value first: {curve.sparkline()}",
     )
     top = max([step.hours_kept for step in curve.steps] or [0.0]) or 1.0
     print_table(
         "",
-        ("threshold", "hours kept", "clips", "", "policies"),
+        ("threshold", "kept", "clips", "", "policies"),
         [
             (
                 "off" if step.threshold is None else f"{step.threshold:g}",
-                f"{step.hours_kept:.3f}",
+                spell_hours(step.hours_kept),
                 step.num_kept,
                 "\u2588" * round(step.hours_kept / top * _BAR_CELLS),
                 ", ".join(step.marks),

@@ -83,7 +83,7 @@ def test_own_policy_from_curve_to_verdicts(
     found = document(capsys, "curate", "verdicts", root, "--policy", file, "--json")
     assert (found["policy"], len(found["verdicts"])) == ("mine", 12)
     assert run(["curate", "tune", "max_drift", str(root)]) == 0
-    assert "hours kept, strictest value first" in capsys.readouterr().out
+    assert "length kept, strictest value first" in capsys.readouterr().out
     assert run(["curate", "tune", "max_drift", str(root), "--set", "1"]) == 2
     assert run(["curate", "tune", "max_drift", str(root), "--set", "x", "--write", "f.yaml"]) == 2
     assert run(["curate", "verdicts", str(root), "--policy", "moon"]) == 2
