@@ -34,7 +34,8 @@ def write_dataset_card(dataset: Path, out: Path, *, policy: str = "standard") ->
     shown = {entry["clip_id"] for rule in card.rules for entry in (*rule.good_side, *rule.bad_side)}
     opened = CurationDataset.open(dataset)
     titles = {
-        clip["clip_id"]: "{file_name} {start_s:.1f} s".format(**clip) for clip in opened.clips()
+        clip["clip_id"]: "{file_name} {start_s:.1f}\u00a0s".format(**clip)
+        for clip in opened.clips()
     }
     posters = _posters(opened, {*shown, *sheet})
     facts = {name: value for name, value in asdict(card).items() if name != "rules"}
@@ -49,7 +50,8 @@ def write_dataset_card(dataset: Path, out: Path, *, policy: str = "standard") ->
         spell=spell_hours,
         posters=posters,
         largest={name: max([*counts.values(), 1]) for name, counts in card.balance.items()},
-        top_funnel=max([count for _, count in card.funnel] or [1]) or 1,
+        largest_input=max(1, *(count for _, count in card.funnel[:3])),
+        largest_clip=max(1, *(count for _, count in card.funnel[3:])),
     )
     write_bytes_atomic(page, html.encode())
     return page, card
@@ -87,6 +89,11 @@ def _plot(rule: RuleCard) -> Mapping[str, Any]:
     line = (rule.limit - low) / (high - low) * _WIDTH if high > low else 0.0
     return {
         "width": _WIDTH, "height": _HEIGHT, "base": _BASE, "bars": bars, "line": line,
-        "low": f"{low:.3g}", "high": f"{high:.3g}", "limit": f"{rule.limit:g}",
+        "low": _number(low), "high": _number(high), "limit": f"{rule.limit:g}",
         "anchor": "end" if line > _WIDTH * 0.7 else "start",
     }  # fmt: skip
+
+
+def _number(value: float) -> str:
+    """Return three digits, never in the form 1e+03."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
