@@ -10,7 +10,7 @@ then one run goes to its end and one more follows. Checked:
 - nothing is lost: every id ends fetched, with the right bytes, exactly one file each;
 - nothing is fetched twice: no id is asked for after its file was complete;
 - the rate holds over all runs together, kills or not;
-- 429 is obeyed: nothing arrives before the announced time, in this run or a later one;
+- 429 is obeyed: it is noted, and nothing arrives before the noted time, in this run or a later one;
 - 403 opens the breaker, and what hangs is given up, in every single run.
 """
 
@@ -21,6 +21,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -38,6 +39,8 @@ from animaray.platform.storage import content_id
 
 KINDS = ("good", "limited", "forbidden", "hanging")
 RETRY_AFTER_S = 2
+SLACK_S = 0.5
+"""A request may be under way for this long on a busy machine."""
 CONFIG = AcquireConfig(
     allow_private_hosts=True,
     host_rate_per_hour=3600 * 60,
@@ -182,6 +185,9 @@ class Rig:
         self.all_urls = [url for kind in KINDS for url in self.urls[kind]]
         self._random.shuffle(self.all_urls)
         self.problems: list[str] = []
+        self.waits: set[float] = set()
+        """Times of day before which the ledger said, after some run, that nobody may ask."""
+        self._limited = f"file:127.0.0.1:{ports['limited']}"
 
     def close(self) -> None:
         """End the server."""
@@ -206,9 +212,22 @@ class Rig:
             if content_id("remote", url) in ids
         }
 
+    def note_waits(self, started_s: float, ended_s: float) -> None:
+        """Look up which wait a run that has ended left behind; a kill may come before the note."""
+        with sqlite3.connect(self.folder / "ledger.sqlite") as database:
+            row = database.execute(
+                "SELECT blocked_until FROM pace WHERE platform = ?", (self._limited,)
+            ).fetchone()
+        if row is not None and row[0] > 0:
+            self.waits.add(row[0])
+        answers = [e for e in self.events() if e.what == "429" and started_s < e.time_s]
+        if answers and answers[-1].time_s < ended_s - SLACK_S:
+            is_noted = row is not None and row[0] >= answers[-1].time_s + RETRY_AFTER_S - 0.1
+            self.expect(is_noted, "a 429 was not noted")
+
     def run_and_kill(self) -> tuple[int, set[str]]:
         """Start a child, kill it at a random point; return requests seen and what is complete."""
-        before = len(self.events())
+        before, started_s = len(self.events()), time.time()
         wanted = before + self._random.randint(1, 30)
         delay_s = self._random.uniform(0.0, 0.05)
         pid = os.fork()
@@ -224,11 +243,13 @@ class Rig:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 self.expect(status == 0, "a run ended with an error")
+                self.note_waits(started_s, time.time())
                 return len(self.events()) - before, self.complete()
             time.sleep(0.002)
         time.sleep(delay_s)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        self.note_waits(started_s, time.time())
         return len(self.events()) - before, self.complete()
 
     def expect(self, holds: bool, promise: str) -> None:  # noqa: FBT001 - reads as a sentence
@@ -251,18 +272,15 @@ def check_run(rig: Rig, events: Sequence[Event], done_before: set[str]) -> None:
 
 
 def check_waits(rig: Rig, events: Sequence[Event]) -> float:
-    """Check that no request comes before a 429's time; return the shortest wait seen, seconds."""
+    """Check that no request comes before a noted time; return the shortest wait seen, seconds."""
     shortest = float("inf")
-    limited = [event for event in events if event.kind == "limited"]
-    for place, event in enumerate(limited):
-        if event.what != "429":
-            continue
-        later = [other for other in limited[place + 1 :] if other.what == "asked"]
-        # Requests that were on their way when the answer was written do not count.
-        later = [other for other in later if other.time_s > event.time_s + 0.15]
-        if later:
-            shortest = min(shortest, later[0].time_s - event.time_s)
-    rig.expect(shortest >= RETRY_AFTER_S - 0.05, f"asked {shortest:.2f} s after a 429")
+    asked = [e.time_s for e in events if e.kind == "limited" and e.what == "asked"]
+    for until in rig.waits:
+        noted_s = until - RETRY_AFTER_S
+        # Requests that were on their way when the answer came do not count.
+        later = [moment - noted_s for moment in asked if moment > noted_s + SLACK_S]
+        shortest = min([shortest, *later])
+    rig.expect(shortest >= RETRY_AFTER_S - 0.05, f"asked {shortest:.2f} s after a noted 429")
     return shortest
 
 
@@ -322,8 +340,9 @@ def main() -> int:
             kills += 1
             half_files += len(list((rig.folder / "work").glob("*/video.part")))
             done = complete
-        before = len(rig.events())
+        before, started_s = len(rig.events()), time.time()
         states = fetch_all(rig.all_urls, rig.folder)
+        rig.note_waits(started_s, time.time())
         while "queued" in {states[url] for url in rig.urls["limited"]}:
             time.sleep(RETRY_AFTER_S)
             states = fetch_all(rig.all_urls, rig.folder)
@@ -338,9 +357,12 @@ def main() -> int:
             "complete_before_the_last_run": len(done),
             "half_files_found_after_kills": half_files,
             "requests": sum(event.what == "asked" for event in events),
-            "requests_of_the_last_run": finished - before,
+            "requests_of_the_last_run": sum(
+                event.what == "asked" for event in events[before:finished]
+            ),
             "fullest_burst": round(check_rate(rig, events), 1),
-            "shortest_wait_after_429_s": round(check_waits(rig, events), 2),
+            "waits_noted": len(rig.waits),
+            "shortest_wait_after_noted_429_s": round(check_waits(rig, events), 2),
             "answers": Counter(event.what for event in events if event.what != "asked"),
             "states": Counter(states.values()),
             "broken_promises": rig.problems,
