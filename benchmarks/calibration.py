@@ -42,13 +42,17 @@ def measured(
     cases: Sequence[CalibrationCase], arguments: argparse.Namespace
 ) -> dict[str, tuple[Mapping[str, Any], ClipTruth]]:
     """Return scores and truth of every case; what an earlier run measured is read."""
-    folder: Path = arguments.work / f"{arguments.profile}_{arguments.seed}"
+    folder: Path = arguments.work / f"{arguments.profile}_{arguments.faces}_{arguments.seed}"
     clips = None
     found = {}
+    left = arguments.limit if arguments.limit is not None else len(cases)
     for number, case in enumerate(cases):
         record = folder / f"{case.name}.json"
         if not record.exists():
-            clips = clips or WholeClips(arguments.profile, folder)
+            if left == 0:
+                continue
+            left -= 1
+            clips = clips or WholeClips(arguments.profile, folder, arguments.faces)
             clip = render_case(case)
             path = clips.write(case.name, clip.frames_uint8, case.spec.fps)
             scores = clips.scores(path, len(clip.frames_uint8), case.spec.fps, case.spec.size)
@@ -62,7 +66,11 @@ def measured(
 
 def says(verdict: Verdict, name: str) -> bool:
     """Return whether a filter speaks against a clip; `undetermined` is never a keep."""
-    return any(code.startswith(FILTERS[name]) for code in verdict.codes)
+    codes = FILTERS[name]
+    if name == "face size":
+        # A face too small to be found has no size.
+        codes = (*codes, "no_face")
+    return any(code.startswith(codes) for code in verdict.codes)
 
 
 def count_answers(
@@ -120,7 +128,9 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--profile", default="generated")
+    parser.add_argument("--faces", default="generated", help="profile of the face detector")
     parser.add_argument("--only", nargs="*", help="groups of cases; all by default")
+    parser.add_argument("--limit", type=int, help="measure so many more clips at most")
     parser.add_argument("--policies", nargs="*", default=list(POLICIES), choices=list(POLICIES))
     arguments = parser.parse_args()
     cases = [
@@ -129,6 +139,7 @@ def main() -> int:
         if not arguments.only or case.group in arguments.only
     ]
     found = measured(cases, arguments)
+    cases = [case for case in cases if case.name in found]
     weak = []
     for name in arguments.policies:
         counts, wrong = count_answers(cases, found, POLICIES[name])

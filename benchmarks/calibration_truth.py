@@ -55,6 +55,14 @@ def labels_of(
     labels["pose coverage"] = None if is_hard_to_see else _pose_coverage(truths, policy)
     still_alive = has_person and seen is False and not _changes_person(case)
     labels["motion"] = case.is_frozen if still_alive else None
+    if seen is not False and has_person:
+        # Somebody who is not recognised is not told from the background, and what stands before
+        # them moves indeed.
+        labels["camera"] = None
+    if labels["face size"] is not False and seen is False:
+        # Somebody so far away that the face is too small: what else is seen of them may be wrong.
+        hidden = ("face found", "count", "identity", "pose coverage", "motion", "sharpness")
+        labels |= dict.fromkeys(hidden)
     return labels
 
 

@@ -1,6 +1,7 @@
 """Measure rendered videos with the product's own stages, each as one clip from end to end."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from animaray.platform.video import write_mp4
 class WholeClips:
     """The perception stages of a profile, for videos that are not cut into shots first."""
 
-    def __init__(self, profile: str, work: Path) -> None:
+    def __init__(self, profile: str, work: Path, faces: str | None = None) -> None:
         """Load the networks.
 
         Args:
             profile: Who looks.
             work: Folder of the rendered videos.
+            faces: Profile of the face detector, if another one.
         """
         work.mkdir(parents=True, exist_ok=True)
         self._work = work
@@ -33,9 +35,11 @@ class WholeClips:
         config = CurationConfig(
             sources=("rendered",), output_dir=work, profile=profile, skip_hopeless=False
         )
-        self._stages = PerceptionStages(
-            load_perception(profile, num_threads=1), load_point_tracker(profile), config
-        )
+        perception = load_perception(profile, num_threads=1)
+        if faces is not None and faces != profile:
+            detector = load_perception(faces, num_threads=1).face_detector
+            perception = replace(perception, face_detector=detector)
+        self._stages = PerceptionStages(perception, load_point_tracker(profile), config)
 
     def write(
         self, name: str, frames_uint8: UInt8[np.ndarray, "frames height width 3"], fps: float

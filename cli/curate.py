@@ -36,7 +36,7 @@ def run(
     ],
     out: OutOption = Path("dataset"),
     profile: Annotated[
-        str, typer.Option(help="Who looks at the pixels: permissive or generated")
+        str, typer.Option(help="Who looks at the pixels: permissive, generated or paper")
     ] = "permissive",
     policy: PolicyOption = "standard",
     limit: Annotated[int | None, typer.Option(help="Only the first N inputs")] = None,

@@ -78,7 +78,7 @@ def calibration_cases(
     for index, share in enumerate((0.3, 0.4, 0.5, 0.3, 0.4, 0.5)):
         cases.append(draw.case("background", index, draw.spec(stirred_share=share)))
     cases += [draw.case("cut", i, draw.spec(effects=("cut",))) for i in range(6)]
-    distances = (1.0, 1.0, 1.0, 1.0, 1.6, 1.9, 2.2, 2.5, 2.8, 3.2)
+    distances = (0.75, 0.8, 0.85, 0.87, 1.6, 1.8, 2.0, 2.2, 2.5, 3.0)
     cases += [
         draw.case("face size", i, draw.calm(framing="full", distance=d))
         for i, d in enumerate(distances)
@@ -151,7 +151,10 @@ class _Draw:
 
     def spec(self, **fields: object) -> ClipSpec:
         """Return a clean clip of anything, from full body to close."""
-        return sample_clip_spec(self.seed(), **{**self._fields, **fields})
+        spec = sample_clip_spec(self.seed(), **{**self._fields, **fields})
+        # Whole bodies fill the picture, so that the size of the face is varied where it is asked.
+        is_plain = spec.framing == "full" and "distance" not in fields
+        return replace(spec, distance=0.87) if is_plain else spec
 
     def calm(self, **fields: object) -> ClipSpec:
         """Return a clean clip of somebody who faces the camera the whole time."""

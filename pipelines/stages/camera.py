@@ -30,6 +30,7 @@ ADDS = ("camera_scores", "camera_path")
 DROPS: tuple[str, ...] = ()
 
 _FACE_REACH_S = 0.5
+_LEAST_REACH_PX = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +51,10 @@ class CameraConfig:
     """Least eigenvalue of the gradient matrix of a point worth following (luminance in [0, 1])."""
     person_padding_px: int = 6
     """People are drawn this much wider, pixels at `short_side_px`."""
-    people_reach_px: int = 10
-    """Points this near to people may be lost to them and are not missed, pixels."""
+    people_reach: tuple[float, ...] = (0.15, 0.08)
+    """Points this near to people may be lost behind hair, clothes or a hand that the mask does not
+    know, and are not missed; of the square root of the people's area. The next value is taken
+    where fewer than `min_fit_points` lie further away."""
     noise_multiple: float = 5.0
     """Inlier tolerance over the tracker's own noise; 3 loses a tripod's points (curation.md)."""
     tolerance_px: tuple[float, float] = (0.75, 3.0)
@@ -74,7 +77,7 @@ class CameraPath:
     """Share of followable points that move as one; NaN where there were too few to tell."""
     num_points: Int64[np.ndarray, " samples"]
     look: Float64[np.ndarray, " samples"]
-    """Change of the registered background since the window's start."""
+    """Change of the registered background since the window's start; as it stands without a fit."""
     still_change: Float64[np.ndarray, " samples"]
     """Change of the background as it stands."""
     background_share: Float64[np.ndarray, " samples"]
@@ -153,6 +156,9 @@ def follow_camera(
                 look[index] = background_change(*views, fit.transform)
             elif index > 0:
                 transforms[index] = transforms[index - 1]
+                if fits[0].num_points >= config.min_fit_points:
+                    # All points are lost at once: what is seen is another place.
+                    look[index] = still_change[index]
         if end == num_samples:
             break
         start = end - 1
@@ -221,35 +227,44 @@ def _follow_window(
         return [first, *([nothing] * (len(frames_uint8) - 1))]
     tracks, visible = tracker.track(frames_uint8, points)
     fits = [first]
-    never_hidden = np.ones(len(points), dtype=bool)
+    never_hidden = np.ones((len(config.people_reach), len(points)), dtype=bool)
     for index in range(1, len(frames_uint8)):
         # Where a person has come to stand, the tracker follows the person.
         usable = visible[index] & _lies_on(masks[index], tracks[index])
         fit = _fit(points[usable], tracks[index][usable], config)
         if fit.transform is not None:
             expected = points @ fit.transform[:, :2].T + fit.transform[:, 2]
-            never_hidden &= _lies_on(_far_from_people(masks[index], config), expected)
-            fit = replace(fit, inlier_share=_rigid_share(fit, usable, never_hidden))
+            for place, reach in enumerate(config.people_reach):
+                far = _far_from_people(masks[index], reach, config)
+                never_hidden[place] &= _lies_on(far, expected)
+            fit = replace(fit, inlier_share=_rigid_share(fit, usable, never_hidden, config))
         fits.append(fit)
     return fits
 
 
 def _rigid_share(
-    fit: _Fit, usable: Bool[np.ndarray, " points"], followable: Bool[np.ndarray, " points"]
+    fit: _Fit,
+    usable: Bool[np.ndarray, " points"],
+    followable: Bool[np.ndarray, "reaches points"],
+    config: CameraConfig,
 ) -> float:
     """Return the share of followable points that are seen to move with the background."""
     agrees = np.zeros(len(usable), dtype=bool)
     agrees[usable] = fit.is_inlier
-    if not followable.any():
-        return fit.inlier_share
-    return float(agrees[followable].mean())
+    for chosen in followable:
+        if chosen.sum() >= config.min_fit_points:
+            return float(agrees[chosen].mean())
+    return fit.inlier_share
 
 
 def _far_from_people(
-    mask: Bool[np.ndarray, "height width"], config: CameraConfig
+    mask: Bool[np.ndarray, "height width"], share: float, config: CameraConfig
 ) -> Bool[np.ndarray, "height width"]:
-    side = 2 * config.people_reach_px + 1
-    return cv2.erode(mask.astype(np.uint8), np.ones((side, side), dtype=np.uint8)) > 0
+    margin = round(config.margin_share * min(mask.shape))
+    people = ~mask[margin : mask.shape[0] - margin, margin : mask.shape[1] - margin]
+    reach = max(_LEAST_REACH_PX, round(share * float(people.sum()) ** 0.5))
+    near = cv2.erode(mask.astype(np.uint8), np.ones((2 * reach + 1,) * 2, dtype=np.uint8))
+    return near > 0
 
 
 def _lies_on(
