@@ -94,7 +94,7 @@ class FullFrameLoss:
             with torch.enable_grad():
                 chunk = latents[start:stop].detach().requires_grad_()
                 frames = self._codec.decode(chunk).clamp(-1, 1)
-                last = max(int(face.rows[-1]) for face in self._faces)
+                last = max(int(face.rows.max(initial=0)) for face in self._faces)
                 if is_whole and last >= len(frames):
                     raise ConfigError(
                         f"Codec {self._codec.name} decodes {len(frames)} frames, but faces are "
