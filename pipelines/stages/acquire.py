@@ -56,7 +56,7 @@ def acquire(row: dict[str, Any], max_bytes: int | None = None) -> dict[str, Any]
     path, root = Path(row["path"]), Path(row["root"])
     uri = row.get("uri") or path.relative_to(root).as_posix()
     facts: dict[str, Any] = {
-        "uri": uri, "file_name": path.name, "file_bytes": None, "modified_ns": None,
+        "uri": uri, "file_name": _shown_name(uri), "file_bytes": None, "modified_ns": None,
         "sha256": None, "source_id": content_id("unread", uri),
         "input_id": content_id("input", uri),
     }  # fmt: skip
@@ -69,7 +69,8 @@ def acquire(row: dict[str, Any], max_bytes: int | None = None) -> dict[str, Any]
             return {**row, **facts, **known, **state}
         digest = sha256_file(path)
     except OSError as error:
-        state = {"state": "unreadable", "reason": "missing", "detail": str(error)}
+        detail = f"{uri} cannot be read: {error.strerror}"
+        state = {"state": "unreadable", "reason": "missing", "detail": detail}
         return {**row, **facts, **state}
     facts |= {
         "file_bytes": status.st_size,
@@ -98,6 +99,12 @@ def refuse_withdrawn(row: dict[str, Any], withdrawn: Collection[str]) -> dict[st
         "reason": "withdrawn",
         "detail": f"{row['file_name']} was withdrawn from this dataset.",
     }
+
+
+def _shown_name(uri: str) -> str:
+    """Return what to call an input: `a.mp4` of a path, `table.parquet/3`, `site.com/watch?v=x`."""
+    parts = uri.rsplit("/", 2)
+    return parts[-1] if "." in parts[-1] else "/".join(parts[-2:])
 
 
 def is_unchanged(path: Path, known: Mapping[tuple[int, int], str]) -> str | None:
