@@ -26,6 +26,7 @@ from animaray.pipelines.policies import POLICIES, Policy
 from animaray.pipelines.rules import Verdict, judge
 
 NEEDED = 0.9
+_WRONG = {"fn": "missed", "fp": "wrongly dropped", "asked": "undetermined"}
 
 
 def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -73,6 +74,17 @@ def says(verdict: Verdict, name: str) -> bool:
     return any(code.startswith(codes) for code in verdict.codes)
 
 
+def kind_of(label: Label, said: bool, state: str) -> str:  # noqa: FBT001 - what was said
+    """Return near, tp, fn, tn, fp, or asked: a fine clip that only waits for a person to look."""
+    if label is None:
+        return "near"
+    if label:
+        return "tp" if said else "fn"
+    if not said:
+        return "tn"
+    return "asked" if state == "undetermined" else "fp"
+
+
 def count_answers(
     cases: Sequence[CalibrationCase],
     found: Mapping[str, tuple[Mapping[str, Any], ClipTruth]],
@@ -90,16 +102,10 @@ def count_answers(
         }
         answers["whole policy"] = verdict_of(labels), not verdict.keep
         for name, (label, said) in answers.items():
-            kind = (
-                "near"
-                if label is None
-                else ("tp" if said else "fn")
-                if label
-                else ("fp" if said else "tn")
-            )
+            kind = kind_of(label, said, verdict.state)
             counts[name][kind] += 1
-            if kind in {"fn", "fp"}:
-                sign = {"fn": "missed", "fp": "wrongly dropped"}[kind]
+            if kind in _WRONG:
+                sign = _WRONG[kind]
                 wrong.append(
                     f"- {name}: {case.name} {sign} ({'; '.join(verdict.reasons) or 'kept'})"
                 )
@@ -116,7 +122,8 @@ def as_rows(counts: Mapping[str, Counter[str]]) -> list[str]:
             low, high = wilson(hits, total)
             shares.append(f"{hits / total:.3f} [{low:.2f}, {high:.2f}]" if total else "-")
         rows.append(
-            f"| {name} | {tp + fn} | {count['tn'] + fp} | {count['near']} | {fn} | {fp} | "
+            f"| {name} | {tp + fn} | {count['tn'] + fp + count['asked']} | {count['near']} | "
+            f"{fn} | {fp} | {count['asked']} | "
             f"{shares[0]} | {shares[1]} |"
         )
     return rows
@@ -144,8 +151,8 @@ def main() -> int:
     for name in arguments.policies:
         counts, wrong = count_answers(cases, found, POLICIES[name])
         print(f"\n### {name}, {len(cases)} clips\n")
-        print("| filter | flawed | fine | near | missed | wrong | precision | recall |")
-        print("|---|---|---|---|---|---|---|---|")
+        print("| filter | flawed | fine | near | missed | wrong | asked | precision | recall |")
+        print("|---|---|---|---|---|---|---|---|---|")
         print("\n".join(as_rows(counts)))
         print("\n" + "\n".join(wrong))
         if name == "standard":
