@@ -15,6 +15,7 @@ import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -334,11 +335,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("gradients", "clips", "steps", "budgets"))
     parser.add_argument("--clips", type=int, default=3)
+    parser.add_argument("--animator", type=Path, default=bundled_folder() / "animator")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--mode", choices=("fast", "literal"), default="fast")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    pipeline = AnimationPipeline.from_pretrained(bundled_folder() / "animator")
+    pipeline = AnimationPipeline.from_pretrained(args.animator)
     cases = make_cases(pipeline, args.clips, args.frames)
     if args.part == "gradients":
         gradients(pipeline, cases)

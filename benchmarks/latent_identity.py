@@ -342,6 +342,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--faces", type=int, default=1200)
     parser.add_argument("--clips", type=int, default=3)
+    parser.add_argument("--animator", type=Path, default=bundled_folder() / "animator")
     parser.add_argument("--frames", type=int, default=4)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -349,7 +350,7 @@ def main() -> None:
     if args.part == "train":
         train(args.out, args.minutes, args.faces)
         return
-    pipeline = AnimationPipeline.from_pretrained(bundled_folder() / "animator")
+    pipeline = AnimationPipeline.from_pretrained(args.animator)
     cases = make_cases(pipeline, args.clips, args.frames)
     networks = Networks.load(args.networks)
     (gradients if args.part == "gradients" else clips)(pipeline, cases, networks)
