@@ -107,6 +107,8 @@ class MediaError(RefusedError):
 class DecoderDiedError(MediaError):
     """The decoder of a video died or hung without an answer; another try may succeed."""
 
+    error_id = "AR-MED-02"
+
 
 class FaceError(RefusedError):
     """A picture shows no usable face."""
