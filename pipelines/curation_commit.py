@@ -119,7 +119,8 @@ class BatchCommitter:
         stored = {
             clip["clip_id"]: Path(clip["media_path"]) for clip in judged if clip["stores_media"]
         }
-        files, places = [], {}
+        files: list[CommittedFile] = []
+        places: dict[str, dict[str, Any]] = {}
         for part in _parts(stored, MAX_MEDIA_FILE_BYTES):
             videos = {clip_id: path.read_bytes() for clip_id, path in part.items()}
             media, groups = write_media_shard(self._root, videos)
