@@ -120,7 +120,6 @@ def _context(
     others = [v[0] for name, v in chain.identities.items() if name != chain.right_person]
     next_person = max(others, default=math.nan)
     total = sum(record["seconds"] for record in run.timings.values())
-    kept = sum(item["kept"] for item in sheet)
 
     def timing(name: str) -> str:
         return f"{run.timings[name]['seconds']:.0f} s"
@@ -128,7 +127,10 @@ def _context(
     return {
         "lead": _lead(run),
         "numbers": [
-            {"value": f"{kept} of {len(sheet)}", "label": "clips kept"},
+            {
+                "value": f"{chain.summary.num_kept_clips} of {chain.summary.num_clips}",
+                "label": "clips kept",
+            },
             {"value": f"{aligner_rows[-1]['value']:.3f}", "label": "Dis of the learned aligner"},
             {"value": _figure(csim[0], ".2f"), "label": "CSIM with the right person"},
             {"value": _figure(next_person, ".2f"), "label": "CSIM, next person"},
