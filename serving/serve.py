@@ -6,10 +6,8 @@ The two meet in the job store only: either may die without losing a job. Command
 """
 
 import dataclasses
-import errno
 import ipaddress
 import os
-import socket
 import threading
 import time
 from contextlib import ExitStack
@@ -23,13 +21,14 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from animaray.platform.errors import ConfigError, MachineError, PortError, WeightsError
+from animaray.platform.errors import ConfigError, MachineError, WeightsError
 from animaray.platform.ray_session import ray_session
 from animaray.serving.animation_service import AnimationService
 from animaray.serving.app import make_app
 from animaray.serving.job_files import JobFiles
 from animaray.serving.jobs import JobStore
 from animaray.serving.limits import ServingLimits
+from animaray.serving.ports import await_free_port, check_port
 from animaray.serving.tenants import Tenants
 from animaray.serving.weights_folder import check_weights_folder
 
@@ -268,6 +267,7 @@ class ServerHandle:
                 serve.shutdown()  # type: ignore[no-untyped-call]
         finally:
             self._session.close()
+        await_free_port(self._config.host, self._config.port)
 
 
 def start_server(config: ServeConfig) -> ServerHandle:
@@ -283,7 +283,7 @@ def start_server(config: ServeConfig) -> ServerHandle:
         The running service, ready to work unless `ready_timeout_s` is None.
     """
     check_weights_folder(config.weights_dir)
-    _check_port(config.host, config.port)
+    check_port(config.host, config.port)
     Tenants.load(config.api_keys_path)
     config = _with_absolute_paths(config)
     _make_data_dir(config.data_dir)
@@ -343,20 +343,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            raise PortError(
-                f"Port {port} of {host} {'is taken' if taken else f'cannot be bound: {error}'}.",
-                fix="Stop what uses it, or choose another with --port.",
-            ) from error
 
 
 def _make_data_dir(data_dir: Path) -> None:

@@ -41,7 +41,7 @@ def test_taken_port_is_refused_before_anything_is_made(
 
 def test_unusable_data_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "check_weights_folder", fine)
-    monkeypatch.setattr(serve, "_check_port", fine)
+    monkeypatch.setattr(serve, "check_port", fine)
     (tmp_path / "file").write_text("")
     config = ServeConfig(weights_dir=tmp_path, data_dir=tmp_path / "file" / "data")
     with pytest.raises(ConfigError, match=r"data folder .* cannot be used"):
