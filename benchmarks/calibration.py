@@ -98,7 +98,7 @@ def count_answers(
         verdict = judge(scores, policy)
         labels = labels_of(case, truth.frames, policy)
         answers: dict[str, tuple[Label, bool]] = {
-            name: (labels[name], says(verdict, name)) for name in FILTERS
+            name: (labels.get(name), says(verdict, name)) for name in FILTERS
         }
         answers["whole policy"] = verdict_of(labels), not verdict.keep
         for name, (label, said) in answers.items():

@@ -38,7 +38,7 @@ Label = bool | None
 def labels_of(
     case: CalibrationCase, truths: Sequence[FrameTruth], policy: Policy
 ) -> dict[str, Label]:
-    """Return what each filter should say."""
+    """Return what each filter that the policy uses should say."""
     is_unlit = case.gain < 0.3 or case.wash > 0.5
     is_hard_to_see = is_unlit or case.blur_share > SHARP
     has_person = any(truth.persons for truth in truths)
@@ -63,7 +63,14 @@ def labels_of(
         # Somebody so far away that the face is too small: what else is seen of them may be wrong.
         hidden = ("face found", "count", "identity", "pose coverage", "motion", "sharpness")
         labels |= dict.fromkeys(hidden)
-    return labels
+    return {name: label for name, label in labels.items() if _is_on(name, policy)}
+
+
+def _is_on(name: str, policy: Policy) -> bool:
+    """Return whether a policy has a rule of a filter."""
+    return any(
+        rule.code.startswith(FILTERS[name]) and rule.limit(policy) is not None for rule in RULES
+    )
 
 
 def verdict_of(labels: Mapping[str, Label]) -> Label:
@@ -87,7 +94,10 @@ def _sharpness(case: CalibrationCase) -> Label:
 def _light(case: CalibrationCase, policy: Policy) -> Label:
     if policy.min_luminance_p95 is None and policy.max_luminance_p5 is None:
         return None
-    if case.gain <= 0.14 or case.wash >= 0.96:
+    # No pixel is brighter than white times the gain, none darker than the wash.
+    if policy.min_luminance_p95 is not None and 255 * case.gain < policy.min_luminance_p95:
+        return True
+    if policy.max_luminance_p5 is not None and 255 * case.wash > policy.max_luminance_p5:
         return True
     is_normal = case.gain >= 0.4 and case.wash <= 0.35
     return False if is_normal and (policy.name != "strict" or case.gain == 1.0) else None

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from animaray.platform.errors import DatasetError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SOURCE_STATES = (
     "kept", "dropped", "unreadable", "duplicate", "failed",
@@ -72,7 +72,7 @@ SCORES: dict[str, dict[str, str]] = {
         "face_found_share": "float", "face_confidence": "float", "face_size_px": "float",
         "face_size_share": "float", "face_sharpness": "float", "face_frontal_share": "float",
         "face_single_share": "float", "face_complete_share": "float",
-        "face_identity_p10": "float", "face_embedding_norm": "float", "face_num_sampled": "int",
+        "face_identity_p25": "float", "face_embedding_norm": "float", "face_num_sampled": "int",
     },
     "pose": {
         "pose_coverage": "float", "pose_missing_share_literal": "float",

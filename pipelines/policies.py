@@ -63,7 +63,7 @@ class Policy:
     min_face_complete: float | None
     """Share of faces with all five landmarks inside the frame."""
     min_identity: float | None
-    """10th percentile of the cosine of frontal faces to the clip's mean."""
+    """25th percentile of the cosine of frontal faces to the most typical of them."""
     max_pose_missing: float | None
     """Share of frames with more than 70 % of the keypoints missing (literal reading)."""
     max_pose_missing_strict: float | None

@@ -78,7 +78,7 @@ RULES = (
     Rule(code="face_turned_away", score="face_frontal_share", threshold="min_face_frontal"),
     Rule(code="several_faces", score="face_single_share", threshold="min_face_single"),
     Rule(code="face_cut_off", score="face_complete_share", threshold="min_face_complete"),
-    Rule(code="identity_changes", score="face_identity_p10", threshold="min_identity"),
+    Rule(code="identity_changes", score="face_identity_p25", threshold="min_identity"),
     Rule(
         code="keypoints_missing", score="pose_missing_share_literal", threshold="max_pose_missing"
     ),

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from animaray.datasets.world.clips import ClipSpec, RenderedClip, render_clip, sample_clip_spec
 from animaray.datasets.world.known_cameras import known_path
+from animaray.datasets.world.people import sample_person
 from animaray.datasets.world.truth import FrameTruth, PersonTruth
 
 Frames = UInt8[np.ndarray, "frames height width 3"]
@@ -78,9 +79,9 @@ def calibration_cases(
     for index, share in enumerate((0.3, 0.4, 0.5, 0.3, 0.4, 0.5)):
         cases.append(draw.case("background", index, draw.spec(stirred_share=share)))
     cases += [draw.case("cut", i, draw.spec(effects=("cut",))) for i in range(6)]
-    distances = (0.75, 0.8, 0.85, 0.87, 1.6, 1.8, 2.0, 2.2, 2.5, 3.0)
+    distances = (0.75, 0.8, 0.85, 0.87, 1.0, 1.2, 1.6, 2.0, 2.4, *np.linspace(2.8, 5.0, 9))
     cases += [
-        draw.case("face size", i, draw.calm(framing="full", distance=d))
+        draw.case("face size", i, draw.calm(framing="full", distance=float(d)))
         for i, d in enumerate(distances)
     ]
     levels = (0.003, 0.006, 0.01, 0.012, 0.05, 0.07, 0.09, 0.12)
@@ -114,7 +115,11 @@ def render_case(case: CalibrationCase) -> RenderedClip:
     clip = render_clip(case.spec)
     frames, truths = clip.frames_uint8, list(clip.truth.frames)
     if case.other_seed is not None:
-        other = render_clip(replace(case.spec, person_seeds=(case.other_seed,)))
+        framed = sample_person(case.spec.person_seeds[0], case.spec.outfit_seed).body.height_m
+        # The picture stays as it is framed for the first one.
+        other = render_clip(
+            replace(case.spec, person_seeds=(case.other_seed,), framed_height_m=framed)
+        )
         half = len(frames) // 2
         frames = np.concatenate([frames[:half], other.frames_uint8[half:]])
         truths[half:] = other.truth.frames[half:]

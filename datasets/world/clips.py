@@ -62,6 +62,8 @@ class ClipSpec:
     """full, half or close."""
     distance: float = 1.0
     """How much smaller everybody is drawn; 3 is far away."""
+    framed_height_m: float | None = None
+    """Body height that the picture is framed for, metres; None for the first person's."""
     camera_kind: str = "static"
     """One of CAMERA_KINDS."""
     camera: tuple[Similarity, ...] = ()
@@ -273,7 +275,7 @@ def _render_shot(
     spec: ClipSpec,
 ) -> list[tuple[UInt8[np.ndarray, "height width 3"], FrameTruth]]:
     people = [sample_person(seed, spec.outfit_seed) for seed in spec.person_seeds]
-    height_m = people[0].body.height_m if people else 1.7
+    height_m = spec.framed_height_m or (people[0].body.height_m if people else 1.7)
     stage = _stage(spec.framing, spec.size, height_m, distance=spec.distance)
     scene = _scene(spec.scene_kind, spec.seed % 997, stage)
     cameras = spec.camera or camera_path(

@@ -27,7 +27,7 @@ _TYPICAL: Mapping[str, tuple[float, float]] = {
     "face_confidence": (0.8, 0.1), "face_size_px": (70.0, 0.6), "face_size_share": (0.16, 0.5),
     "face_sharpness": (300.0, 0.8), "face_frontal_share": (0.9, 0.12),
     "face_single_share": (0.97, 0.05), "face_complete_share": (0.97, 0.05),
-    "face_identity_p10": (0.55, 0.3), "face_embedding_norm": (20.0, 0.2),
+    "face_identity_p25": (0.55, 0.3), "face_embedding_norm": (20.0, 0.2),
     "face_num_sampled": (4.0, 0.0), "pose_coverage": (15.0, 0.2),
     "pose_missing_share_literal": (0.02, 1.0), "pose_missing_share_strict": (0.1, 1.2),
     "pose_single_share": (0.95, 0.06), "pose_found_share": (0.97, 0.03), "pose_jitter": (0.2, 0.5),

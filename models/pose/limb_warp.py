@@ -162,14 +162,12 @@ def _limb(
     reference: BodyPose, driven: BodyPose, limb: tuple[int, int, float, float], unit: float
 ) -> _Part:
     first, last, half_width, beyond = limb
-    across = min(max(driven.unit() / unit, 1 / _MAX_STRETCH), _MAX_STRETCH)
+    across = _bounded(driven.unit() / unit)
     source = reference.keypoints[[first, last]].astype(np.float64)
     target = driven.keypoints[[first, last]].astype(np.float64)
-    source_axis, source_length = _axis(source, _SHORTEST * unit)
-    target_axis, target_length = _axis(target, _SHORTEST * unit)
-    along = min(max(target_length / source_length, 1 / _MAX_STRETCH), _MAX_STRETCH)
-    turn = _frame(target_axis) @ np.diag([along, across]) @ _frame(source_axis).T
-    end = target[1] + target_axis * beyond * unit * across
+    turn = _turn_and_stretch(source, target, across, _SHORTEST * unit)
+    direction, _ = _axis(target, _SHORTEST * unit)
+    end = target[1] + direction * beyond * unit * across
     return _Part(
         transform=_affine(turn, source[0], target[0]),
         outline=np.stack([target[0], end]),
@@ -182,16 +180,15 @@ def _torso(reference: BodyPose, driven: BodyPose, unit: float) -> Iterator[_Part
     if not all(seen[list(SHOULDERS)]):
         return
     corners = [*SHOULDERS, *HIPS]
-    across = driven.unit() / unit
+    across = _bounded(driven.unit() / unit)
     if all(seen[list(HIPS)]):
         source, target = reference.keypoints[corners], driven.keypoints[corners]
         transform = _least_squares(source, target)
     else:
         source, target = reference.keypoints[list(SHOULDERS)], driven.keypoints[list(SHOULDERS)]
-        source_axis, source_length = _axis(source.astype(np.float64), _SHORTEST * unit)
-        target_axis, target_length = _axis(target.astype(np.float64), _SHORTEST * unit)
-        scale = np.diag([target_length / source_length, across])
-        turn = _frame(target_axis) @ scale @ _frame(source_axis).T
+        turn = _turn_and_stretch(
+            source.astype(np.float64), target.astype(np.float64), across, _SHORTEST * unit
+        )
         transform = _affine(turn, source.mean(0), target.mean(0))
         # The hips are taken to lie below the shoulders, as far as the picture shows them.
         down = np.array([[0.0, 1.6 * unit], [0.0, 1.6 * unit]]) + source
@@ -234,6 +231,24 @@ def _axis(ends: Float[np.ndarray, "2 2"], shortest: float) -> tuple[Float[np.nda
     return along / length, max(length, shortest)
 
 
+def _turn_and_stretch(
+    source: Float[np.ndarray, "2 2"],
+    target: Float[np.ndarray, "2 2"],
+    across: float,
+    shortest: float,
+) -> Float[np.ndarray, "2 2"]:
+    """Map one pair of ends onto another along them, and scale by a factor across them."""
+    source_axis, source_length = _axis(source, shortest)
+    target_axis, target_length = _axis(target, shortest)
+    scale = np.diag([_bounded(target_length / source_length), across])
+    return _frame(target_axis) @ scale @ _frame(source_axis).T
+
+
+def _bounded(factor: float) -> float:
+    """Return a scale that no part is stretched or shrunk beyond."""
+    return min(max(factor, 1 / _MAX_STRETCH), _MAX_STRETCH)
+
+
 def _frame(axis: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "2 2"]:
     return np.array([[axis[0], -axis[1]], [axis[1], axis[0]]])
 
@@ -253,7 +268,7 @@ def _similarity(
     a = (source - source.mean(0)).astype(np.float64) @ np.array([1, 1j])
     b = (target - target.mean(0)).astype(np.float64) @ np.array([1, 1j])
     factor = (a.conj() @ b) / max(float((a.conj() @ a).real), 1e-6)
-    size = min(max(abs(factor), 1 / _MAX_STRETCH), _MAX_STRETCH)
+    size = _bounded(abs(factor))
     angle = min(max(cmath.phase(factor), -max_turn_rad), max_turn_rad)
     factor = cmath.rect(size, angle)
     turn = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])

@@ -7,9 +7,10 @@ corners' second difference), log_zoom (largest |log scale|), roll_deg (largest t
 (median share of points that move as one, of all that were chosen and neither hidden by people nor
 carried out of the picture: a lost point counts as moving by itself), num_points (5th percentile of
 usable points), evidence_share (samples with a fit), look (95th percentile of the mean change of the
-registered background's luminance, of 1), background_share (median share of the picture that is
-background), still_change (95th percentile of the mean change of the background's luminance as it
-stands: next to nothing before a blank wall, which gives no points to follow).
+registered background's luminance, of 1, without what changes in one piece with the people),
+background_share (median share of the picture that is background), still_change (95th percentile of
+the mean change of the background's luminance as it stands: next to nothing before a blank wall,
+which gives no points to follow).
 """
 
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 
 from animaray.models.frozen.protocols import PointTracker
+from animaray.pipelines.stages.background import (
+    background_change,
+    background_mask,
+    far_from_people,
+)
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.foreground import people_mask
 from animaray.pipelines.stages.pose import PoseTracks
@@ -30,7 +36,6 @@ ADDS = ("camera_scores", "camera_path")
 DROPS: tuple[str, ...] = ()
 
 _FACE_REACH_S = 0.5
-_LEAST_REACH_PX = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +112,11 @@ class CameraStage:
         scale = width / info.width
         times = clip.pts_s - clip.pts_s[0]
         masks = [
-            background_mask(people_mask(people, faces, (width, height)), config)
+            background_mask(
+                people_mask(people, faces, (width, height)),
+                padding_px=config.person_padding_px,
+                margin_share=config.margin_share,
+            )
             for people, faces in people_at(times, row["pose_tracks"], row["face_tracks"], scale)
         ]
         path = follow_camera(clip.frames_uint8, clip.pts_s, masks, self._tracker, config)
@@ -153,7 +162,9 @@ def follow_camera(
             inlier_share[index] = fit.inlier_share
             if fit.transform is not None:
                 transforms[index] = chain(fit.transform, transforms[start])
-                look[index] = background_change(*views, fit.transform)
+                look[index] = background_change(
+                    *views, fit.transform, spared_margin=config.margin_share
+                )
             elif index > 0:
                 transforms[index] = transforms[index - 1]
                 if fits[0].num_points >= config.min_fit_points:
@@ -235,7 +246,7 @@ def _follow_window(
         if fit.transform is not None:
             expected = points @ fit.transform[:, :2].T + fit.transform[:, 2]
             for place, reach in enumerate(config.people_reach):
-                far = _far_from_people(masks[index], reach, config)
+                far = far_from_people(masks[index], reach, config.margin_share)
                 never_hidden[place] &= _lies_on(far, expected)
             fit = replace(fit, inlier_share=_rigid_share(fit, usable, never_hidden, config))
         fits.append(fit)
@@ -255,16 +266,6 @@ def _rigid_share(
         if chosen.sum() >= config.min_fit_points:
             return float(agrees[chosen].mean())
     return fit.inlier_share
-
-
-def _far_from_people(
-    mask: Bool[np.ndarray, "height width"], share: float, config: CameraConfig
-) -> Bool[np.ndarray, "height width"]:
-    margin = round(config.margin_share * min(mask.shape))
-    people = ~mask[margin : mask.shape[0] - margin, margin : mask.shape[1] - margin]
-    reach = max(_LEAST_REACH_PX, round(share * float(people.sum()) ** 0.5))
-    near = cv2.erode(mask.astype(np.uint8), np.ones((2 * reach + 1,) * 2, dtype=np.uint8))
-    return near > 0
 
 
 def _lies_on(
@@ -324,37 +325,6 @@ def choose_points(
     y = (index // columns) * cell + best[good] // cell
     x = (index % columns) * cell + best[good] % cell
     return np.stack([x, y], axis=1).astype(np.float32)
-
-
-def background_mask(
-    people: Bool[np.ndarray, "height width"], config: CameraConfig
-) -> Bool[np.ndarray, "height width"]:
-    """Return where the picture shows background: not near people, not at its border."""
-    height, width = people.shape
-    margin = round(config.margin_share * min(height, width))
-    side = 2 * config.person_padding_px + 1
-    grown = cv2.dilate(people.astype(np.uint8), np.ones((side, side), dtype=np.uint8))
-    mask = np.zeros((height, width), dtype=bool)
-    inner = (slice(margin, height - margin), slice(margin, width - margin))
-    mask[inner] = grown[inner] == 0
-    return mask
-
-
-def background_change(
-    first: tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]],
-    second: tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]],
-    transform: Float64[np.ndarray, "2 3"],
-) -> float:
-    """Return the mean change of luminance (of 1) where both samples show background."""
-    height, width = first[1].shape
-    options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP}
-    back = cv2.warpAffine(second[0], transform, (width, height), **options)
-    seen = cv2.warpAffine(second[1].astype(np.uint8), transform, (width, height), **options)
-    mask = first[1] & (seen > 0)
-    if not mask.any():
-        return 0.0
-    one, two = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first[0], back))
-    return float(cv2.absdiff(one, two)[mask].mean()) / 255.0
 
 
 def chain(

@@ -5,9 +5,10 @@ Drops: nothing. Scores: found_share, confidence (median), size_px and size_share
 of the box in pixels and of the frame's height), sharpness (25th percentile of the Laplacian
 variance of the aligned face, never enlarged), frontal_share (|yaw| and |pitch| within limits),
 single_share (no second face of a quarter of its area), complete_share (five landmarks inside the
-frame), identity_p10 (10th percentile cosine of frontal frames to the clip's mean), embedding_norm
-(25th percentile of the length of the recogniser's own output, small for a face that tells it
-little; none where the network gives unit vectors), num_sampled.
+frame), identity_p25 (25th percentile cosine of frontal frames to the most typical of them: two
+people who share a clip half and half are both near its mean, but one of them is far from any
+frame), embedding_norm (25th percentile of the length of the recogniser's own output, small for a
+face that tells it little; none where the network gives unit vectors), num_sampled.
 """
 
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class FaceStage:
         mean = mean_embedding(tracks, frontal)
         return {
             **row,
-            "face_scores": self._scores(tracks, frontal, mean, size),
+            "face_scores": self._scores(tracks, frontal, size),
             "face_tracks": tracks,
             "identity_embedding": None if mean is None else mean.tolist(),
         }
@@ -157,7 +158,6 @@ class FaceStage:
         self,
         tracks: FaceTracks,
         frontal: Bool[np.ndarray, " samples"],
-        mean: Float32[np.ndarray, " embedding"] | None,
         size: tuple[int, int],
     ) -> dict[str, Any]:
         valid = tracks.valid
@@ -184,9 +184,8 @@ class FaceStage:
         if tracks.embedding_norm is not None:
             norms = tracks.embedding_norm[valid]
             scores["face_embedding_norm"] = float(np.percentile(norms, 25))
-        if mean is not None:
-            cosines = tracks.embeddings[frontal] @ mean
-            scores["face_identity_p10"] = float(np.percentile(cosines, 10))
+        if frontal.any():
+            scores["face_identity_p25"] = identity_agreement(tracks.embeddings[frontal])
         return scores
 
 
@@ -263,6 +262,15 @@ def mean_embedding(
     mean: Float64[np.ndarray, " embedding"] = tracks.embeddings[frontal].mean(axis=0)
     norm = float(np.linalg.norm(mean))
     return (mean / norm).astype(np.float32) if norm > 1e-6 else None
+
+
+def identity_agreement(embeddings: Float32[np.ndarray, "samples embedding"]) -> float:
+    """Return the 25th percentile of the unit embeddings' cosines to the most typical of them.
+
+    The most typical one has the largest mean cosine to all.
+    """
+    cosines = embeddings.astype(np.float64) @ embeddings.T.astype(np.float64)
+    return float(np.percentile(cosines[cosines.mean(axis=1).argmax()], 25))
 
 
 def _embed(

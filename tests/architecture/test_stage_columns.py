@@ -34,7 +34,7 @@ from animaray.platform.video import write_mp4
 STAGES = ("acquire", "probe", "shots", "clips", "encode", "picture", "faces", "pose", "camera",
           "motion", "verdict")  # fmt: skip
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines/stages"
-NOT_STAGES = {"duplicates", "foreground"}
+NOT_STAGES = {"background", "duplicates", "foreground"}
 """Files that hold a part of a stage, or a step over all rows together."""
 ALWAYS = {"state", "reason", "detail", "seconds"}
 """Columns of every row, from before the first stage on: how it fared."""

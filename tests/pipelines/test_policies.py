@@ -28,7 +28,7 @@ GOOD = {
     "picture_flat_share": 0.0, "picture_damaged_share": 0.0, "picture_short_side_px": 720,
     "face_found_share": 1.0, "face_confidence": 0.9, "face_size_px": 200.0,
     "face_size_share": 0.4, "face_sharpness": 900.0, "face_frontal_share": 1.0,
-    "face_single_share": 1.0, "face_complete_share": 1.0, "face_identity_p10": 0.9,
+    "face_single_share": 1.0, "face_complete_share": 1.0, "face_identity_p25": 0.9,
     "face_num_sampled": 20, "pose_coverage": 18.0, "pose_missing_share_literal": 0.0,
     "pose_missing_share_strict": 0.0, "pose_single_share": 1.0, "pose_found_share": 1.0,
     "pose_framing": "full", "pose_jitter": 0.2, "camera_drift": 0.001, "camera_jump": 0.001,

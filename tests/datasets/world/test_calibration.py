@@ -59,6 +59,9 @@ def test_frozen_picture_stands_still_and_another_person_takes_over() -> None:
     people = [truth.persons[0].person_id for truth in swapped.truth.frames]
     assert people[0] != people[-1]
     assert (swapped.frames_uint8[0] != swapped.frames_uint8[3]).any()
+    # In the same place, seen as before.
+    corners = swapped.frames_uint8[2:4, :12, :12].astype(int)
+    assert np.abs(corners[1] - corners[0]).mean() < 4.0
 
 
 def test_light_and_far_faces() -> None:

@@ -13,9 +13,9 @@ from animaray.models.frozen.cotracker import CoTrackerConfig, CoTrackerTracker
 from animaray.models.frozen.optical_flow import OpticalFlowTracker
 from animaray.models.frozen.profiles import load_point_tracker
 from animaray.models.frozen.protocols import PointTracker
+from animaray.pipelines.stages.background import background_mask
 from animaray.pipelines.stages.camera import (
     CameraConfig,
-    background_mask,
     follow_camera,
     score_camera,
 )
@@ -125,7 +125,8 @@ def test_nothing_to_follow_asks_the_network_nothing():
 def test_camera_scores_are_those_of_the_permissive_tracker():
     frames = pan(40, step_px=0.5, size=(200, 260))
     times = np.arange(40) / 6.0
-    masks = [background_mask(np.zeros((200, 260), bool), CameraConfig())] * 40
+    nobody = np.zeros((200, 260), bool)
+    masks = [background_mask(nobody, padding_px=6, margin_share=0.05)] * 40
     scores = [
         score_camera(follow_camera(frames, times, masks, tracker, CameraConfig()))
         for tracker in (CoTrackerTracker(WindowedPredictor()), OpticalFlowTracker())

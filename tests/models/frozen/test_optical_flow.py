@@ -33,7 +33,7 @@ def test_pan_is_followed_to_a_fraction_of_a_pixel():
     np.testing.assert_array_equal(tracks[0], points)
 
 
-def test_point_that_leaves_the_frame_is_lost_for_good():
+def test_point_that_leaves_the_frame_stays_lost_where_nothing_says_where_it_is():
     picture = textured(100, 400)
     shifts = [0, 8, 16, 24, 16, 8, 0]
     frames = np.stack([picture[:, 40 + s : 240 + s] for s in shifts])
@@ -44,6 +44,41 @@ def test_point_that_leaves_the_frame_is_lost_for_good():
     assert visibility[:, 1].all()
     np.testing.assert_allclose(tracks[6, 1], points[1], atol=0.3)
     np.testing.assert_array_equal(tracks[2:, 0], np.repeat(tracks[1:2, 0], 5, axis=0))
+
+
+def test_point_that_leaves_the_frame_is_found_again_by_the_motion_of_the_others():
+    picture = textured(120, 400)
+    shifts = [0, 8, 16, 24, 16, 8, 0]
+    frames = np.stack([picture[:, 40 + s : 240 + s] for s in shifts])
+    others = grid(200, 120, 40, 20)
+    points = np.concatenate([np.array([[12.0, 50.0]], dtype=np.float32), others])
+    tracks, visibility = OpticalFlowTracker().track(frames, points)
+    assert visibility[:, 0].tolist() == [True, True, False, False, False, True, True]
+    # Half of its window lies outside the frame at first.
+    np.testing.assert_allclose(tracks[5:, 0], points[0] - [[8, 0], [0, 0]], atol=0.6)
+
+
+def test_what_an_arm_hid_is_seen_again_behind_it_and_never_on_it():
+    wall, arm = textured(200, 240), 255 - textured(120, 60)[:, ::-1]
+    lefts = [-60, -20, 20, 60, 100, 140, 180, 240]
+    frames = np.repeat(wall[None], len(lefts), axis=0)
+    for frame, left in zip(frames, lefts, strict=True):
+        low, high = max(left, 0), min(left + 60, 240)
+        frame[:120, low:high] = arm[:, low - left : high - left]
+    points = grid(240, 200, 20, 20)
+    tracks, visibility = OpticalFlowTracker().track(frames, points)
+    passed = points[:, 1] < 110
+    assert visibility[-1, passed].mean() > 0.9
+    error = np.linalg.norm(tracks[-1] - points, axis=1)[visibility[-1]]
+    assert (error < 0.3).mean() > 0.98
+    for index in range(1, 7):
+        under = passed & (points[:, 0] > lefts[index] + 12) & (points[:, 0] < lefts[index] + 48)
+        at_rest = np.linalg.norm(tracks[index] - points, axis=1) < 2.0
+        assert not (visibility[index] & at_rest & under).any()
+    # Nothing stood there at all: the wall is not found in what a bare wall shows.
+    frames[-1, :120] = int(wall.mean())
+    _, visibility = OpticalFlowTracker().track(frames, points)
+    assert not visibility[-1, points[:, 1] < 100].any()
 
 
 def test_cut_loses_the_points():

@@ -11,10 +11,10 @@ import pytest
 from animaray.models.frozen.optical_flow import OpticalFlowTracker
 from animaray.pipelines.policies import STANDARD
 from animaray.pipelines.rules import judge
+from animaray.pipelines.stages.background import background_change, background_mask
 from animaray.pipelines.stages.camera import (
     CameraConfig,
     CameraPath,
-    background_mask,
     chain,
     choose_points,
     follow_camera,
@@ -73,10 +73,17 @@ def matrices(case: str) -> list[np.ndarray]:
     return [paths[case](index) for index in range(COUNT)]
 
 
+def mask_of(people: np.ndarray) -> np.ndarray:
+    config = CameraConfig()
+    return background_mask(
+        people, padding_px=config.person_padding_px, margin_share=config.margin_share
+    )
+
+
 def scores_of(frames: np.ndarray) -> dict[str, float]:
     people = np.zeros((HEIGHT, WIDTH), dtype=bool)
     people[50:, 100:220] = True
-    masks = [background_mask(people, CameraConfig())] * len(frames)
+    masks = [mask_of(people)] * len(frames)
     times = np.arange(len(frames)) / FPS
     path = follow_camera(frames, times, masks, OpticalFlowTracker(), CameraConfig())
     return score_camera(path)
@@ -196,9 +203,33 @@ def test_points_lie_on_texture_outside_people_and_border() -> None:
     people = np.zeros((HEIGHT, WIDTH), dtype=bool)
     people[:, :160] = True
     config = CameraConfig()
-    mask = background_mask(people, config)
+    mask = mask_of(people)
     points = choose_points(view(around_centre(), 0), mask, config)
     assert len(points) > 40
     assert points[:, 0].min() > 160 + config.person_padding_px - 1
     assert points[:, 1].min() >= round(config.margin_share * HEIGHT)
     assert len(choose_points(np.full((HEIGHT, WIDTH, 3), 90, np.uint8), mask, config)) == 0
+
+
+def test_change_in_one_piece_with_people_is_theirs_unless_it_is_too_large() -> None:
+    config = CameraConfig()
+    wall = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    people = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    people[60:, 120:200] = True
+    mask = mask_of(people)
+    still = np.eye(2, 3)
+
+    def change(of: tuple[slice, slice], *, is_spared: bool = True) -> float:
+        later = wall.copy()
+        later[of] = 220
+        margin = config.margin_share if is_spared else None
+        return background_change((wall, mask), (later, mask), still, spared_margin=margin)
+
+    arm = (slice(100, 120), slice(60, 130))
+    assert change(arm, is_spared=False) > 0.01
+    assert change(arm) < 0.002
+    # The same piece of wall, but not beside anybody.
+    lamp = (slice(100, 120), slice(20, 90))
+    assert change(lamp) == pytest.approx(change(lamp, is_spared=False))
+    # Half the room is no arm.
+    assert change((slice(0, HEIGHT), slice(0, 125))) > 0.15

@@ -124,7 +124,7 @@ def test_scores_of_one_steady_face(tmp_path: Path) -> None:
     assert scores["face_found_share"] == 1.0
     assert scores["face_size_px"] == pytest.approx(48)
     assert scores["face_size_share"] == pytest.approx(48 / 200)
-    assert scores["face_identity_p10"] == pytest.approx(1.0)
+    assert scores["face_identity_p25"] == pytest.approx(1.0)
     assert scores["face_single_share"] == scores["face_complete_share"] == 1.0
     assert row["face_tracks"].frame_index.tolist() == list(range(6))
 
@@ -166,8 +166,14 @@ def test_second_person_and_changing_identity_lower_their_scores(tmp_path: Path) 
     )
     scores = row["face_scores"]
     assert scores["face_single_share"] == 0.5
-    # Two people, half the time each: both are 45 degrees from the mean.
-    assert scores["face_identity_p10"] == pytest.approx(np.cos(np.pi / 4), abs=1e-6)
+    # Two people, half the time each: both are near the mean, but far from each other.
+    assert scores["face_identity_p25"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_face_that_is_hidden_for_a_moment_is_no_other_person(tmp_path: Path) -> None:
+    faces = {60: [face(50, 48)], 200: [face(50, 48)]}
+    scores = score(tmp_path, [60, 60, 60, 60, 60, 60, 60, 200], faces)["face_scores"]
+    assert scores["face_identity_p25"] == pytest.approx(1.0)
 
 
 def test_face_at_the_border_is_incomplete(tmp_path: Path) -> None:
