@@ -162,7 +162,9 @@ class _Run:
         """Measure clips and commit a batch whenever enough sources are complete."""
         from animaray.pipelines.curation_chain import measure_clips
 
-        rows = [{**row, "seconds": {}} for row in sources.values()]
+        # The longest first: one that starts last keeps a single worker busy after all others.
+        longest = sorted(sources.values(), key=lambda row: -row["duration_s"])
+        rows = [{**row, "seconds": {}} for row in longest]
         clips: dict[str, list[Row]] = {}
         complete: dict[str, Row] = {}
         finished: list[Row] = []

@@ -94,7 +94,8 @@ def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
         .map(
             Look,
             fn_constructor_args=(config,),
-            compute=ray.data.ActorPoolStrategy(size=workers),
+            # None waits for a worker that is busy while another one is free: each takes seconds.
+            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
             **needs,
         )
     )
