@@ -6,6 +6,7 @@ flaw, so that either answer is right.
 
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
 
 from animaray.datasets.world.calibration import CalibrationCase, face_width_px
@@ -14,6 +15,7 @@ from animaray.datasets.world.truth import FrameTruth
 from animaray.pipelines.policies import Policy
 from animaray.pipelines.rules import RULES
 from animaray.pipelines.stages.camera import CameraPath, chain, score_camera
+from animaray.pipelines.stages.motion import FACE_HEIGHT, SHOULDER_WIDTH, keypoint_speed
 
 FILTERS: Mapping[str, tuple[str, ...]] = {
     "camera": ("camera_", "background_"),
@@ -54,7 +56,7 @@ def labels_of(
     labels["identity"] = None if seen is not False else _changes_person(case)
     labels["pose coverage"] = None if is_hard_to_see else _pose_coverage(truths, policy)
     still_alive = has_person and seen is False and not _changes_person(case)
-    labels["motion"] = case.is_frozen if still_alive else None
+    labels["motion"] = _motion(case, truths, policy) if still_alive else None
     if seen is not False and has_person:
         # Somebody who is not recognised is not told from the background, and what stands before
         # them moves indeed.
@@ -176,6 +178,38 @@ def _framing(truths: Sequence[FrameTruth]) -> str:
     seen = np.stack([truth.persons[0].keypoint_visible for truth in truths if truth.persons])
     legs, hips = seen[:, [9, 10, 12, 13]].sum(axis=1) >= 3, seen[:, [8, 11]].any(axis=1)
     return "full" if legs.mean() > 0.5 else "half" if hips.mean() > 0.5 else "close"
+
+
+def _motion(case: CalibrationCase, truths: Sequence[FrameTruth], policy: Policy) -> Label:
+    if case.is_frozen:
+        return True
+    speed = true_speed(truths, case)
+    ratios = [
+        ratio
+        for limit, ratio in (
+            (policy.min_speed, (policy.min_speed or 0.0) / max(speed, 1e-6)),
+            (policy.max_speed, speed / (policy.max_speed or np.inf)),
+        )
+        if limit is not None
+    ]
+    return _by_ratio(max(ratios)) if ratios else None
+
+
+def true_speed(truths: Sequence[FrameTruth], case: CalibrationCase) -> float:
+    """Return the first person's speed without the camera's, body heights per second."""
+    width, height = case.spec.size
+    middle = complex((width - 1) / 2, (height - 1) / 2)
+    people = [truth.persons[0] for truth in truths]
+    steady = []
+    for truth, person in zip(truths, people, strict=True):
+        back = cv2.invertAffineTransform(truth.camera.matrix(middle=middle))
+        steady.append(person.keypoints @ back[:, :2].T + back[:, 2])
+    seen = np.stack([person.keypoint_visible for person in people])
+    pts_s = np.arange(len(truths)) / case.spec.fps
+    shoulders = [np.linalg.norm(person.keypoints[5] - person.keypoints[2]) for person in people]
+    faces = [person.face_box[3] - person.face_box[1] for person in people]
+    body_px = max(np.percentile(shoulders, 90) / SHOULDER_WIDTH, np.median(faces) / FACE_HEIGHT)
+    return keypoint_speed(np.stack(steady), seen, pts_s) / float(body_px)
 
 
 def _changes_person(case: CalibrationCase) -> bool:

@@ -6,6 +6,7 @@ anybody. The server ends when its client process ends, however that happens.
 """
 
 import array
+import fcntl
 import gc
 import json
 import os
@@ -31,6 +32,8 @@ _MAX_REQUEST_BYTES = 1 << 16
 _START_S = 120.0
 _END_S = 60.0
 _ATTEMPTS = 2
+_PIPE_BYTES = 1 << 20
+"""A frame has megabytes: a pipe of the usual 64 KiB would wake both sides dozens of times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,8 @@ class ForkServer:
         control = self._connect()
         output, their_output = os.pipe()
         status, their_status = os.pipe()
+        with suppress(OSError):  # no more than a user may have
+            fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             socket.send_fds(control, [request], [their_output, their_status])
             _, pidfds, _, _ = socket.recv_fds(control, 16, 1)

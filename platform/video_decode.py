@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, UInt8
 
 from animaray.platform.errors import MediaError
@@ -186,6 +187,8 @@ class FrameStream(FrameSource):
         self._selection = selection or FrameSelection()
         self._limits = limits or DecodeLimits()
         self._counters = _Counters()
+        # One for all frames: a new one each would plan the conversion anew each time.
+        self._reformatter = VideoReformatter()
         self._container, self._stream = open_video(self._path, self._limits)
         # One packet may give several frames, so one generator must yield them all.
         self._frames = self._decoded()
@@ -329,7 +332,14 @@ class FrameStream(FrameSource):
         if self.info.rotation_deg % 180:
             width, height = height, width
         # AREA keeps fine texture from turning into noise when shrinking.
-        rgb = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+        rgb = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="rgb24",
+            interpolation="AREA",
+            threads=1,
+        ).to_ndarray()
         return np.ascontiguousarray(np.rot90(rgb, k=-self.info.rotation_deg // 90))
 
     def _make_warning(self) -> str | None:

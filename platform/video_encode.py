@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, UInt8
 
 from animaray.platform.errors import MediaError
@@ -77,6 +78,7 @@ class Mp4Writer:
             "x264-params": "open-gop=0:cpu-independent=1",
         }  # fmt: skip
         self._stream: Any = None
+        self._reformatter = VideoReformatter()
         self._origin_s = 0.0
         self.num_frames = 0
 
@@ -96,7 +98,8 @@ class Mp4Writer:
         if self._stream is None:
             self._origin_s = pts_s
             self._stream = self._open_stream(padded.shape[1], padded.shape[0])
-        frame = av.VideoFrame.from_ndarray(padded, format="rgb24").reformat(format="yuv420p")
+        rgb = av.VideoFrame.from_ndarray(padded, format="rgb24")
+        frame = self._reformatter.reformat(rgb, format="yuv420p", threads=1)
         _fill_line_ends(frame)
         frame.pts = round((pts_s - self._origin_s) / _TIME_BASE)
         frame.time_base = _TIME_BASE

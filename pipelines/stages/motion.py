@@ -25,8 +25,9 @@ _LAG_S = 0.5
 _SAMPLE_FPS = 4.0
 _SHORT_SIDE_PX = 240
 _SHOULDERS = [2, 5]
-# Proportions of a standing adult, in body heights.
-_SHOULDER_WIDTH, _FACE_HEIGHT, _VISIBLE_FULL = 0.23, 0.11, 0.88
+SHOULDER_WIDTH, FACE_HEIGHT = 0.23, 0.11
+"""Proportions of a standing adult, in body heights."""
+_VISIBLE_FULL = 0.88
 
 
 def measure_motion(row: dict[str, Any]) -> dict[str, Any]:
@@ -94,10 +95,10 @@ def body_height_px(poses: PoseTracks, faces: FaceTracks) -> float:
     if both.any():
         shoulders = poses.keypoints[both][:, _SHOULDERS]
         width = np.linalg.norm(shoulders[:, 1] - shoulders[:, 0], axis=1)
-        estimates.append(float(np.percentile(width, 90)) / _SHOULDER_WIDTH)
+        estimates.append(float(np.percentile(width, 90)) / SHOULDER_WIDTH)
     if faces.valid.any():
         tall = (faces.boxes[:, 3] - faces.boxes[:, 1])[faces.valid]
-        estimates.append(float(np.median(tall)) / _FACE_HEIGHT)
+        estimates.append(float(np.median(tall)) / FACE_HEIGHT)
     return max(estimates)
 
 
