@@ -3,9 +3,10 @@
     ANIMARAY_WEIGHTS=../shared/real/weights python benchmarks/curation_throughput.py \
         --videos ../shared/real/videos --out /tmp/throughput --repeats 2
 
-Three ways are run in turn, each in a fresh process: `plain` (one process, which decodes itself, no
-Ray: what one writes first), `isolated` (the same loop, but every foreign file is decoded in its
-bounded child as curation does) and `ray` (`animaray curate`); then `ray` again on the finished
+Three ways are run in turn, each in a fresh process: `plain` (one process without Ray, which decodes
+itself, anew for each measurement: what one writes first), `isolated` (a loop over curation's own
+stages: every foreign file is decoded in its bounded child, a clip once for all measurements but the
+pose) and `ray` (`animaray curate`); then `ray` again on the finished
 dataset, which is the cost of resuming. CPU seconds are those of the whole tree of processes: on a
 machine with other work they tell more than wall seconds. On a quiet machine with C cores a run
 cannot be faster than its CPU seconds / C. The plain loop also says where its time goes: decode,
@@ -259,7 +260,9 @@ class _Clock:
 
 
 def _decode_in_this_process(spent: _Clock) -> None:
-    """Let the stages open foreign files here, without a child; count decoding and encoding."""
+    """Let the stages open files here, each on its own; count decoding and encoding."""
+    from animaray.pipelines import perception_stages
+    from animaray.pipelines.clip_samples import ClipSamples
     from animaray.pipelines.stages import encode, probe, shots
     from animaray.platform import video_decode
     from animaray.platform.video import FrameSelection, FrameStream, Mp4Writer, probe_video
@@ -270,12 +273,13 @@ def _decode_in_this_process(spent: _Clock) -> None:
         def __init__(self, path: str, limits: Any, selection: FrameSelection) -> None:  # noqa: ANN401
             super().__init__(path, selection, limits)
 
-    decode = video_decode.FrameStream.__iter__
+    decode = video_decode.FrameStream.together
 
-    def timed_decode(stream: FrameStream) -> Iterator[Any]:
-        return spent.watch_items(decode(stream), "decode")
+    def timed_decode(stream: FrameStream, selections: Any) -> Iterator[Any]:  # noqa: ANN401
+        return spent.watch_items(decode(stream, selections), "decode")
 
-    video_decode.FrameStream.__iter__ = timed_decode  # type: ignore[method-assign]
+    video_decode.FrameStream.together = timed_decode  # type: ignore[method-assign]
+    perception_stages.ClipSamples = lambda path, _: ClipSamples(path)  # type: ignore[misc,assignment]
     add = Mp4Writer.add
 
     def timed_add(writer: Mp4Writer, *values: Any) -> None:  # noqa: ANN401

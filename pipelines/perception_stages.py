@@ -2,14 +2,17 @@
 
 Faces come first: a clip that no shipped policy could keep for its faces is not looked at further,
 its other families stay not_run. Holding the networks together means one process per worker on a
-small machine and no hand-over of clips between them.
+small machine and no hand-over of clips between them. All but the pose, which looks at most frames,
+share one decoding of the clip.
 """
 
 from animaray.models.frozen.producers import recorded_producer
 from animaray.models.frozen.protocols import Perception, PointTracker
+from animaray.pipelines.clip_samples import ClipSamples
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.policies import POLICIES
 from animaray.pipelines.stage_runner import Row, Stage, run_family
+from animaray.pipelines.stages import motion, picture
 from animaray.pipelines.stages.camera import CameraStage
 from animaray.pipelines.stages.faces import FaceStage
 from animaray.pipelines.stages.motion import measure_motion
@@ -43,6 +46,16 @@ class PerceptionStages:
         return give_up_after_deaths(self._measure, row, f"{row.get('clip_id')}.look", what="clip")
 
     def _measure(self, row: Row) -> Row:
+        if row["state"] is not None:
+            return row
+        together = (
+            picture.SELECTION, self._faces.selection(row), self._camera.selection(row),
+            motion.SELECTION,
+        )  # fmt: skip
+        measured = self._look({**row, "samples": ClipSamples(row["media_path"], together)})
+        return {name: value for name, value in measured.items() if name != "samples"}
+
+    def _look(self, row: Row) -> Row:
         row = self._run("picture", measure_picture, row)
         row = self._run("face", self._faces, row)
         if self._skips_hopeless and is_hopeless(row):

@@ -3,6 +3,7 @@
 Decoding in this process (own files) and in a bounded child (untrusted files), encoding, pictures.
 """
 
+from animaray.platform.frame_choice import FrameSelection
 from animaray.platform.picture import encode_jpeg, read_picture, write_picture
 from animaray.platform.video_child import (
     ChildFrameStream,
@@ -12,9 +13,9 @@ from animaray.platform.video_child import (
 )
 from animaray.platform.video_decode import (
     DecodedVideo,
-    FrameSelection,
     FrameStream,
     TimedFrame,
+    decode_together,
     decode_video,
     iterate_frames,
     probe_video,
@@ -32,6 +33,7 @@ __all__ = [
     "TimedFrame",
     "VideoInfo",
     "decode_in_child",
+    "decode_together",
     "decode_video",
     "encode_jpeg",
     "encode_mp4",

@@ -33,9 +33,9 @@ from animaray.platform.confinement import (
 )
 from animaray.platform.errors import AnimarayError, DecoderDiedError, MediaError
 from animaray.platform.fork_server import ChildEnd, ForkServer, serve_forever
+from animaray.platform.frame_choice import FrameSelection
 from animaray.platform.video_decode import (
     DecodedVideo,
-    FrameSelection,
     FrameSource,
     FrameStream,
     TimedFrame,

@@ -4,8 +4,10 @@ Limits hold for what is really decoded; a damaged file gives its good frames plu
 Untrusted files go through animaray.platform.video_child, which runs this in a bounded process.
 """
 
+import heapq
 import itertools
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, UInt8
 
 from animaray.platform.errors import MediaError
+from animaray.platform.frame_choice import FrameSelection, choose_frames, copies_of
 from animaray.platform.video_file import (
     DecodeLimits,
     VideoInfo,
@@ -25,27 +28,6 @@ from animaray.platform.video_file import (
     refuse_no_memory,
     refuse_too_large,
 )
-
-_TIME_SLACK_S = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FrameSelection:
-    """Which frames of a video are wanted, and how large."""
-
-    start_s: float = 0.0
-    """First time stamp wanted, seconds, in the file's own time; 0 or less takes the first frame."""
-    end_s: float | None = None
-    """Time stamp to stop before, seconds; None reads to the end."""
-    fps: float | None = None
-    """Take the frames nearest to a regular grid of this rate; a frame repeats where the file has
-    fewer. None takes every frame."""
-    short_side_px: int | None = None
-    """Shrink so that the short side has this many pixels; never enlarges. None keeps the size."""
-    max_frames: int | None = None
-    """Return at most this many frames; None for all."""
-    every: int = 1
-    """Of the frames that the settings above choose, return each n-th, the first one first."""
 
 
 class TimedFrame(NamedTuple):
@@ -143,6 +125,25 @@ def decode_video(  # noqa: PLR0913 - a flat call reads best
         return collect_frames(stream, stream.info)
 
 
+def decode_together(
+    path: Path | str, selections: Sequence[FrameSelection], *, limits: DecodeLimits | None = None
+) -> list[DecodedVideo]:
+    """Decode a trusted file once for several selections; each comes out as decoded alone.
+
+    Errors are those of `decode_video`.
+    """
+    with FrameStream(path, limits=limits) as stream:
+        kept: list[list[TimedFrame]] = [[] for _ in selections]
+        for place, frame in stream.together(selections):
+            kept[place].append(frame)
+        found = []
+        for place in range(len(selections)):
+            found.append(_put_together(kept[place], stream.info, stream.warning))
+            # Each is held twice only while it is copied.
+            kept[place] = []
+        return found
+
+
 def collect_frames(frames: "FrameSource", info: VideoInfo) -> DecodedVideo:
     """Put streamed frames into one array.
 
@@ -150,13 +151,17 @@ def collect_frames(frames: "FrameSource", info: VideoInfo) -> DecodedVideo:
         MediaError: No frame came (`reason` is broken).
     """
     kept = list(frames)
+    return _put_together(kept, info, frames.warning)
+
+
+def _put_together(kept: list[TimedFrame], info: VideoInfo, warning: str | None) -> DecodedVideo:
     if not kept:
         raise MediaError("Expected frames in the asked time span, got none.", reason="broken")
     return DecodedVideo(
         frames_uint8=np.stack([frame.frame_uint8 for frame in kept]),
         pts_s=np.array([frame.pts_s for frame in kept], dtype=np.float64),
         info=info,
-        warning=frames.warning,
+        warning=warning,
     )
 
 
@@ -187,8 +192,10 @@ class FrameStream(FrameSource):
         self._selection = selection or FrameSelection()
         self._limits = limits or DecodeLimits()
         self._counters = _Counters()
-        # One for all frames: a new one each would plan the conversion anew each time.
-        self._reformatter = VideoReformatter()
+        # One for all frames of a size: a new one each would plan the conversion anew each time.
+        self._reformatters: defaultdict[tuple[int, int], VideoReformatter] = defaultdict(
+            VideoReformatter
+        )
         self._container, self._stream = open_video(self._path, self._limits)
         # One packet may give several frames, so one generator must yield them all.
         self._frames = self._decoded()
@@ -197,7 +204,6 @@ class FrameStream(FrameSource):
         except BaseException:
             self._container.close()
             raise
-        self._size = _fitted_size(self.info.width, self.info.height, self._selection.short_side_px)
 
     def __enter__(self) -> "FrameStream":
         """Return the stream."""
@@ -218,19 +224,40 @@ class FrameStream(FrameSource):
         return self._counters.corrupt + self._counters.bad_packets
 
     def __iter__(self) -> Iterator[TimedFrame]:
-        """Yield the chosen frames; may be called once."""
-        wanted = self._selection.max_frames
-        width, height = self._size
-        budget = self._limits.max_returned_bytes // (width * height * 3)
-        chosen = itertools.islice(self._chosen(), 0, None, self._selection.every)
-        for returned, (pts_s, frame) in enumerate(chosen):
-            if returned == wanted:
-                break
-            if returned >= budget:
+        """Yield the chosen frames; may be called once, and not with `together`."""
+        for _, frame in self.together([self._selection]):
+            yield frame
+
+    def together(self, selections: Sequence[FrameSelection]) -> Iterator[tuple[int, TimedFrame]]:
+        """Yield the frames of several selections in one pass, in time order.
+
+        Args:
+            selections: None may start before the stream's own.
+
+        Yields:
+            Which selection wants it, and the frame.
+        """
+        copies = copies_of(self._timed(self._from_start()), len(selections))
+        chosen = [
+            zip(itertools.repeat(place), choose_frames(copy, selection))
+            for place, (copy, selection) in enumerate(zip(copies, selections, strict=True))
+        ]
+        sizes = [
+            _fitted_size(self.info.width, self.info.height, selection.short_side_px)
+            for selection in selections
+        ]
+        returned_bytes = 0
+        for place, (pts_s, frame) in heapq.merge(*chosen, key=lambda item: item[1][0]):
+            width, height = sizes[place]
+            returned_bytes += width * height * 3
+            if returned_bytes > self._limits.max_returned_bytes:
                 refuse_too_large(
-                    self._path, f"{budget} returned frames of {width}x{height}", "fewer frames"
+                    self._path,
+                    f"more than {self._limits.max_returned_bytes} bytes of returned frames "
+                    f"(the last of {width}x{height} pixels)",
+                    "fewer frames",
                 )
-            yield TimedFrame(pts_s, self._to_rgb(frame))
+            yield place, TimedFrame(pts_s, self._to_rgb(frame, sizes[place]))
         self.warning = self._make_warning()
 
     def _read_first(self) -> tuple[VideoInfo, Any]:
@@ -242,13 +269,6 @@ class FrameStream(FrameSource):
             fix="The file is damaged; fetch or export it again.",
             reason="broken" if self._counters.ended_early or self.num_corrupt else "truncated",
         )
-
-    def _chosen(self) -> Iterator[tuple[float, Any]]:
-        timed = self._timed(self._from_start())
-        wanted = self._selection
-        if wanted.fps is None:
-            return _in_span(timed, wanted.start_s, wanted.end_s)
-        return _on_grid(timed, wanted.start_s, wanted.end_s, wanted.fps)
 
     def _from_start(self) -> Iterator[Any]:
         """Decode from the key frame before start_s where that saves work."""
@@ -327,19 +347,18 @@ class FrameStream(FrameSource):
             previous = float(pts_s)
             yield previous, frame
 
-    def _to_rgb(self, frame: Any) -> UInt8[np.ndarray, "height width 3"]:  # noqa: ANN401
-        width, height = self._size
+    def _to_rgb(
+        self,
+        frame: Any,  # noqa: ANN401 - av.VideoFrame
+        size: tuple[int, int],
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        width, height = size
         if self.info.rotation_deg % 180:
             width, height = height, width
         # AREA keeps fine texture from turning into noise when shrinking.
-        rgb = self._reformatter.reformat(
-            frame,
-            width=width,
-            height=height,
-            format="rgb24",
-            interpolation="AREA",
-            threads=1,
-        ).to_ndarray()
+        rgb = self._reformatters[size].reformat(
+            frame, width=width, height=height, format="rgb24", interpolation="AREA", threads=1
+        ).to_ndarray()  # fmt: skip
         return np.ascontiguousarray(np.rot90(rgb, k=-self.info.rotation_deg // 90))
 
     def _make_warning(self) -> str | None:
@@ -366,43 +385,3 @@ def _fitted_size(width: int, height: int, short_side_px: int | None) -> tuple[in
         return width, height
     scale = short_side_px / short
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _in_span(
-    frames: Iterator[tuple[float, Any]], start_s: float, end_s: float | None
-) -> Iterator[tuple[float, Any]]:
-    for pts_s, frame in frames:
-        if end_s is not None and pts_s >= end_s - _TIME_SLACK_S:
-            return
-        if start_s <= 0 or pts_s >= start_s - _TIME_SLACK_S:
-            yield pts_s, frame
-
-
-def _on_grid(
-    frames: Iterator[tuple[float, Any]], start_s: float, end_s: float | None, fps: float
-) -> Iterator[tuple[float, Any]]:
-    """Yield, for each time of a regular grid, the nearest frame."""
-    previous: tuple[float, Any] | None = None
-    origin_s, step_s, taken = 0.0, 1.0 / fps, 0
-    for pts_s, frame in frames:
-        if previous is None:
-            origin_s = pts_s if start_s <= 0 else max(start_s, pts_s)
-        while (wanted_s := origin_s + taken / fps) <= pts_s + _TIME_SLACK_S:
-            if end_s is not None and wanted_s >= end_s - _TIME_SLACK_S:
-                return
-            middle_s = pts_s if previous is None else (previous[0] + pts_s) / 2
-            # Half-way between two frames the earlier is taken.
-            is_earlier = previous is not None and wanted_s <= middle_s + _TIME_SLACK_S
-            yield previous if is_earlier and previous is not None else (pts_s, frame)
-            taken += 1
-        if previous is not None:
-            step_s = pts_s - previous[0]
-        previous = (pts_s, frame)
-    if previous is None:
-        return
-    # The last frame is shown for about as long as the one before it.
-    while (wanted_s := origin_s + taken / fps) < previous[0] + step_s / 2:
-        if end_s is not None and wanted_s >= end_s - _TIME_SLACK_S:
-            return
-        yield previous
-        taken += 1

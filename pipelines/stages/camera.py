@@ -1,16 +1,16 @@
 """Measure how the camera moves, from background points outside the people.
 
-Reads: media_path, pose_tracks, face_tracks. Adds: camera_scores, camera_path. Drops: nothing.
-Lengths are in units of the picture's short side. Scores: drift (farthest way of a picture corner
-from the clip's start), jump (largest corner step between samples), jitter (99th percentile of the
-corners' second difference), log_zoom (largest |log scale|), roll_deg (largest turn), inlier_share
-(median share of points that move as one, of all that were chosen and neither hidden by people nor
-carried out of the picture: a lost point counts as moving by itself), num_points (5th percentile of
-usable points), evidence_share (samples with a fit), look (95th percentile of the mean change of the
-registered background's luminance, of 1, without what changes in one piece with the people),
-background_share (median share of the picture that is background), still_change (95th percentile of
-the mean change of the background's luminance as it stands: next to nothing before a blank wall,
-which gives no points to follow).
+Reads: samples, clip_fps, pose_tracks, face_tracks. Adds: camera_scores, camera_path. Drops:
+nothing. Lengths are in units of the picture's short side. Scores: drift (farthest way of a picture
+corner from the clip's start), jump (largest corner step between samples), jitter (99th percentile
+of the corners' second difference), log_zoom (largest |log scale|), roll_deg (largest turn),
+inlier_share (median share of points that move as one, of all that were chosen and neither hidden by
+people nor carried out of the picture: a lost point counts as moving by itself), num_points (5th
+percentile of usable points), evidence_share (samples with a fit), look (95th percentile of the mean
+change of the registered background's luminance, of 1, without what changes in one piece with the
+people), background_share (median share of the picture that is background), still_change (95th
+percentile of the mean change of the background's luminance as it stands: next to nothing before a
+blank wall, which gives no points to follow).
 """
 
 from dataclasses import dataclass, field, replace
@@ -29,9 +29,9 @@ from animaray.pipelines.stages.background import (
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.foreground import people_mask
 from animaray.pipelines.stages.pose import PoseTracks
-from animaray.platform.video import decode_video, probe_video
+from animaray.platform.video import FrameSelection
 
-READS = ("media_path", "pose_tracks", "face_tracks")
+READS = ("samples", "clip_fps", "pose_tracks", "face_tracks")
 ADDS = ("camera_scores", "camera_path")
 DROPS: tuple[str, ...] = ()
 
@@ -99,17 +99,19 @@ class CameraStage:
         self._config = config or CameraConfig()
         self.producer = tracker.name
 
+    def selection(self, row: dict[str, Any]) -> FrameSelection:
+        """Return which frames of a clip are looked at."""
+        config = self._config
+        return FrameSelection(
+            fps=min(config.sample_fps, row["clip_fps"]), short_side_px=config.short_side_px
+        )
+
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Score one clip."""
         config = self._config
-        info = probe_video(row["media_path"])
-        clip = decode_video(
-            row["media_path"],
-            fps=min(config.sample_fps, info.fps),
-            short_side_px=config.short_side_px,
-        )
+        clip = row["samples"].take(self.selection(row))
         height, width = clip.frames_uint8.shape[1:3]
-        scale = width / info.width
+        scale = width / clip.info.width
         times = clip.pts_s - clip.pts_s[0]
         masks = [
             background_mask(

@@ -1,6 +1,6 @@
 """Find and measure the main face of a clip at a few frames a second.
 
-Reads: media_path, clip_num_frames, clip_fps. Adds: face_scores, face_tracks, identity_embedding.
+Reads: samples, clip_num_frames, clip_fps. Adds: face_scores, face_tracks, identity_embedding.
 Drops: nothing. Scores: found_share, confidence (median), size_px and size_share (median short side
 of the box in pixels and of the frame's height), sharpness (25th percentile of the Laplacian
 variance of the aligned face, never enlarged), frontal_share (|yaw| and |pitch| within limits),
@@ -27,9 +27,9 @@ from animaray.models.frozen.protocols import (
 )
 from animaray.pipelines.stages.picture import laplacian_variance
 from animaray.platform.errors import FaceError
-from animaray.platform.video import FrameSelection, FrameStream
+from animaray.platform.video import DecodedVideo, FrameSelection
 
-READS = ("media_path", "clip_num_frames", "clip_fps")
+READS = ("samples", "clip_num_frames", "clip_fps")
 ADDS = ("face_scores", "face_tracks", "identity_embedding")
 DROPS: tuple[str, ...] = ()
 
@@ -88,11 +88,17 @@ class FaceStage:
         self._config = config or FacesConfig()
         self.producer = f"{detector.name} {embedder.name}"
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Score one clip."""
+    def selection(self, row: dict[str, Any]) -> FrameSelection:
+        """Return which frames of a clip are looked at."""
         step = max(1, round(row["clip_fps"] / self._config.sample_fps))
         step = max(step, -(-row["clip_num_frames"] // self._config.max_samples))
-        tracks, size = self._track(row["media_path"], step)
+        return FrameSelection(every=step)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Score one clip."""
+        selection = self.selection(row)
+        clip = row["samples"].take(selection)
+        tracks, size = self._track(clip, selection.every)
         frontal = self._is_frontal(tracks)
         mean = mean_embedding(tracks, frontal)
         return {
@@ -102,21 +108,19 @@ class FaceStage:
             "identity_embedding": None if mean is None else mean.tolist(),
         }
 
-    def _track(self, path: str, step: int) -> tuple[FaceTracks, tuple[int, int]]:
+    def _track(self, clip: DecodedVideo, step: int) -> tuple[FaceTracks, tuple[int, int]]:
         rows: list[dict[str, Any]] = []
-        size = (1, 1)
         previous: FaceDetection | None = None
-        with FrameStream(path, FrameSelection(every=step)) as frames:
-            for sample, (_, frame) in enumerate(frames):
-                size = (frame.shape[1], frame.shape[0])
-                found = [
-                    face
-                    for face in self._detector.detect(frame)
-                    if face.score >= self._config.min_confidence
-                ]
-                previous = main_face(found, previous)
-                rows.append({"frame_index": sample * step, **self._measure(frame, found, previous)})
-        return _stack(rows, self._embedder.embedding_dim), size
+        for sample, frame in enumerate(clip.frames_uint8):
+            found = [
+                face
+                for face in self._detector.detect(frame)
+                if face.score >= self._config.min_confidence
+            ]
+            previous = main_face(found, previous)
+            rows.append({"frame_index": sample * step, **self._measure(frame, found, previous)})
+        height, width = clip.frames_uint8.shape[1:3]
+        return _stack(rows, self._embedder.embedding_dim), (width, height)
 
     def _measure(
         self,

@@ -1,6 +1,6 @@
 """Measure how much the main person moves, the camera's own motion taken out.
 
-Reads: media_path, pose_tracks, face_tracks, camera_path, clip_width. Adds: motion_scores. Drops:
+Reads: samples, pose_tracks, face_tracks, camera_path, clip_width. Adds: motion_scores. Drops:
 nothing. Scores: speed (median over time of the mean speed of the seen keypoints, body heights per
 second), change (95th percentile of the mean change of luminance inside the person's box over half
 a second, of 1): a photograph held for seconds has neither.
@@ -15,15 +15,16 @@ from jaxtyping import Bool, Float32, Float64
 from animaray.pipelines.stages.camera import CameraPath
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.pose import MIN_CONFIDENCE, PoseTracks
-from animaray.platform.video import decode_video
+from animaray.platform.video import DecodedVideo, FrameSelection
 
-READS = ("media_path", "pose_tracks", "face_tracks", "camera_path", "clip_width")
+READS = ("samples", "pose_tracks", "face_tracks", "camera_path", "clip_width")
 ADDS = ("motion_scores",)
 DROPS: tuple[str, ...] = ()
 
 _LAG_S = 0.5
 _SAMPLE_FPS = 4.0
-_SHORT_SIDE_PX = 240
+SELECTION = FrameSelection(fps=_SAMPLE_FPS, short_side_px=240)
+"""Frames looked at."""
 _SHOULDERS = [2, 5]
 SHOULDER_WIDTH, FACE_HEIGHT = 0.23, 0.11
 """Proportions of a standing adult, in body heights."""
@@ -39,7 +40,7 @@ def measure_motion(row: dict[str, Any]) -> dict[str, Any]:
     height_px = body_height_px(poses, row["face_tracks"])
     scores = {
         "motion_speed": keypoint_speed(steady, seen, poses.pts_s) / height_px,
-        "motion_change": _change_inside(row["media_path"], poses),
+        "motion_change": _change_inside(row["samples"].take(SELECTION), poses),
     }
     return {**row, "motion_scores": scores}
 
@@ -102,9 +103,8 @@ def body_height_px(poses: PoseTracks, faces: FaceTracks) -> float:
     return max(estimates)
 
 
-def _change_inside(media_path: str, poses: PoseTracks) -> float:
+def _change_inside(clip: DecodedVideo, poses: PoseTracks) -> float:
     """Compare the person's box with itself half a second before."""
-    clip = decode_video(media_path, fps=_SAMPLE_FPS, short_side_px=_SHORT_SIDE_PX)
     scale = min(clip.frames_uint8.shape[1:3]) / min(clip.info.width, clip.info.height)
     lag = round(_LAG_S * _SAMPLE_FPS)
     greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames_uint8]

@@ -1,6 +1,6 @@
 """Measure light, sharpness and damage of a clip's picture.
 
-Reads: media_path, clip_damaged_share, clip_width, clip_height. Adds: picture_scores. Drops:
+Reads: samples, clip_damaged_share, clip_width, clip_height. Adds: picture_scores. Drops:
 nothing. Scores: luminance_p5, luminance_p95 (medians over frames of the darkest and brightest
 5 %, 0 to 255), sharpness (median Laplacian variance at 360 px), flat_share (median share of 16 px
 blocks without any texture or with one colour), damaged_share (frames the decoder marked),
@@ -13,21 +13,21 @@ import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from animaray.platform.video import iterate_frames
+from animaray.platform.video import FrameSelection
 
-READS = ("media_path", "clip_damaged_share", "clip_width", "clip_height")
+READS = ("samples", "clip_damaged_share", "clip_width", "clip_height")
 ADDS = ("picture_scores",)
 DROPS: tuple[str, ...] = ()
 
-_SAMPLE_FPS = 1.0
-_SHORT_SIDE_PX = 360
+SELECTION = FrameSelection(fps=1.0, short_side_px=360)
+"""Frames looked at."""
 _BLOCK_PX = 16
 
 
 def measure_picture(row: dict[str, Any]) -> dict[str, Any]:
     """Score one clip at one frame a second."""
-    with iterate_frames(row["media_path"], fps=_SAMPLE_FPS, short_side_px=_SHORT_SIDE_PX) as frames:
-        values = np.stack([measure_frame(frame) for _, frame in frames])
+    frames = row["samples"].take(SELECTION).frames_uint8
+    values = np.stack([measure_frame(frame) for frame in frames])
     darkest, brightest, sharpness, flat = np.median(values, axis=0)
     scores = {
         "picture_luminance_p5": float(darkest),

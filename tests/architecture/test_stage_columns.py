@@ -16,6 +16,7 @@ import pytest
 from animaray.datasets.schemas import FAMILIES
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.frozen.profiles import load_perception, load_point_tracker
+from animaray.pipelines.clip_samples import ClipSamples
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.perception_stages import PerceptionStages
 from animaray.pipelines.policies import STANDARD
@@ -39,6 +40,8 @@ NOT_STAGES = {"background", "duplicates", "foreground"}
 ALWAYS = {"state", "reason", "detail", "seconds"}
 """Columns of every row, from before the first stage on: how it fared."""
 FIRST = {"path", "root", "staging_dir"}
+SHARED = {"samples"}
+"""Handed to all who look at a clip, and taken back (perception_stages.py)."""
 FAMILY_COLUMNS = {
     f"{family}_{what}" for family in FAMILIES for what in ("state", "note", "producer")
 }
@@ -68,7 +71,7 @@ def test_columns_are_declared_as_tuples_of_names(name: str) -> None:
 
 
 def test_what_a_stage_reads_was_added_before() -> None:
-    known = ALWAYS | FIRST | FAMILY_COLUMNS
+    known = ALWAYS | FIRST | SHARED | FAMILY_COLUMNS
     for name in STAGES:
         stage = declared(name)
         assert set(stage.READS) <= known, f"{name} reads {set(stage.READS) - known}"
@@ -128,6 +131,8 @@ def test_stages_keep_their_word_on_a_clip(
     row |= {f"{family}_{what}": None for family in FAMILIES for what in ("note", "producer")}
     row |= {f"{family}_state": "ok" for family in FAMILIES}
     for name in STAGES:
+        if name == "picture":
+            row["samples"] = ClipSamples(row["media_path"])
         row = step(name, stages[name], row)
         assert row["state"] is None, (name, row["reason"], row["detail"])
     assert row["verdicts"]["standard"].state in {"keep", "drop"}

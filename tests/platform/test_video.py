@@ -11,7 +11,10 @@ from PIL import Image
 from animaray.platform.errors import MediaError
 from animaray.platform.video import (
     DecodeLimits,
+    FrameSelection,
+    FrameStream,
     decode_in_child,
+    decode_together,
     decode_video,
     encode_jpeg,
     encode_mp4,
@@ -87,6 +90,21 @@ def test_regular_grid_takes_nearest_frames(clip: Path) -> None:
 def test_short_side_shrinks_but_never_enlarges(clip: Path) -> None:
     assert decode_video(clip, short_side_px=24, max_frames=1).frames_uint8.shape == (1, 24, 32, 3)
     assert decode_video(clip, short_side_px=480, max_frames=1).frames_uint8.shape[1:3] == (48, 64)
+
+
+def test_decoding_together_equals_decoding_alone(clip: Path) -> None:
+    selections = [
+        FrameSelection(),
+        FrameSelection(fps=4.0, short_side_px=32),
+        FrameSelection(every=3),
+        FrameSelection(fps=1.0, max_frames=1),
+    ]
+    together = decode_together(clip, selections)
+    for selection, found in zip(selections, together, strict=True):
+        with FrameStream(clip, selection) as stream:
+            alone = list(stream)
+        np.testing.assert_array_equal(found.frames_uint8, [frame for _, frame in alone])
+        np.testing.assert_array_equal(found.pts_s, [pts_s for pts_s, _ in alone])
 
 
 def test_streaming_and_child_equal_decoding_at_once(clip: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from animaray.datasets.world.clips import RenderedClip, render_clip
 from animaray.datasets.world.known_cameras import camera_case
 from animaray.models.frozen.optical_flow import OpticalFlowTracker
+from animaray.pipelines.clip_samples import ClipSamples
 from animaray.pipelines.policies import STANDARD
 from animaray.pipelines.rules import judge
 from animaray.pipelines.stages.camera import CameraStage
@@ -65,7 +66,8 @@ def test_rendered_cameras(tmp_path: Path, case: str, codes: set[str]) -> None:
     clip = render_clip(camera_case(case, num_frames=COUNT, fps=FPS, size=(SIDE, SIDE), seed=3))
     write_mp4(tmp_path / "clip.mp4", clip.frames_uint8, FPS)
     row = {
-        "media_path": str(tmp_path / "clip.mp4"),
+        "samples": ClipSamples(str(tmp_path / "clip.mp4")),
+        "clip_fps": FPS,
         "pose_tracks": true_poses(clip),
         "face_tracks": no_faces(),
     }

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from animaray.models.frozen.protocols import FaceDetection
+from animaray.pipelines.clip_samples import ClipSamples
 from animaray.pipelines.stages.faces import (
     ADDS,
     FacesConfig,
@@ -114,7 +115,9 @@ def score(
     path = tmp_path / "clip.mp4"
     write_mp4(path, frames, 3.0)
     stage = FaceStage(ScriptedDetector(faces), embedder or LevelEmbedder(), FacesConfig())
-    return stage({"media_path": str(path), "clip_num_frames": len(levels), "clip_fps": 3.0})
+    return stage(
+        {"samples": ClipSamples(str(path)), "clip_num_frames": len(levels), "clip_fps": 3.0}
+    )
 
 
 def test_scores_of_one_steady_face(tmp_path: Path) -> None:
@@ -187,5 +190,5 @@ def test_long_clips_are_sampled_sparsely(tmp_path: Path) -> None:
     write_mp4(path, frames, 10.0)
     config = FacesConfig(max_samples=5)
     stage = FaceStage(ScriptedDetector({60: [face(50, 48)]}), LevelEmbedder(), config)
-    row = stage({"media_path": str(path), "clip_num_frames": 40, "clip_fps": 10.0})
+    row = stage({"samples": ClipSamples(str(path)), "clip_num_frames": 40, "clip_fps": 10.0})
     assert row["face_tracks"].frame_index.tolist() == [0, 8, 16, 24, 32]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from animaray.pipelines.clip_samples import ClipSamples
 from animaray.pipelines.stages.camera import CameraPath
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.motion import (
@@ -99,7 +100,7 @@ def test_still_photograph_has_neither_speed_nor_change(
 ) -> None:
     row = measure_motion(
         {
-            "media_path": write_person(tmp_path, step_px),
+            "samples": ClipSamples(write_person(tmp_path, step_px)),
             "pose_tracks": poses(10.0 * step_px),
             "face_tracks": no_faces(),
             "camera_path": camera(),

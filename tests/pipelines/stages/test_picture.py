@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from animaray.pipelines.clip_samples import ClipSamples
 from animaray.pipelines.stages.picture import measure_frame, measure_picture
 from animaray.platform.video import write_mp4
 
@@ -40,7 +41,12 @@ def test_clip_scores_are_medians_over_its_frames(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     write_mp4(path, np.repeat(textured()[None], 30, axis=0), 10.0)
     row = measure_picture(
-        {"media_path": str(path), "clip_damaged_share": 0.1, "clip_width": 640, "clip_height": 360}
+        {
+            "samples": ClipSamples(str(path)),
+            "clip_damaged_share": 0.1,
+            "clip_width": 640,
+            "clip_height": 360,
+        }
     )
     scores = row["picture_scores"]
     assert scores["picture_short_side_px"] == 360
