@@ -18,8 +18,8 @@ from animaray.cli.output import (
     print_lines,
     print_table,
     refuse_usage,
-    spell_hours,
 )
+from animaray.platform.quantities import spell_hours
 
 app = typer.Typer(help="List, check, export and generate data.", no_args_is_help=True)
 

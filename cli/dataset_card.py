@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from animaray.cli.dataset_page import render_template
-from animaray.cli.output import spell_hours
 from animaray.datasets.reader import CurationDataset
 from animaray.pipelines.card import Card, RuleCard, dataset_card
+from animaray.platform.quantities import spell_hours
 from animaray.platform.storage import write_bytes_atomic
 
 MAX_SHEET = 48

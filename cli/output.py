@@ -59,14 +59,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
-def spell_hours(hours: float) -> str:
-    """Return a length of video in the unit that suits it."""
-    seconds = 3600 * hours
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{hours:.2f} h"
-
-
 def print_lines(*lines: str) -> None:
     """Print plain lines on stdout."""
     sys.stdout.write("\n".join(lines) + "\n")

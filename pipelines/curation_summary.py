@@ -7,6 +7,7 @@ from typing import Any
 
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import SOURCE_STATES
+from animaray.platform.quantities import spell_hours
 
 NOT_HAD = ("unavailable", "blocked", "queued", "expanded")
 """States of addresses whose video is not here."""
@@ -53,7 +54,7 @@ class CurationSummary:
         states = self.sources_by_state
         readable = self.num_inputs - states["unreadable"] - sum(states[name] for name in NOT_HAD)
         return [
-            ("files", self.num_inputs),
+            ("inputs", self.num_inputs),
             ("readable", readable),
             ("not a duplicate", readable - states["duplicate"]),
             ("clips", self.num_clips),
@@ -68,7 +69,7 @@ class CurationSummary:
             if count or index < _ALWAYS_SHOWN
         )
         return (
-            f"{self.num_inputs} files ({states}); {self.num_kept_clips} of {self.num_clips} clips "
+            f"{self.num_inputs} inputs ({states}); {self.num_kept_clips} of {self.num_clips} clips "
             f"kept under {self.policy}"
         )
 
@@ -76,8 +77,8 @@ class CurationSummary:
         """Return the result for a terminal."""
         lines = [
             self.one_line(),
-            f"  looked at {self.num_new_sources} files in {self.wall_s:.0f} s; "
-            f"{self.hours['kept']:.3f} h of {self.hours['inputs']:.3f} h kept",
+            f"  looked at {self.num_new_sources} inputs in {self.wall_s:.0f} s; "
+            f"{spell_hours(self.hours['kept'])} of {spell_hours(self.hours['inputs'])} kept",
             "  kept clips by policy: "
             + ", ".join(f"{name} {count}" for name, count in self.clips_by_policy.items()),
         ]

@@ -142,7 +142,7 @@ def count_funnel(
     counts = Counter(states.values())
     readable = len(states) - counts["unreadable"]
     steps = [
-        ("files", len(states)),
+        ("inputs", len(states)),
         ("readable", readable),
         ("not a duplicate", readable - counts["duplicate"]),
         ("clips", len(clips)),
