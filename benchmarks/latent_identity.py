@@ -56,7 +56,7 @@ from animaray.models.diffusion.face_optimization import FaceOptimizer, optimize_
 from animaray.models.diffusion.face_optimization_config import FaceOptimizationConfig
 from animaray.models.diffusion.face_windows import cell_mask
 from animaray.models.diffusion.sampler import StepInfo
-from animaray.models.frozen.face_alignment import align_frames
+from animaray.models.frozen.face_sampling import align_frames
 from animaray.models.frozen.profiles import load_codec, load_perception
 from animaray.models.frozen.protocols import IdentityEmbedder
 from animaray.models.frozen.windowed_decoding import DecoderRecord, StagedDecoder

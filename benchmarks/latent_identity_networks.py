@@ -14,7 +14,8 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from animaray.models.frozen.convolutional_windows import stack_stages
-from animaray.models.frozen.face_alignment import align_frames, similarity_from_landmarks
+from animaray.models.frozen.face_alignment import similarity_from_landmarks
+from animaray.models.frozen.face_sampling import align_frames
 from animaray.models.frozen.generated_codec import GeneratedCodec
 from animaray.models.frozen.generated_identity import CROP_PX, FACE_TEMPLATE
 from animaray.models.frozen.generated_networks import CodecDecoder, PlainBlock

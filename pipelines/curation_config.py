@@ -24,7 +24,7 @@ class WorkerNeeds:
 
     read_memory_bytes: int = 768 * 1024**2
     """Main memory of a process that reads sources, with its decoder."""
-    look_memory_bytes: int = 1280 * 1024**2
+    look_memory_bytes: int = 1536 * 1024**2
     """Main memory of a process that writes and looks at clips, with its decoder and networks
     (measured: docs/lab_log.md 2026-11-26)."""
     look_num_gpus: float = 0.0

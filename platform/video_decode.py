@@ -136,12 +136,7 @@ def decode_together(
         kept: list[list[TimedFrame]] = [[] for _ in selections]
         for place, frame in stream.together(selections):
             kept[place].append(frame)
-        found = []
-        for place in range(len(selections)):
-            found.append(_put_together(kept[place], stream.info, stream.warning))
-            # Each is held twice only while it is copied.
-            kept[place] = []
-        return found
+        return [_put_together(each, stream.info, stream.warning) for each in kept]
 
 
 def collect_frames(frames: "FrameSource", info: VideoInfo) -> DecodedVideo:
@@ -155,14 +150,20 @@ def collect_frames(frames: "FrameSource", info: VideoInfo) -> DecodedVideo:
 
 
 def _put_together(kept: list[TimedFrame], info: VideoInfo, warning: str | None) -> DecodedVideo:
+    """Move frames from a list, which is empty afterwards, into one array.
+
+    Raises:
+        MediaError: There is none (`reason` is broken).
+    """
     if not kept:
         raise MediaError("Expected frames in the asked time span, got none.", reason="broken")
-    return DecodedVideo(
-        frames_uint8=np.stack([frame.frame_uint8 for frame in kept]),
-        pts_s=np.array([frame.pts_s for frame in kept], dtype=np.float64),
-        info=info,
-        warning=warning,
-    )
+    pts_s = np.array([frame.pts_s for frame in kept], dtype=np.float64)
+    frames = np.empty((len(kept), *kept[0].frame_uint8.shape), dtype=np.uint8)
+    kept.reverse()
+    for place in range(len(frames)):
+        # What is copied goes at once: nothing is held twice.
+        frames[place] = kept.pop().frame_uint8
+    return DecodedVideo(frames_uint8=frames, pts_s=pts_s, info=info, warning=warning)
 
 
 class FrameSource:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from animaray.models.diffusion.face_windows import plan_window
-from animaray.models.frozen.face_alignment import align_frames
+from animaray.models.frozen.face_sampling import align_frames
 from animaray.models.frozen.protocols import IdentityEmbedder, LatentCodec
 from animaray.models.frozen.windowed_decoding import DecoderRecord, DecodeWindow, WindowedDecoder
 from animaray.platform.errors import ConfigError

@@ -3,12 +3,17 @@
 A profile (animaray.models.frozen.profiles) decides which implementation answers.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
-from torch import Tensor
+
+if TYPE_CHECKING:
+    # Workers that only read and cut videos need the data classes, not a second of importing torch.
+    from torch import Tensor
 
 ChannelOrder = Literal["rgb", "bgr"]
 """Order of colours that a network is shown."""

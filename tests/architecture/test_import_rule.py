@@ -99,10 +99,19 @@ def test_no_code_folder_is_a_regular_package() -> None:
 
 def test_the_command_line_opens_without_heavy_packages() -> None:
     # Every command pays for what cli/main.py imports: torch alone takes seconds.
-    code = "import sys, animaray.cli.main; print(*sys.modules)"
-    command = [sys.executable, "-c", code]
-    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()  # noqa: S603
-    assert not {"torch", "ray", "pyarrow", "cv2", "onnxruntime", "numpy"} & set(loaded)
+    loaded = loaded_by("animaray.cli.main")
+    assert not {"torch", "ray", "pyarrow", "cv2", "onnxruntime", "numpy"} & loaded
+
+
+def test_workers_that_read_videos_load_no_torch() -> None:
+    assert "torch" not in loaded_by("animaray.pipelines.curation_chain")
+
+
+def loaded_by(module: str) -> set[str]:
+    """Return which modules importing one of ours brings along."""
+    command = [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    return set(done.stdout.split())
 
 
 def test_standard_library_platform_stays_intact() -> None:

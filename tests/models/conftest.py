@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from animaray.models.frozen.face_alignment import align_frames
+from animaray.models.frozen.face_sampling import align_frames
 from animaray.models.frozen.protocols import FaceDetection, Perception, PersonPose
 
 

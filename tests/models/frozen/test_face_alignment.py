@@ -5,10 +5,10 @@ import torch
 
 from animaray.models.frozen.face_alignment import (
     align_face,
-    align_frames,
     similarity_from_landmarks,
     warp_crop,
 )
+from animaray.models.frozen.face_sampling import align_frames
 from animaray.platform.errors import FaceError
 
 TEMPLATE = np.array([[30, 52], [66, 52], [48, 72], [34, 92], [63, 92]], dtype=np.float32)

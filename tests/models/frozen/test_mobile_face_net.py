@@ -6,7 +6,8 @@ import onnxruntime
 import pytest
 import torch
 
-from animaray.models.frozen.face_alignment import align_face, align_frames
+from animaray.models.frozen.face_alignment import align_face
+from animaray.models.frozen.face_sampling import align_frames
 from animaray.models.frozen.mobile_face_net import MobileFaceNet, MobileFaceNetEmbedder
 from animaray.models.frozen.protocols import IdentityEmbedder
 from animaray.models.frozen.yunet import YuNetFaceDetector
