@@ -118,7 +118,10 @@ class _Run:
         """Curate some sources whose near-duplicates are looked for together."""
         from animaray.pipelines.curation_chain import scan_sources
 
-        rows = [{**row, "staging_dir": self._staging} for row in rows]
+        # The largest first: what starts last keeps a single worker busy after all others.
+        rows = [
+            {**row, "staging_dir": self._staging} for row in sorted(rows, key=_size, reverse=True)
+        ]
         scanned: list[Row] = []
         with self._progress("read videos", len(rows)) as shown:
             for row in scan_sources(rows, self._config):
@@ -162,8 +165,7 @@ class _Run:
         """Measure clips and commit a batch whenever enough sources are complete."""
         from animaray.pipelines.curation_chain import measure_clips
 
-        # The longest first: one that starts last keeps a single worker busy after all others.
-        longest = sorted(sources.values(), key=lambda row: -row["duration_s"])
+        longest = sorted(sources.values(), key=lambda row: -(row["duration_s"] or 0.0))
         rows = [{**row, "seconds": {}} for row in longest]
         clips: dict[str, list[Row]] = {}
         complete: dict[str, Row] = {}
@@ -205,6 +207,14 @@ class _Run:
 
 def _known_sources(root: Path) -> list[dict[str, Any]]:
     return CurationDataset.open(root).sources() if CommitLog(root).head() else []
+
+
+def _size(row: Row) -> int:
+    """Return the bytes of a source; 0 where nothing is there, which reading it will say."""
+    try:
+        return Path(row["path"]).stat().st_size
+    except OSError:
+        return 0
 
 
 def _has_footage(row: Mapping[str, Any]) -> bool:
