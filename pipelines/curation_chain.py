@@ -61,7 +61,7 @@ def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
         scan,
         fn_kwargs={"config": config},
         # One task per source and no pool: a source is decoded by its own child process anyway.
-        compute=ray.data.TaskPoolStrategy(size=config.num_workers),
+        compute=ray.data.TaskPoolStrategy(size=min(config.num_workers, len(rows))),
         num_cpus=_CPUS,
         memory=_memory(config.needs.read_memory_bytes),
         **_remote_options(),
@@ -71,7 +71,7 @@ def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
 
 def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
     """Cut sources into clips, write them to the staging folder and measure them."""
-    workers = min(config.num_workers, max(1, len(rows)))
+    workers = min(config.num_workers, len(rows))
     # Equal needs, so that Ray runs the three in one process and clips need no hand-over.
     needs = {
         "num_cpus": _CPUS,
@@ -87,7 +87,7 @@ def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
         .map(
             encode,
             fn_kwargs={"config": config},
-            compute=ray.data.TaskPoolStrategy(size=config.num_workers),
+            compute=ray.data.TaskPoolStrategy(size=workers),
             **needs,
         )
         # An actor pool, because the networks are loaded once per process.
