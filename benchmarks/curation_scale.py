@@ -73,6 +73,7 @@ def main() -> int:
                 "wall_s": round(use.wall_s, 1),
                 "cpu_s": round(use.cpu_s, 1),
                 "peak_private_mib": round(use.peak_mib),
+                "largest_child_mib_by_tenth": [round(each) for each in use.child_mib],
                 "others_share": round(use.others_cpu_share, 2),
             },
         }

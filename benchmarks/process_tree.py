@@ -4,6 +4,7 @@ Read from /proc, so that it needs nothing installed. A process that ended is cou
 that waited for it; a whole branch that was killed at once is counted as it was last seen.
 """
 
+import itertools
 import os
 import subprocess
 import time
@@ -29,6 +30,8 @@ class TreeUse:
     """Largest sum of private memory of all processes at a time."""
     peak_root_mib: float
     """Largest resident memory of the command's own process."""
+    child_mib: tuple[float, ...]
+    """Largest resident memory of any other process of the tree, in each tenth of the run."""
     others_cpu_share: float
     """Share of the machine's CPU time meanwhile that other programs used."""
 
@@ -45,12 +48,15 @@ def run_measured(
     assert process.stdout is not None  # noqa: S101 - asked for above
     os.set_blocking(process.stdout.fileno(), False)
     output = b""
+    largest_child: list[int] = []
     while process.poll() is None:
         tree = _descendants(process.pid)
         # The sum may shrink when a branch is killed and nobody waited for it.
         cpu_s = max(cpu_s, sum(entry.cpu_s for entry in tree))
         peak = max(peak, sum(_private_bytes(entry.pid) for entry in tree))
         peak_root = max(peak_root, _resident_bytes(process.pid))
+        children = (_resident_bytes(entry.pid) for entry in tree if entry.pid != process.pid)
+        largest_child.append(max(children, default=0))
         output += _read_all(process.stdout.fileno())
         time.sleep(interval_s)
     output += _read_all(process.stdout.fileno())
@@ -64,8 +70,14 @@ def run_measured(
         cpu_s=cpu_s,
         peak_mib=peak / 2**20,
         peak_root_mib=peak_root / 2**20,
+        child_mib=tuple(max(part, default=0) / 2**20 for part in _tenths(largest_child)),
         others_cpu_share=max(0.0, busy_s - cpu_s) / (wall_s * cores),
     )
+
+
+def _tenths(values: Sequence[int]) -> list[Sequence[int]]:
+    edges = [round(len(values) * part / 10) for part in range(11)]
+    return [values[first:last] for first, last in itertools.pairwise(edges)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,11 @@ class OpticalFlowConfig:
                 "Expected window_px >= 3, pyramid_levels >= 0 and max_round_trip_px > 0; got "
                 f"{self.window_px}, {self.pyramid_levels} and {self.max_round_trip_px}."
             )
+        if self.max_return_px <= 0 or self.max_unlike <= 0 or self.min_guides < 2:
+            raise ConfigError(
+                "Expected max_return_px > 0, max_unlike > 0 and min_guides >= 2; got "
+                f"{self.max_return_px}, {self.max_unlike} and {self.min_guides}."
+            )
 
 
 class OpticalFlowTracker:

@@ -99,6 +99,8 @@ def test_nothing_to_follow_gives_empty_tracks():
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="max_round_trip_px > 0; got 21, 3 and 0"):
         OpticalFlowConfig(max_round_trip_px=0.0)
+    with pytest.raises(ConfigError, match=r"min_guides >= 2; got 2\.0, 0\.5 and 1"):
+        OpticalFlowConfig(min_guides=1)
 
 
 @pytest.mark.real
