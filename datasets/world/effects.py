@@ -74,6 +74,10 @@ class Occluder:
         return float(left), float(top), float(right), float(height)
 
 
+_EVENLY = (0.7548776662466927, 0.5698402909980532)
+"""Inverse powers of the plastic number: no row, column or corner gets more than its share."""
+
+
 class StirredBackground:
     """Parts of the background that move to and fro, each in its own time, as leaves or water do."""
 
@@ -90,7 +94,11 @@ class StirredBackground:
         side = max(8, min(size) // 8)
         columns, rows = (-(-length // side) for length in size)
         count = columns * rows
-        chosen = rng.permutation(count) < round(share * count)
+        # Spread evenly (the additive recurrence of two irrationals), so that of what people leave
+        # to be seen about the same share moves.
+        order = _EVENLY[0] * np.arange(columns)[None] + _EVENLY[1] * np.arange(rows)[:, None]
+        ranks = ((order + rng.uniform()) % 1.0).ravel().argsort().argsort()
+        chosen = ranks < round(share * count)
         phases = np.where(chosen, rng.uniform(0, 2 * np.pi, (2, count)), np.nan)
         tile = (np.arange(size[1]) // side)[:, None] * columns + (np.arange(size[0]) // side)
         self._phases = phases[:, tile]
