@@ -148,7 +148,7 @@ def test_report_and_explanation_tell_the_same(curated: tuple[CurationConfig, dic
     config, _ = curated
     report = dataset_report(config.output_dir, "standard")
     assert sum(report.sources_by_state.values()) == 7
-    assert report.funnel[0] == ("files", 7)
+    assert report.funnel[0] == ("inputs", 7)
     assert dict(report.funnel)["clips"] == 3
     assert len(report.items) == 3 + 5  # clips, and inputs without a clip
     clip = next(item for item in report.items if item.poster is not None)
