@@ -89,6 +89,7 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
         _start(options, where="a local Ray session", attempts=_START_ATTEMPTS)
     try:
         _quiet_ray_data()
+        _keep_off_stdout(is_private=not address)
         yield
     finally:
         ray.shutdown()
@@ -148,6 +149,22 @@ def _quiet_ray_data() -> None:
     context.execution_options.verbose_progress = False
     context.default_hash_shuffle_parallelism = 4
     context.min_parallelism = 2
+
+
+def _keep_off_stdout(*, is_private: bool) -> None:
+    """Send what Ray's daemons report to stderr: Ray prints it on stdout, where --json output goes.
+
+    A private session's reports (a call that is retried while the session ends) stay in its log
+    files; those of a cluster, as of a node that died, are for its operator. Ray has no setting for
+    it.
+    """
+    from ray._private import worker
+
+    def tell(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: FBT001 - Ray's signature
+        if not is_private or os.environ.get("ANIMARAY_RAY_LOGS"):
+            worker.print_worker_logs(data, sys.stderr, ignore_prefix)  # type: ignore[no-untyped-call]
+
+    worker.print_to_stdstream = tell
 
 
 def _deepspeed_accelerator() -> str:

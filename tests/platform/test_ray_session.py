@@ -1,7 +1,10 @@
 """Starting Ray: a busy machine gets several attempts, and a failure is one clear line."""
 
+import inspect
+
 import pytest
 import ray
+from ray._private import worker
 
 from animaray.platform.errors import MachineError
 from animaray.platform.ray_session import ray_session
@@ -32,3 +35,27 @@ def test_a_session_that_cannot_start_is_refused_with_its_reason(
             pytest.fail("a session was yielded")
     assert "many things" not in str(caught.value)
     assert len(tried) == attempts
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:9"])
+def test_what_rays_daemons_report_never_reaches_stdout(
+    address: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Ray's own thread calls this by its global name for every report.
+    assert "print_to_stdstream(" in inspect.getsource(worker.listen_error_messages)
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    for name in ("RAY_ADDRESS", "ANIMARAY_RAY_LOGS"):
+        monkeypatch.delenv(name, raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    with ray_session():
+        report = {"lines": ["node 7 died"], "pid": "raylet", "is_err": False}
+        worker.print_to_stdstream(report, ignore_prefix=False)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ("node 7 died" in shown.err) == (address is not None)
