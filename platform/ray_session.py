@@ -162,7 +162,7 @@ def _keep_off_stdout(*, is_private: bool) -> None:
 
     def tell(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: FBT001 - Ray's signature
         if not is_private or os.environ.get("ANIMARAY_RAY_LOGS"):
-            worker.print_worker_logs(data, sys.stderr, ignore_prefix)  # type: ignore[no-untyped-call]
+            worker.print_worker_logs(data, sys.stderr, ignore_prefix)
 
     worker.print_to_stdstream = tell
 
