@@ -1,19 +1,23 @@
 """Choose, from curated clips, whom to animate and whose motion to take.
 
-The choice looks only at what curation measured: identity embeddings, face size and motion.
+The choice looks only at what curation measured: identity embeddings, face size, keypoints, motion.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int64
 
 from animaray.datasets.reader import ClipTracks, CurationDataset
 from animaray.platform.errors import DatasetError
 
 SAME_PERSON_COSINE = 0.45
 """Embeddings at least this close are one person (both profiles separate pairs around it)."""
+
+_ARMS = [2, 3, 4, 5, 6, 7]
+_HAND_SHARE = 0.05
+"""A hand reaches about so much of the picture's short side beyond the wrist."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +37,9 @@ class ClipFacts:
     """Frame with the best face, as an index into the clip."""
     frontality: float
     """How frontal that face is, 1 = the nose is midway between the eyes."""
+    arms_shown: float
+    """Share of the joints of both arms that lie well inside that frame: what a reference does not
+    show cannot be moved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,11 +56,12 @@ def clip_facts(dataset: CurationDataset, clip_id: str) -> ClipFacts | None:
     valid = np.flatnonzero(tracks.face_valid)
     if valid.size == 0:
         return None
-    height = float(dataset.clip(clip_id)["height"])
+    width, height = (float(dataset.clip(clip_id)[side]) for side in ("width", "height"))
     mean = tracks.identity_embeddings[valid].mean(axis=0)
     boxes = tracks.face_boxes[valid]
     frontality = np.array([_frontality(tracks.face_landmarks[i]) for i in valid])
-    best = int(np.argmax(frontality * tracks.face_scores[valid]))
+    arms_shown = _arms_shown(tracks, tracks.face_frames[valid], (width, height))
+    best = int(np.argmax(frontality * tracks.face_scores[valid] * (0.4 + 0.6 * arms_shown)))
     return ClipFacts(
         clip_id=clip_id,
         identity=(mean / np.linalg.norm(mean)).astype(np.float32),
@@ -62,6 +70,7 @@ def clip_facts(dataset: CurationDataset, clip_id: str) -> ClipFacts | None:
         motion=_motion(tracks) / height,
         best_frame=int(tracks.face_frames[valid[best]]),
         frontality=float(frontality[best]),
+        arms_shown=float(arms_shown[best]),
     )
 
 
@@ -79,6 +88,7 @@ def choose_pair(facts: Sequence[ClipFacts]) -> Pair:
             framing = abs(np.log(reference.face_share / driving.face_share))
             score = (
                 2.0 * reference.frontality
+                + reference.arms_shown
                 + min(driving.motion, 0.6) * 2.0
                 + 0.05 * (reference.coverage + driving.coverage)
                 + min(reference.face_share, 0.3) * 4.0
@@ -111,6 +121,18 @@ def _frontality(landmarks: Float32[np.ndarray, "5 2"]) -> float:
     eyes = np.linalg.norm(landmarks[1] - landmarks[0])
     offset = abs(float(landmarks[2, 0] - (landmarks[0, 0] + landmarks[1, 0]) / 2))
     return float(max(0.0, 1.0 - 2.0 * offset / max(float(eyes), 1e-6)))
+
+
+def _arms_shown(
+    tracks: ClipTracks, frames: Int64[np.ndarray, " frames"], size: tuple[float, float]
+) -> Float64[np.ndarray, " frames"]:
+    nearest = np.abs(tracks.frame_index[None] - frames[:, None]).argmin(axis=1)
+    joints = tracks.keypoints[nearest][:, _ARMS]
+    margin = _HAND_SHARE * min(size)
+    is_inside = ((joints >= margin) & (joints <= np.array(size) - margin)).all(axis=2)
+    is_seen = tracks.keypoint_confidence[nearest][:, _ARMS] >= 0.3
+    share: Float64[np.ndarray, " frames"] = (is_inside & is_seen).mean(axis=1)
+    return share
 
 
 def _motion(tracks: ClipTracks) -> float:

@@ -9,7 +9,10 @@ from animaray.platform.errors import DatasetError
 
 def _facts(clip_id: str, angle: float, **changes: float) -> ClipFacts:
     identity = np.array([np.cos(angle), np.sin(angle)], np.float32)
-    values = {"face_share": 0.2, "coverage": 14.0, "motion": 0.3, "frontality": 0.9, **changes}
+    values = {
+        "face_share": 0.2, "coverage": 14.0, "motion": 0.3, "frontality": 0.9, "arms_shown": 1.0,
+        **changes,
+    }  # fmt: skip
     return ClipFacts(clip_id=clip_id, identity=identity, best_frame=0, **values)
 
 
@@ -32,6 +35,15 @@ def test_equal_framing_beats_a_little_more_motion() -> None:
         _facts("alike", 3.0, face_share=0.21, motion=0.3, frontality=0.0),
     ]
     assert choose_pair(facts).driving.clip_id == "alike"
+
+
+def test_a_reference_shows_its_arms() -> None:
+    facts = [
+        _facts("hands outside", 0.0, frontality=1.0, arms_shown=0.3, motion=0.0),
+        _facts("whole", 1.5, frontality=0.9, motion=0.0),
+        _facts("driver", 3.0, frontality=0.0, motion=0.5),
+    ]
+    assert choose_pair(facts).reference.clip_id == "whole"
 
 
 def test_one_person_alone_is_refused() -> None:
