@@ -15,7 +15,9 @@ from animaray.platform.errors import DatasetError
 SAME_PERSON_COSINE = 0.45
 """Embeddings at least this close are one person (both profiles separate pairs around it)."""
 
-_ARMS = [2, 3, 4, 5, 6, 7]
+_ARMS = ((2, 3), (3, 4), (5, 6), (6, 7))
+_LIKELY_LENGTH = (0.25, 1.0)
+"""Of an upper arm or forearm that is where it was found, in widths of the shoulders."""
 _HAND_SHARE = 0.05
 """A hand reaches about so much of the picture's short side beyond the wrist."""
 
@@ -38,8 +40,8 @@ class ClipFacts:
     frontality: float
     """How frontal that face is, 1 = the nose is midway between the eyes."""
     arms_shown: float
-    """Share of the joints of both arms that lie well inside that frame: what a reference does not
-    show cannot be moved."""
+    """Share of the upper arms and forearms that are found well inside that frame: what a reference
+    does not show cannot be moved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,11 +129,18 @@ def _arms_shown(
     tracks: ClipTracks, frames: Int64[np.ndarray, " frames"], size: tuple[float, float]
 ) -> Float64[np.ndarray, " frames"]:
     nearest = np.abs(tracks.frame_index[None] - frames[:, None]).argmin(axis=1)
-    joints = tracks.keypoints[nearest][:, _ARMS]
+    points = tracks.keypoints[nearest].astype(np.float64)
     margin = _HAND_SHARE * min(size)
-    is_inside = ((joints >= margin) & (joints <= np.array(size) - margin)).all(axis=2)
-    is_seen = tracks.keypoint_confidence[nearest][:, _ARMS] >= 0.3
-    share: Float64[np.ndarray, " frames"] = (is_inside & is_seen).mean(axis=1)
+    is_inside = ((points >= margin) & (points <= np.array(size) - margin)).all(axis=2)
+    is_shown = is_inside & (tracks.keypoint_confidence[nearest] >= 0.3)
+    shoulders = np.linalg.norm(tracks.keypoints[:, 5] - tracks.keypoints[:, 2], axis=1)
+    first, last = np.array(_ARMS).T
+    lengths = np.linalg.norm(points[:, last] - points[:, first], axis=2)
+    lengths /= max(float(np.percentile(shoulders, 90)), 1e-6)
+    is_likely = (lengths > _LIKELY_LENGTH[0]) & (lengths < _LIKELY_LENGTH[1])
+    share: Float64[np.ndarray, " frames"] = (
+        is_shown[:, first] & is_shown[:, last] & is_likely
+    ).mean(axis=1)
     return share
 
 
