@@ -132,7 +132,7 @@ def true_camera_scores(
 ) -> Mapping[str, float]:
     """Return the scores of the path that the camera truly took."""
     width, height = case.spec.size
-    middle = complex((width - 1) / 2, (height - 1) / 2)
+    middle = _middle(case)
     step = case.spec.fps / min(sample_fps, case.spec.fps)
     chosen = [cameras[round(i * step)] for i in range(int((len(cameras) - 1) / step) + 1)]
     matrices = [camera.matrix(middle=middle) for camera in chosen]
@@ -151,6 +151,11 @@ def true_camera_scores(
         size=(width, height),
     )
     return score_camera(path)
+
+
+def _middle(case: CalibrationCase) -> complex:
+    width, height = case.spec.size
+    return complex((width - 1) / 2, (height - 1) / 2)
 
 
 def _face_found(truths: Sequence[FrameTruth], policy: Policy) -> Label:
@@ -184,21 +189,17 @@ def _motion(case: CalibrationCase, truths: Sequence[FrameTruth], policy: Policy)
     if case.is_frozen:
         return True
     speed = true_speed(truths, case)
-    ratios = [
-        ratio
-        for limit, ratio in (
-            (policy.min_speed, (policy.min_speed or 0.0) / max(speed, 1e-6)),
-            (policy.max_speed, speed / (policy.max_speed or np.inf)),
-        )
-        if limit is not None
-    ]
+    ratios = []
+    if policy.min_speed is not None:
+        ratios.append(policy.min_speed / max(speed, 1e-6))
+    if policy.max_speed is not None:
+        ratios.append(speed / policy.max_speed)
     return _by_ratio(max(ratios)) if ratios else None
 
 
 def true_speed(truths: Sequence[FrameTruth], case: CalibrationCase) -> float:
     """Return the first person's speed without the camera's, body heights per second."""
-    width, height = case.spec.size
-    middle = complex((width - 1) / 2, (height - 1) / 2)
+    middle = _middle(case)
     people = [truth.persons[0] for truth in truths]
     steady = []
     for truth, person in zip(truths, people, strict=True):

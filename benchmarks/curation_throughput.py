@@ -141,18 +141,17 @@ def _ratios(uses: dict[str, list[tuple[TreeUse, dict[str, Any]]]]) -> dict[str, 
     }
     cpu = {way: [use.cpu_s for use, _ in runs] for way, runs in uses.items()}
     wall = {way: [use.wall_s for use, _ in runs] for way, runs in uses.items()}
+    if "ray" not in uses:
+        return {}
     found: dict[str, Any] = {}
-    for way in ("plain", "isolated") if "ray" in uses else ():
-        if way not in uses:
-            continue
+    for way in (way for way in ("plain", "isolated") if way in uses):
         found[f"ray against {way}, whole process, wall"] = _range(wall[way], wall["ray"])
         found[f"ray against {way}, without start-up, wall"] = _range(work[way], work["ray"])
         found[f"ray against {way}, bound by CPU seconds"] = _range(
             [seconds * cores for seconds in cpu[way]], cpu["ray"]
         )
-    if "ray" in uses:
-        found["resume / run, wall"] = _range(wall["resume"], wall["ray"], digits=4)
-        found["resume / run, CPU"] = _range(cpu["resume"], cpu["ray"], digits=4)
+    found["resume / run, wall"] = _range(wall["resume"], wall["ray"], digits=4)
+    found["resume / run, CPU"] = _range(cpu["resume"], cpu["ray"], digits=4)
     return found
 
 

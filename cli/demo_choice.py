@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from animaray.datasets.reader import ClipTracks, CurationDataset
+from animaray.pipelines.stages.foreground import ARMS
+from animaray.pipelines.stages.pose import MIN_CONFIDENCE
 from animaray.platform.errors import DatasetError
 
 SAME_PERSON_COSINE = 0.45
 """Embeddings at least this close are one person (both profiles separate pairs around it)."""
 
-_ARMS = ((2, 3), (3, 4), (5, 6), (6, 7))
 _LIKELY_LENGTH = (0.25, 1.0)
 """Of an upper arm or forearm that is where it was found, in widths of the shoulders."""
 _HAND_SHARE = 0.05
@@ -58,7 +59,8 @@ def clip_facts(dataset: CurationDataset, clip_id: str) -> ClipFacts | None:
     valid = np.flatnonzero(tracks.face_valid)
     if valid.size == 0:
         return None
-    width, height = (float(dataset.clip(clip_id)[side]) for side in ("width", "height"))
+    clip = dataset.clip(clip_id)
+    width, height = float(clip["width"]), float(clip["height"])
     mean = tracks.identity_embeddings[valid].mean(axis=0)
     boxes = tracks.face_boxes[valid]
     frontality = np.array([_frontality(tracks.face_landmarks[i]) for i in valid])
@@ -68,7 +70,7 @@ def clip_facts(dataset: CurationDataset, clip_id: str) -> ClipFacts | None:
         clip_id=clip_id,
         identity=(mean / np.linalg.norm(mean)).astype(np.float32),
         face_share=float(np.median(boxes[:, 3] - boxes[:, 1])) / height,
-        coverage=float((tracks.keypoint_confidence >= 0.3).sum(axis=1).mean()),
+        coverage=float((tracks.keypoint_confidence >= MIN_CONFIDENCE).sum(axis=1).mean()),
         motion=_motion(tracks) / height,
         best_frame=int(tracks.face_frames[valid[best]]),
         frontality=float(frontality[best]),
@@ -132,9 +134,9 @@ def _arms_shown(
     points = tracks.keypoints[nearest].astype(np.float64)
     margin = _HAND_SHARE * min(size)
     is_inside = ((points >= margin) & (points <= np.array(size) - margin)).all(axis=2)
-    is_shown = is_inside & (tracks.keypoint_confidence[nearest] >= 0.3)
+    is_shown = is_inside & (tracks.keypoint_confidence[nearest] >= MIN_CONFIDENCE)
     shoulders = np.linalg.norm(tracks.keypoints[:, 5] - tracks.keypoints[:, 2], axis=1)
-    first, last = np.array(_ARMS).T
+    first, last = np.array(ARMS).T
     lengths = np.linalg.norm(points[:, last] - points[:, first], axis=2)
     lengths /= max(float(np.percentile(shoulders, 90)), 1e-6)
     is_likely = (lengths > _LIKELY_LENGTH[0]) & (lengths < _LIKELY_LENGTH[1])
@@ -145,7 +147,8 @@ def _arms_shown(
 
 
 def _motion(tracks: ClipTracks) -> float:
-    seen = (tracks.keypoint_confidence[1:] >= 0.3) & (tracks.keypoint_confidence[:-1] >= 0.3)
+    is_seen = tracks.keypoint_confidence >= MIN_CONFIDENCE
+    seen = is_seen[1:] & is_seen[:-1]
     if not seen.any():
         return 0.0
     steps = np.linalg.norm(np.diff(tracks.keypoints, axis=0), axis=2)

@@ -15,8 +15,6 @@ from animaray.pipelines.stage_runner import Row, Stage, run_family
 from animaray.pipelines.stages import motion, picture
 from animaray.pipelines.stages.camera import CameraStage
 from animaray.pipelines.stages.faces import FaceStage
-from animaray.pipelines.stages.motion import measure_motion
-from animaray.pipelines.stages.picture import measure_picture
 from animaray.pipelines.stages.pose import PoseStage
 from animaray.pipelines.tries import give_up_after_deaths
 
@@ -56,7 +54,7 @@ class PerceptionStages:
         return {name: value for name, value in measured.items() if name != "samples"}
 
     def _look(self, row: Row) -> Row:
-        row = self._run("picture", measure_picture, row)
+        row = self._run("picture", picture.measure_picture, row)
         row = self._run("face", self._faces, row)
         if self._skips_hopeless and is_hopeless(row):
             skipped = dict.fromkeys(("pose_state", "camera_state", "motion_state"), "not_run")
@@ -64,7 +62,7 @@ class PerceptionStages:
             return {**row, **skipped, **note}
         row = self._run("pose", self._pose, row)
         row = self._run("camera", self._camera, row, needs=("pose", "face"))
-        return self._run("motion", measure_motion, row, needs=("pose", "face", "camera"))
+        return self._run("motion", motion.measure_motion, row, needs=("pose", "face", "camera"))
 
     def _run(self, family: str, stage: Stage, row: Row, needs: tuple[str, ...] = ()) -> Row:
         return run_family(family, stage, row, needs=needs, producer=self._producers[family])

@@ -233,7 +233,7 @@ class FrameStream(FrameSource):
         """Yield the frames of several selections in one pass, in time order.
 
         Args:
-            selections: None may start before the stream's own.
+            selections: All start at the stream's own start or later.
 
         Yields:
             Which selection wants it, and the frame.

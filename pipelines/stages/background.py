@@ -9,9 +9,11 @@ View = tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width
 
 _LEAST_REACH_PX = 10
 _TOUCHES_PX = 4
+"""What changes so near to people is in one piece with them."""
 _CHANGED = 0.06
-_LIMB_AREA = 0.35
-_LIMB_BACKGROUND = 0.5
+"""Change of luminance, of 1, that an arm before a wall makes."""
+_LIMB_AREA, _LIMB_BACKGROUND = 0.35, 0.5
+"""What limbs cover at most, of the people's area and of the background."""
 
 
 def background_mask(
@@ -27,12 +29,12 @@ def background_mask(
     side = 2 * padding_px + 1
     grown = cv2.dilate(people.astype(np.uint8), np.ones((side, side), dtype=np.uint8))
     mask = np.zeros(people.shape, dtype=bool)
-    inner = inside_margin(people.shape, margin_share)
+    inner = _inside_margin(people.shape, margin_share)
     mask[inner] = grown[inner] == 0
     return mask
 
 
-def inside_margin(shape: tuple[int, ...], share: float) -> tuple[slice, slice]:
+def _inside_margin(shape: tuple[int, ...], share: float) -> tuple[slice, slice]:
     """Return the part of a picture inside its border of a share of the short side."""
     height, width = shape
     margin = round(share * min(shape))
@@ -43,7 +45,7 @@ def far_from_people(
     mask: Bool[np.ndarray, "height width"], share: float, margin_share: float
 ) -> Bool[np.ndarray, "height width"]:
     """Return the background that is further from people than a share of the root of their area."""
-    people = ~mask[inside_margin(mask.shape, margin_share)]
+    people = ~mask[_inside_margin(mask.shape, margin_share)]
     reach = max(_LEAST_REACH_PX, round(share * float(people.sum()) ** 0.5))
     near = cv2.erode(mask.astype(np.uint8), np.ones((2 * reach + 1,) * 2, dtype=np.uint8))
     return near > 0
@@ -85,7 +87,7 @@ def _unknown_limbs(
 ) -> Bool[np.ndarray, "height width"]:
     """Return what changes of the background in one piece with the people, if it may be limbs."""
     nothing = np.zeros_like(mask)
-    inner = inside_margin(mask.shape, margin_share)
+    inner = _inside_margin(mask.shape, margin_share)
     people = nothing.copy()
     people[inner] = ~mask[inner]
     smooth = cv2.GaussianBlur(change, (0, 0), 1.5)

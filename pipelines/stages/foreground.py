@@ -11,7 +11,9 @@ from jaxtyping import Bool, Float32
 _MIN_CONFIDENCE = 0.3
 _NECK, _SHOULDERS, _HIPS = 1, (2, 5), (8, 11)
 _TORSO = ((1, 2), (1, 5), (1, 8), (1, 11), (2, 8), (5, 11), (8, 11))
-_ARMS, _LEGS = ((2, 3), (3, 4), (5, 6), (6, 7)), ((8, 9), (9, 10), (11, 12), (12, 13))
+ARMS = ((2, 3), (3, 4), (5, 6), (6, 7))
+"""Upper arm and forearm of either side: first and last keypoint."""
+_LEGS = ((8, 9), (9, 10), (11, 12), (12, 13))
 _LAST_LIMBS = ((3, 4), (6, 7), (9, 10), (12, 13))
 _HEAD = (0, 14, 15, 16, 17)
 # Widths as shares of the torso's length (neck to hips, about 0.3 of a person's height).
@@ -60,7 +62,7 @@ def _draw_person(canvas: np.ndarray, person: Float32[np.ndarray, "18 3"]) -> Non
     # OpenCV cannot draw lines of which an end is very far away.
     limit = 4.0 * max(canvas.shape)
     points = person[:, :2].astype(np.float64).clip(-limit, limit)
-    for limbs, share in ((_TORSO, _TORSO_WIDTH), (_ARMS, _ARM_WIDTH), (_LEGS, _LEG_WIDTH)):
+    for limbs, share in ((_TORSO, _TORSO_WIDTH), (ARMS, _ARM_WIDTH), (_LEGS, _LEG_WIDTH)):
         for start, end in limbs:
             if seen[start] and seen[end]:
                 # Hands and feet reach further than wrists and ankles.
