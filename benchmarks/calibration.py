@@ -24,6 +24,7 @@ from animaray.datasets.world.calibration import CalibrationCase, calibration_cas
 from animaray.datasets.world.truth import ClipTruth
 from animaray.pipelines.policies import POLICIES, Policy
 from animaray.pipelines.rules import Verdict, judge
+from animaray.platform.json_text import json_text
 
 NEEDED = 0.9
 _WRONG = {"fn": "missed", "fp": "wrongly dropped", "asked": "undetermined"}
@@ -57,7 +58,7 @@ def measured(
             clip = render_case(case)
             path = clips.write(case.name, clip.frames_uint8, case.spec.fps)
             scores = clips.scores(path, len(clip.frames_uint8), case.spec.fps, case.spec.size)
-            record.write_text(json.dumps({"scores": scores, "truth": clip.truth.to_json()}))
+            record.write_text(json_text({"scores": scores, "truth": clip.truth.to_json()}))
             path.unlink()
             print(f"{number + 1}/{len(cases)} {case.name}", file=sys.stderr, flush=True)
         data = json.loads(record.read_text())

@@ -11,7 +11,6 @@ no process may outlive its driver. Kill points spread over several such lives.
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -29,6 +28,7 @@ import psutil
 from dataset_difference import count_rows, describe_differences, find_left_overs
 
 from animaray.datasets.world.library import write_world
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_json_atomic
 
 REAL_FILES = (
@@ -300,7 +300,7 @@ def main() -> int:
         write_json_atomic(arguments.out, report)
     report["helpers_of_ray_left"] = chaos.end_helpers()
     write_json_atomic(arguments.out, report)
-    print(json.dumps({**report, "kills": len(chaos.kills)}, indent=2))
+    print(json_text({**report, "kills": len(chaos.kills)}, indent=2))
     return 0 if not any(problems.values()) else 1
 
 

@@ -32,6 +32,7 @@ import numpy as np
 from process_tree import run_measured
 
 from animaray.pipelines.curation_config import CurationConfig
+from animaray.platform.json_text import json_text
 from animaray.platform.progress import StageProgress
 from animaray.platform.video import encode_mp4
 
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("--part", choices=("metadata", "real"), help="run it in this process")
     arguments = parser.parse_args()
     if arguments.part is not None:
-        print(json.dumps(_run_part(arguments)))
+        print(json_text(_run_part(arguments)))
         return 0
     shutil.rmtree(arguments.out, ignore_errors=True)
     result: dict[str, Any] = {}
@@ -77,7 +78,7 @@ def main() -> int:
                 "others_share": round(use.others_cpu_share, 2),
             },
         }
-    print(json.dumps(result, indent=1))
+    print(json_text(result, indent=1))
     return 0
 
 

@@ -29,6 +29,7 @@ from process_tree import TreeUse, run_measured
 from animaray.datasets.reader import CurationDataset
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.platform.errors import MediaError
+from animaray.platform.json_text import json_text
 from animaray.platform.video import ChildFrameStream, Mp4Writer
 
 WAYS = ("plain", "isolated", "ray")
@@ -60,7 +61,7 @@ def main() -> int:
         num_workers=arguments.workers,
     )
     if arguments.way is not None:
-        print(json.dumps(_run_here(arguments.way, config)))
+        print(json_text(_run_here(arguments.way, config)))
         return 0
     return _compare(arguments, names)
 
@@ -103,7 +104,7 @@ def _compare(arguments: argparse.Namespace, names: list[str]) -> int:
     }
     scores = [_scores(arguments.out / f"{way}-0") for way in arguments.ways]
     result["same clips and scores"] = all(each == scores[0] for each in scores)
-    print(json.dumps(result, indent=1))
+    print(json_text(result, indent=1))
     return int(not result["same clips and scores"])
 
 

@@ -27,6 +27,7 @@ import av
 import numpy as np
 
 from animaray.platform.errors import MediaError
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_json_atomic
 from animaray.platform.video_child import ChildFrameStream, decoder_peak_memory_bytes
 from animaray.platform.video_decode import FrameSelection
@@ -280,13 +281,13 @@ def main() -> int:
     parser.add_argument("--mark", type=Path, default=Path(os.devnull), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.batch:
-        print(json.dumps(run_batch(*arguments.batch, arguments)))
+        print(json_text(run_batch(*arguments.batch, arguments)))
         return 0
     if arguments.case is not None:
-        print(json.dumps(run_batch(arguments.case, 1, arguments), indent=2))
+        print(json_text(run_batch(arguments.case, 1, arguments), indent=2))
         return 0
     report = run_all(arguments)
-    print(json.dumps(report, indent=2))
+    print(json_text(report, indent=2))
     is_within = report["max_child_memory_bytes"] <= report["child_limit_bytes"]
     is_clean = not report["parent_crashes"] and not report["failures"]
     return 0 if is_within and is_clean and report["cases"] == arguments.cases else 1

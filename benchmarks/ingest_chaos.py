@@ -35,6 +35,7 @@ from typing import Any
 
 from animaray.pipelines.acquire.acquire_config import AcquireConfig
 from animaray.pipelines.acquire.fetch import Fetcher
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import content_id
 
 KINDS = ("good", "limited", "forbidden", "hanging")
@@ -146,7 +147,7 @@ def serve(log: Path) -> None:
             server.handle_error = lambda *_: None  # type: ignore[method-assign]
             ports[kind] = server.server_address[1]
             Thread(target=server.serve_forever, daemon=True).start()
-        print(json.dumps(ports), flush=True)
+        print(json_text(ports), flush=True)
         sys.stdin.read()  # until the parent is gone
 
 
@@ -372,7 +373,7 @@ def main() -> int:
         }
     finally:
         rig.close()
-    print(json.dumps(result, indent=1))
+    print(json_text(result, indent=1))
     return int(bool(rig.problems))
 
 

@@ -38,6 +38,7 @@ from animaray.datasets.sweep import unnamed_files, writing
 from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.pipelines.verdicts import reapply_policy
 from animaray.platform import storage
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_json_atomic
 
 Plant = Callable[[], AbstractContextManager[None]]
@@ -276,7 +277,7 @@ def main() -> int:
         "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
     write_json_atomic(arguments.out, report)
-    print(json.dumps(report, indent=2))
+    print(json_text(report, indent=2))
     is_found = all(run["problems"] for run in planted.values())
     return 0 if not report["problems"] and is_found else 1
 

@@ -9,7 +9,6 @@ merged, as a curation run does at its end.
 """
 
 import argparse
-import json
 import resource
 import shutil
 import time
@@ -22,6 +21,7 @@ from animaray.datasets.world.score_tables import ScoreTables, write_score_datase
 from animaray.pipelines.policies import POLICIES
 from animaray.pipelines.tuning import tune
 from animaray.pipelines.verdicts import reapply_policy
+from animaray.platform.json_text import json_text
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
     result["tune"] = {"seconds": round(time.perf_counter() - started, 2), "steps": len(curve.steps)}
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result["peak_mib"] = round(peak_kib / 1024)
-    print(json.dumps(result, indent=1))
+    print(json_text(result, indent=1))
 
 
 if __name__ == "__main__":

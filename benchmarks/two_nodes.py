@@ -9,7 +9,6 @@ those of a private session on one node, row for row, in both runs.
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -25,6 +24,7 @@ import psutil
 from chaos import REAL_FILES, make_inputs
 from dataset_difference import count_rows, describe_differences, find_left_overs
 
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_json_atomic
 
 _CPUS_OF_A_NODE = 1
@@ -153,7 +153,7 @@ def main() -> int:
             write_json_atomic(out, report)
     report["rows"] = count_rows(quiet)
     write_json_atomic(out, report)
-    print(json.dumps(report, indent=2))
+    print(json_text(report, indent=2))
     is_spread = min(report["two"]["seen_at_work"].values()) > 0
     is_equal = not report["two"]["problems"] and not report["two_one_killed"]["problems"]
     return 0 if is_spread and is_equal and report["two_one_killed"]["killed"] else 1

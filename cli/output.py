@@ -1,6 +1,5 @@
 """How commands print results: a table for people, one JSON document for machines."""
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn
@@ -12,6 +11,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from animaray.platform.errors import UsageError
+from animaray.platform.json_text import json_text
 
 JSON_SCHEMA_VERSION = 1
 
@@ -40,13 +40,13 @@ class DefaultCommandGroup(TyperGroup):
 def print_json(data: Mapping[str, Any]) -> None:
     """Print one JSON document, schema version first."""
     document = {"schema_version": JSON_SCHEMA_VERSION, **data}
-    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+    sys.stdout.write(json_text(document, indent=2, default=str) + "\n")
 
 
 def print_json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
     """Print one JSON object per line."""
     for row in rows:
-        sys.stdout.write(json.dumps(dict(row), default=str) + "\n")
+        sys.stdout.write(json_text(dict(row), default=str) + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from animaray.platform.errors import DatasetError
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import make_folder, sha256_file, sync_folder
 
 COMMITS_DIR = "_commits"
@@ -236,7 +237,7 @@ class CommitLog:
 
     def _put_if_absent(self, commit: Commit) -> bool:
         """Write an entry under its number unless the number is taken."""
-        data = (json.dumps(asdict(commit), indent=1, sort_keys=True) + "\n").encode()
+        data = (json_text(asdict(commit), indent=1, sort_keys=True) + "\n").encode()
         temporary = self._folder / f".{commit.version:08d}.{secrets.token_hex(4)}.tmp"
         try:
             with temporary.open("wb") as file:

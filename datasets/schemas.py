@@ -11,13 +11,13 @@ Public tables use flat columns and lists, so that pandas, DuckDB and the Hugging
 them without help. Arrays of lists are stored flat in C order; their last axes are named below.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from animaray.platform.errors import DatasetError
+from animaray.platform.json_text import json_text
 
 SCHEMA_VERSION = 3
 
@@ -151,7 +151,7 @@ def schema_of(table: str) -> pa.Schema:
     }
     if features:
         # Hugging Face `datasets` and its viewer read this key: without it the column is bytes.
-        metadata["huggingface"] = json.dumps({"info": {"features": _features(columns, features)}})
+        metadata["huggingface"] = json_text({"info": {"features": _features(columns, features)}})
     fields = [pa.field(name, _KINDS[kind]) for name, kind in columns.items()]
     return pa.schema(fields, metadata=metadata)
 

@@ -30,6 +30,7 @@ from animaray.models.person_choice import PersonChoice, choose_people
 from animaray.models.person_tracks import seen_person
 from animaray.models.pose_files_openpose import OpenPoseClip, is_openpose, read_openpose
 from animaray.platform.errors import PoseError, UsageError
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic
 
 FORMAT, VERSION = "animaray-poses", 1
@@ -106,7 +107,7 @@ def write_pose_file(path: Path, motions: Sequence[Motion], fps: float) -> None:
             }
             for motion in motions
         ]
-        write_bytes_atomic(path, json.dumps({**head, "people": people}).encode())
+        write_bytes_atomic(path, json_text({**head, "people": people}).encode())
         return
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: np.array(value) for name, value in head.items()}

@@ -37,6 +37,7 @@ from animaray.models.frozen.profiles import load_codec, load_image_encoder, load
 from animaray.models.frozen.protocols import IdentityEmbedder, ImageEncoder, LatentCodec
 from animaray.models.pose.layouts import MIRROR
 from animaray.platform.errors import AnimarayError, ConfigError, DatasetError
+from animaray.platform.json_text import json_text
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session
 from animaray.platform.storage import content_id
@@ -323,7 +324,7 @@ class EncodeActor:
             "clip_ids": clip_ids,
             "skipped": skipped,
         }
-        return {"report": json.dumps(report)}
+        return {"report": json_text(report)}
 
 
 def _encode_on_ray(

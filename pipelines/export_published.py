@@ -10,7 +10,6 @@ published code only. Poses hold the 18 body points; hands and faces are not stor
 """
 
 import io
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from animaray.datasets.windows import MAX_FACE_GAP_S
 from animaray.models.framing import FrameFit
 from animaray.models.pose.drawing import PoseStyle, draw_pose
 from animaray.platform.errors import DatasetError
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import read_json, write_bytes_atomic, write_json_atomic
 from animaray.platform.video_window import read_frames
 
@@ -125,7 +125,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
         found = read_json(out / _INDEX)
         if any(found.get(name) != value for name, value in settings.items()):
             raise DatasetError(
-                f"{out} holds another export: {json.dumps(settings)} differs.",
+                f"{out} holds another export: {json_text(settings)} differs.",
                 fix="Choose another folder, or delete it.",
                 reason="conflict",
             )

@@ -7,7 +7,6 @@ bytes: no times, owners or random order. `pose.npy` is float32, poses x 18 x (x,
 """
 
 import io
-import json
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from animaray.datasets.reader import CurationDataset
 from animaray.platform.errors import DatasetError
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic, write_json_atomic
 
 
@@ -86,7 +86,7 @@ def _parts(
     }
     yield "mp4", dataset.media_bytes(clip_id)
     yield "jpg", dataset.preview(clip_id)["poster"]
-    yield "json", json.dumps(facts, sort_keys=True).encode()
+    yield "json", json_text(facts, sort_keys=True).encode()
     pose = np.concatenate([tracks.keypoints, tracks.keypoint_confidence[..., None]], axis=-1)
     yield "pose.npy", _npy(pose.astype(np.float32))
     if embedding is not None:

@@ -6,7 +6,6 @@ Precedence: dotted override > file > recipe. An unknown key is an error that nam
 import dataclasses
 import difflib
 import hashlib
-import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from animaray.platform.errors import ConfigError
+from animaray.platform.json_text import json_text
 
 Config = TypeVar("Config")
 
@@ -89,7 +89,7 @@ def resolve_config(
 
 def fingerprint(config: Any) -> str:  # noqa: ANN401 - any frozen dataclass
     """Return 16 hexadecimal digits that change when any setting changes."""
-    text = json.dumps(config_to_dict(config), sort_keys=True, separators=(",", ":"))
+    text = json_text(config_to_dict(config), sort_keys=True, compact=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

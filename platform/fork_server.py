@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from animaray.platform.confinement import die_with_parent, leave_network
 from animaray.platform.errors import MachineError
+from animaray.platform.json_text import json_text
 
 Handler = Callable[[dict[str, Any], IO[bytes]], None]
 """Serve one request in the forked child; answers go to the file."""
@@ -115,7 +116,7 @@ class ForkServer:
         with self._lock:
             for _ in range(_ATTEMPTS):
                 try:
-                    return self._start(json.dumps(request).encode())
+                    return self._start(json_text(request).encode())
                 except (OSError, IndexError):
                     self._stop()
         raise MachineError(
@@ -259,7 +260,7 @@ def _be_child(request: bytes, output: int, handler: Handler) -> None:
 def _report_end(pidfd: int, pid: int, status: int) -> None:
     _, wait_status, usage = os.wait4(pid, 0)
     code = os.waitstatus_to_exitcode(wait_status)
-    data = json.dumps({"exit_code": code, "max_rss_kb": usage.ru_maxrss}).encode()
+    data = json_text({"exit_code": code, "max_rss_kb": usage.ru_maxrss}).encode()
     with suppress(OSError):
         os.write(status, data)
     os.close(status)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from animaray.platform.errors import DatasetError
+from animaray.platform.json_text import json_text
 
 
 def content_id(*parts: object) -> str:
@@ -56,7 +57,7 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 def write_json_atomic(path: Path, data: Any) -> None:  # noqa: ANN401 - any JSON value
     """Write indented JSON atomically, keys in insertion order."""
-    write_bytes_atomic(path, (json.dumps(data, indent=2) + "\n").encode())
+    write_bytes_atomic(path, (json_text(data, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value

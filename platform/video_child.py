@@ -34,6 +34,7 @@ from animaray.platform.confinement import (
 from animaray.platform.errors import AnimarayError, DecoderDiedError, MediaError
 from animaray.platform.fork_server import ChildEnd, ForkServer, serve_forever
 from animaray.platform.frame_choice import FrameSelection
+from animaray.platform.json_text import json_text
 from animaray.platform.video_decode import (
     DecodedVideo,
     FrameSource,
@@ -279,28 +280,28 @@ def _serve(request: dict[str, Any], output: IO[bytes]) -> None:
     try:
         selection = FrameSelection(**request["selection"])
         with FrameStream(request["path"], selection, limits) as frames:
-            _send(output, b"I", json.dumps(asdict(frames.info)).encode())
+            _send(output, b"I", json_text(asdict(frames.info)).encode())
             for pts_s, frame in frames:
                 height, width = frame.shape[:2]
                 output.write(_HEADER.pack(b"F", 16 + frame.nbytes))
                 output.write(struct.pack(">dII", pts_s, height, width))
                 output.write(frame.data)
             end = {"warning": frames.warning, "num_corrupt": frames.num_corrupt}
-            _send(output, b"D", json.dumps(end).encode())
+            _send(output, b"D", json_text(end).encode())
     except AnimarayError as error:
         failure = {"message": error.message, "fix": error.fix, "reason": error.reason}
-        _send(output, b"E", json.dumps(failure).encode())
+        _send(output, b"E", json_text(failure).encode())
     except MemoryError:
         failure = {
             "message": f"{Path(request['path']).name} needs more memory than allowed.",
             "fix": "Give a smaller video.",
             "reason": "too_large",
         }
-        _send(output, b"E", json.dumps(failure).encode())
+        _send(output, b"E", json_text(failure).encode())
     except Exception as error:  # noqa: BLE001 - fields of a damaged file may be any nonsense
         message = f"{Path(request['path']).name} is damaged: {type(error).__name__}: {error}"[:300]
         failure = {"message": message, "fix": "Fetch it again.", "reason": "broken"}
-        _send(output, b"E", json.dumps(failure).encode())
+        _send(output, b"E", json_text(failure).encode())
     output.flush()
 
 
@@ -319,7 +320,7 @@ def _warm_up() -> None:
             path.write_bytes(damaged)
             with suppress(AnimarayError), FrameStream(path) as frames:
                 list(frames)
-        json.dumps(asdict(DecodeLimits()))
+        json_text(asdict(DecodeLimits()))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What the routes do, without HTTP: accept, describe, cancel and remove animations."""
 
 import hashlib
-import json
 import logging
 import math
 import secrets
@@ -12,6 +11,7 @@ from pathlib import Path
 from fastapi import UploadFile
 
 from animaray.platform.errors import AnimarayError, RefusedError
+from animaray.platform.json_text import json_text
 from animaray.serving.job_files import JobFiles
 from animaray.serving.job_records import (
     ACTIVE_STATES,
@@ -266,5 +266,5 @@ def _no_such_job(job_id: str) -> str:
 
 
 def _fingerprint(picture_sha256: str, video_sha256: str, options: dict[str, object]) -> str:
-    parts = json.dumps([picture_sha256, video_sha256, options], sort_keys=True)
+    parts = json_text([picture_sha256, video_sha256, options], sort_keys=True)
     return hashlib.sha256(parts.encode()).hexdigest()

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from animaray.platform.errors import ServiceError, UsageError
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic
 from animaray.serving.client_records import FINISHED, JobStatus, StreamedEvent
 
@@ -207,7 +208,7 @@ class AnimarayClient:
             "/v1/animations",
             headers=headers,
             uploads={"reference_image": Path(picture), "driving_video": Path(video)},
-            data={"options": json.dumps(options)},
+            data={"options": json_text(options)},
         )
         return JobHandle(self, response.json()["id"])
 

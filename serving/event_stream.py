@@ -5,13 +5,13 @@ who was not connected when something happened: it equals the stored list, withou
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
+from animaray.platform.json_text import json_text
 from animaray.serving.animation_service import AnimationService
 from animaray.serving.job_records import FINISHED_STATES, Job, JobEvent
 from animaray.serving.problems import ProblemError
@@ -50,7 +50,7 @@ async def stream_events(
             place = new_place
             if place is not None:
                 last_sent = time.monotonic()
-                yield format_sse_event(event="queue", data_str=json.dumps({"queue_place": place}))
+                yield format_sse_event(event="queue", data_str=json_text({"queue_place": place}))
         if current.is_finished and after >= current.last_event:
             return
         if time.monotonic() - last_sent >= heartbeat_s:
@@ -73,4 +73,4 @@ def _encode(event: JobEvent, job: Job) -> bytes:
         "at_s": event.created_s,
         **event.data,
     }
-    return format_sse_event(event=event.kind, data_str=json.dumps(data), id=str(event.number))
+    return format_sse_event(event=event.kind, data_str=json_text(data), id=str(event.number))

@@ -35,6 +35,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQL
 from sqlalchemy.sql.elements import ColumnElement
 
 from animaray.platform.errors import ConfigError, MachineError, ServiceError
+from animaray.platform.json_text import json_text
 from animaray.serving.job_records import FINISHED_STATES, DuplicateRowError, JobState
 
 BUSY_TIMEOUT_S = 30.0
@@ -115,7 +116,9 @@ def open_engine(url: str) -> Engine:
         MachineError: The database cannot be opened, or cannot be made durable.
     """
     try:
-        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        engine = create_engine(
+            url, pool_pre_ping=not url.startswith("sqlite"), json_serializer=json_text
+        )
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise ConfigError(
             f"Cannot use the job database {_without_password(url)}: {error}.",

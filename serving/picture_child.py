@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from animaray.platform.errors import AnimarayError, MediaError
+from animaray.platform.json_text import json_text
 from animaray.platform.picture import read_picture
 from animaray.serving.limits import ServingLimits
 
@@ -48,7 +49,7 @@ def read_picture_in_child(path: Path, limits: ServingLimits) -> UInt8[np.ndarray
     try:
         done = subprocess.run(
             [sys.executable, "-m", "animaray.serving.picture_child"],
-            input=json.dumps(request).encode(),
+            input=json_text(request).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
@@ -92,7 +93,7 @@ def _confine(memory_bytes: int, decode_s: float) -> None:
 
 def _fail(message: str, fix: str | None, reason: str | None) -> None:
     failure = {"message": message, "fix": fix, "reason": reason}
-    sys.stdout.buffer.write(b"E" + json.dumps(failure).encode())
+    sys.stdout.buffer.write(b"E" + json_text(failure).encode())
 
 
 def _main() -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from xml.sax.saxutils import escape, unescape
 
 from animaray.platform.errors import MediaError
+from animaray.platform.json_text import json_text
 
 _XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -52,7 +53,7 @@ def add_provenance(mp4: bytes, tool: str, facts: Mapping[str, Any]) -> bytes:
         tool=escape(tool, {'"': "&quot;"}),
         source=_SOURCE_TYPE,
         open=_OPEN,
-        facts=escape(json.dumps(facts, sort_keys=True)),
+        facts=escape(json_text(facts, sort_keys=True)),
         close=_CLOSE,
     ).encode()
     return mp4 + struct.pack(">I4s", 24 + len(packet), b"uuid") + _XMP_UUID + packet

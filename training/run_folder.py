@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from animaray.platform.config import config_to_dict
 from animaray.platform.errors import ConfigError, RunError
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import content_id, read_json, write_bytes_atomic, write_json_atomic
 
 RunState = Literal["starting", "running", "finished", "stopped", "failed"]
@@ -86,7 +87,7 @@ class RunFolder:
                     f"{'; '.join(changes[:6])}.",
                     fix="Choose another run folder, or go back to those settings to resume.",
                 )
-        wanted["fingerprint"] = content_id(json.dumps(_flatten(wanted), sort_keys=True))
+        wanted["fingerprint"] = content_id(json_text(_flatten(wanted), sort_keys=True))
         folder.checkpoints_dir.mkdir(parents=True, exist_ok=True)
         write_json_atomic(path, wanted)
         return folder
@@ -104,7 +105,7 @@ class RunFolder:
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Add one line to the metrics file."""
         with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(json_text(values) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return all complete lines of the metrics file, oldest first."""
@@ -120,7 +121,7 @@ class RunFolder:
 
     def rewind_metrics(self, step: int) -> None:
         """Drop lines after a step, so that a resumed run writes each step once."""
-        kept = [json.dumps(line) for line in self.read_metrics() if line.get("step", 0) <= step]
+        kept = [json_text(line) for line in self.read_metrics() if line.get("step", 0) <= step]
         if self.metrics_path.exists():
             write_bytes_atomic(self.metrics_path, "".join(f"{line}\n" for line in kept).encode())
 

@@ -51,6 +51,7 @@ from animaray.models.published.sizes import (
     unet_config,
 )
 from animaray.platform.errors import ConfigError, UsageError, WeightsError
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import sync_folder, write_bytes_atomic, write_json_atomic
 
 OnFile = Callable[[str], None]
@@ -284,5 +285,5 @@ def image_encoder_json(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(dict(config)))
+    plain: dict[str, Any] = json.loads(json_text(dict(config)))
     return plain

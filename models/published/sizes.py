@@ -14,6 +14,7 @@ from animaray.models.networks.face_encoder import FaceEncoder, FaceEncoderConfig
 from animaray.models.networks.pose_net import PoseNet, PoseNetConfig
 from animaray.models.networks.unet import AnimatorUNet, UNetConfig
 from animaray.platform.errors import ConfigError, WeightsError
+from animaray.platform.json_text import json_text
 
 _STAGE_KERNEL = 4
 """PoseNet's halving convolutions are the ones with 4x4 kernels."""
@@ -80,7 +81,7 @@ def unet_config(file: Path) -> UNetConfig:
         raise WeightsError(
             f"{file} does not describe a spatio-temporal U-Net: {error}.", reason="other"
         ) from error
-    stock = json.loads(json.dumps(config.stock_settings()))
+    stock = json.loads(json_text(config.stock_settings()))
     differing = [
         key
         for key in ("down_block_types", "up_block_types", "projection_class_embeddings_input_dim")

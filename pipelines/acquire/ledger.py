@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from animaray.platform.errors import DatasetError
+from animaray.platform.json_text import json_text
 
 Clock = Callable[[], float]
 """Return the time of day, seconds since 1970."""
@@ -96,7 +97,7 @@ class Ledger:
         rows = [
             (
                 item.item_id, item.url, item.platform, item.key, item.state, item.reason,
-                item.detail, item.attempts, item.path, json.dumps(item.facts), now,
+                item.detail, item.attempts, item.path, json_text(item.facts), now,
             )
             for item in items
         ]  # fmt: skip

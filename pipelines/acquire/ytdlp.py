@@ -22,6 +22,7 @@ from typing import Any
 from animaray.pipelines.acquire.acquire_config import AcquireConfig, FetchOutcome
 from animaray.pipelines.acquire.addresses import is_public
 from animaray.platform.errors import RefusedError, ServiceError
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import content_id
 
 _MODULE = "animaray.pipelines.acquire.ytdlp"
@@ -166,7 +167,7 @@ async def _run_child(
         )  # fmt: skip
     try:
         async with asyncio.timeout(timeout_s):
-            await process.communicate(json.dumps(request).encode())
+            await process.communicate(json_text(request).encode())
     except TimeoutError:
         return None, ""
     finally:
@@ -327,7 +328,7 @@ def _main() -> None:
     else:
         answer = _child_fetch(request)
     temporary = Path("result.tmp")
-    temporary.write_text(json.dumps(answer), encoding="utf-8")
+    temporary.write_text(json_text(answer), encoding="utf-8")
     temporary.rename("result.json")
 
 

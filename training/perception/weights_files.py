@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import nn
 
+from animaray.platform.json_text import json_text
 from animaray.platform.storage import read_json, write_bytes_atomic, write_json_atomic
 
 
@@ -21,5 +22,5 @@ def save_network(network: nn.Module, path: Path) -> None:
 def record_accuracy(path: Path, name: str, figures: dict[str, float]) -> None:
     """Add the measured figures of one network to a JSON file that the model cards are made from."""
     known = read_json(path) if path.is_file() else {}
-    known[name] = json.loads(json.dumps(figures))
+    known[name] = json.loads(json_text(figures))
     write_json_atomic(path, known)
