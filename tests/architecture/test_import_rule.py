@@ -20,7 +20,9 @@ MAY_IMPORT = {
     "evaluation": {"evaluation", "platform", "datasets", "models"},
     "cli": set(OURS),
 }
-MODELS_MAY_NAME_OF_PLATFORM = {"errors", "weights", "storage", "config"}
+MODELS_MAY_NAME_OF_PLATFORM = {
+    "config", "disk", "errors", "json_text", "removal", "storage", "weights",
+}  # fmt: skip
 BANNED = {
     "platform": {"torch", "deepspeed"},
     "models": {"ray", "pyarrow", "deepspeed", "fastapi"},
