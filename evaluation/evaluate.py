@@ -37,6 +37,7 @@ from animaray.platform.errors import ConfigError, DatasetError, RefusedError
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.storage import content_id
 from animaray.platform.video import decode_video, write_mp4
+from animaray.platform.video_colour import OWN_UNTAGGED
 
 STILL_PICTURE = "still picture"
 
@@ -180,6 +181,7 @@ def _read_clip(dataset: CurationDataset, clip_id: str, fps: float, max_frames: i
             fps=fps,
             max_frames=max_frames,
             short_side_px=int(min(width, height) * reduction) if reduction < 1 else None,
+            untagged=OWN_UNTAGGED,
         )
     frames = video.frames_uint8
     nearest = tracks.nearest_pose(np.arange(len(frames)) / fps)

@@ -42,6 +42,7 @@ from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session
 from animaray.platform.storage import content_id
 from animaray.platform.video import decode_video
+from animaray.platform.video_colour import OWN_UNTAGGED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,7 +188,7 @@ def encode_clip(
     with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
         file.write(dataset.media_bytes(clip_id))
         file.flush()
-        video = decode_video(file.name, fps=config.fps)
+        video = decode_video(file.name, fps=config.fps, untagged=OWN_UNTAGGED)
     if len(video.frames_uint8) < 2:
         raise DatasetError(f"Clip {clip_id} has fewer than two frames at {config.fps:g} fps.")
     height, width = video.frames_uint8.shape[1:3]

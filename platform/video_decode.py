@@ -19,6 +19,7 @@ from jaxtyping import Float64, UInt8
 
 from animaray.platform.errors import MediaError
 from animaray.platform.frame_choice import FrameSelection, choose_frames, copies_of
+from animaray.platform.video_colour import to_rgb
 from animaray.platform.video_file import (
     DecodeLimits,
     VideoInfo,
@@ -104,6 +105,7 @@ def decode_video(  # noqa: PLR0913 - a flat call reads best
     short_side_px: int | None = None,
     max_frames: int | None = None,
     limits: DecodeLimits | None = None,
+    untagged: int | None = None,
 ) -> DecodedVideo:
     """Decode frames of a trusted file in this process.
 
@@ -117,11 +119,12 @@ def decode_video(  # noqa: PLR0913 - a flat call reads best
         short_side_px: Of the frames returned.
         max_frames: Most frames returned.
         limits: What the file may cost; None for the defaults.
+        untagged: Matrix of a video without colour tags; see `to_rgb`.
     """
     selection = FrameSelection(
         start_s=start_s, end_s=end_s, fps=fps, short_side_px=short_side_px, max_frames=max_frames
     )
-    with FrameStream(path, selection, limits) as stream:
+    with FrameStream(path, selection, limits, untagged=untagged) as stream:
         return collect_frames(stream, stream.info)
 
 
@@ -188,8 +191,11 @@ class FrameStream(FrameSource):
         path: Path | str,
         selection: FrameSelection | None = None,
         limits: DecodeLimits | None = None,
+        *,
+        untagged: int | None = None,
     ) -> None:
         self._path = Path(path)
+        self._untagged = untagged
         self._selection = selection or FrameSelection()
         self._limits = limits or DecodeLimits()
         self._counters = _Counters()
@@ -356,10 +362,7 @@ class FrameStream(FrameSource):
         width, height = size
         if self.info.rotation_deg % 180:
             width, height = height, width
-        # AREA keeps fine texture from turning into noise when shrinking.
-        rgb = self._reformatters[size].reformat(
-            frame, width=width, height=height, format="rgb24", interpolation="AREA", threads=1
-        ).to_ndarray()  # fmt: skip
+        rgb = to_rgb(self._reformatters[size], frame, (width, height), untagged=self._untagged)
         return np.ascontiguousarray(np.rot90(rgb, k=-self.info.rotation_deg // 90))
 
     def _make_warning(self) -> str | None:

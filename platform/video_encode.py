@@ -12,6 +12,7 @@ from jaxtyping import Float64, UInt8
 
 from animaray.platform.errors import MediaError
 from animaray.platform.storage import write_bytes_atomic
+from animaray.platform.video_colour import tag_stream, to_yuv
 
 _TIME_BASE = Fraction(1, 90_000)
 
@@ -28,10 +29,10 @@ def encode_mp4(
     """Encode RGB frames as H.264 4:2:0 with closed groups of pictures and the index first.
 
     One thread encodes, so that bytes do not depend on the machine's load. Odd sides are padded by
-    one pixel.
+    one pixel. Colours are BT.709 and tagged so; see animaray.platform.video_colour.
 
     Args:
-        frames_uint8: RGB frames.
+        frames_uint8: RGB frames, sRGB.
         fps: Frame rate, frames per second.
         crf: Constant quality of x264; smaller is better, 17 is visually lossless.
         gop: Most frames from one key frame to the next.
@@ -99,7 +100,7 @@ class Mp4Writer:
             self._origin_s = pts_s
             self._stream = self._open_stream(padded.shape[1], padded.shape[0])
         rgb = av.VideoFrame.from_ndarray(padded, format="rgb24")
-        frame = self._reformatter.reformat(rgb, format="yuv420p", threads=1)
+        frame = to_yuv(self._reformatter, rgb)
         _fill_line_ends(frame)
         frame.pts = round((pts_s - self._origin_s) / _TIME_BASE)
         frame.time_base = _TIME_BASE
@@ -111,6 +112,7 @@ class Mp4Writer:
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = _TIME_BASE
         stream.codec_context.thread_count = 1  # more threads change the bytes
+        tag_stream(stream.codec_context)
         stream.options = self._options
         return stream
 

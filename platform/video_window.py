@@ -9,9 +9,11 @@ from collections.abc import Sequence
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, UInt8
 
 from animaray.platform.errors import MediaError
+from animaray.platform.video_colour import OWN_UNTAGGED, to_rgb
 
 
 def read_frames(
@@ -39,9 +41,10 @@ def read_frames(
             wanted = {pts[index] for index in indices}
             container.seek(min(wanted), stream=stream, backward=True)
             found = {}
+            reformatter = VideoReformatter()
             for frame in container.decode(stream):
                 if frame.pts in wanted:
-                    found[frame.pts] = frame.to_ndarray(format="rgb24")
+                    found[frame.pts] = to_rgb(reformatter, frame, untagged=OWN_UNTAGGED)
                 if len(found) == len(wanted):
                     break
             base = float(stream.time_base)
