@@ -43,6 +43,7 @@ class SteepObjective(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, batch: torch.Tensor, noise_seed: int) -> Measured:
+        del noise_seed
         return Measured(loss=((self.weight - 2.5).square() * batch).exp().sum(), sums={})
 
 
