@@ -22,14 +22,14 @@ change that helps. Exit codes follow docs/cli.md.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 
 class AnimarayError(Exception):
     """Report a foreseen failure: what happened, and what to do about it."""
 
-    error_id: ClassVar[str] = "AR-BUG-01"
-    exit_code: ClassVar[int] = 1
+    error_id: str = "AR-BUG-01"
+    exit_code: int = 1
 
     def __init__(self, message: str, *, fix: str | None = None, reason: str | None = None) -> None:
         super().__init__(message)
@@ -55,6 +55,12 @@ class AnimarayError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         """Keep message, remedy and reason when an error crosses a process border."""
         return _rebuild, (type(self), self.message, self.fix, self.reason)
+
+
+def error_classes(kind: type[AnimarayError] = AnimarayError) -> list[type[AnimarayError]]:
+    """Return an error class and all known ones below it that have an id of their own."""
+    own = [kind] if "error_id" in vars(kind) else []
+    return own + [found for child in kind.__subclasses__() for found in error_classes(child)]
 
 
 def _rebuild(
