@@ -6,7 +6,8 @@ import typer
 
 from animaray.cli.output import JsonOption, print_json, print_table
 from animaray.platform.errors import MachineError
-from animaray.platform.machine import Finding, inspect_machine
+from animaray.platform.machine import inspect_machine
+from animaray.platform.packages import Finding
 from animaray.platform.progress import stage_progress
 from animaray.platform.weights import WEIGHTS, weights_state
 

@@ -1,40 +1,40 @@
 """Find out what this machine can do, and for each gap the command that closes it."""
 
-import importlib.metadata
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from animaray.platform.errors import MemoryNeedError
+from animaray.platform.packages import (
+    Finding,
+    Installation,
+    declared_packages,
+    has_module,
+    inspect_packages,
+    installed_packages,
+    this_installation,
+)
 
 MIN_MEMORY_BYTES = 6 * 1024**3
 MIN_DISK_BYTES = 5 * 1024**3
-PACKAGES = (
-    "torch", "ray", "deepspeed", "diffusers", "onnxruntime", "onnxruntime-gpu", "av",
-    "opencv-python-headless", "pyarrow", "cotracker", "onnx",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    subject: str
-    state: str
-    """"ok", "missing" or "optional"."""
-    detail: str
-    fix: str | None = None
-    """The command that closes the gap, or None."""
 
 
 def inspect_machine() -> list[Finding]:
-    """Return findings about Python, packages, tools, memory, disk and accelerators."""
-    findings = [_python(), _memory(), _disk(), *_packages(), _gpu(), _real_data()]
-    return [finding for finding in findings if finding is not None]
+    """Return findings about Python, memory, disk, packages and accelerators."""
+    installed, how = installed_packages(), this_installation()
+    gpu = _gpu(installed, how)
+    packages = inspect_packages(
+        declared_packages(),
+        installed,
+        how,
+        has_gpu=gpu[0].state == "ok",
+        has_runtime=has_module("onnxruntime"),
+    )
+    return [_python(), _memory(), _disk(), *packages, *gpu, _real_data()]
 
 
 def available_memory_bytes() -> int:
@@ -89,8 +89,8 @@ def find_free_port(host: str = "127.0.0.1") -> int:
 
 def _python() -> Finding:
     version = ".".join(str(part) for part in sys.version_info[:3])
-    good = (3, 11) <= sys.version_info[:2] < (3, 13)
-    fix = None if good else "Use Python 3.11: make setup PYTHON=python3.11"
+    good = (3, 11) <= sys.version_info[:2] < (3, 14)
+    fix = None if good else "Use Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.11"
     return Finding(subject="Python", state="ok" if good else "missing", detail=version, fix=fix)
 
 
@@ -110,38 +110,39 @@ def _disk() -> Finding:
     return Finding(subject="Disk", state="ok" if good else "missing", detail=detail, fix=fix)
 
 
-def _packages() -> list[Finding]:
-    fixes = {
-        "onnxruntime-gpu": "make setup ACCEL=gpu",
-        "cotracker": "pip install 'git+https://github.com/facebookresearch/co-tracker"
-        "@82e02e8029753ad4ef13cf06be7f4fc5facdda4d' (CC-BY-NC, for the paper profile)",
-        "onnx": "pip install -e '.[paper]' (to convert ArcFace's ONNX file, paper profile)",
-    }
-    findings = []
-    for name in PACKAGES:
-        try:
-            version = importlib.metadata.version(name)
-            findings.append(Finding(subject=name, state="ok", detail=version))
-        except importlib.metadata.PackageNotFoundError:
-            state = "optional" if name in fixes else "missing"
-            fix = fixes.get(name, "make setup")
-            findings.append(Finding(subject=name, state=state, detail="not installed", fix=fix))
+def _gpu(installed: Mapping[str, str], how: Installation) -> list[Finding]:
+    """Look for an NVIDIA GPU, and whether the installed torch can use it."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return [_no_gpu("none found (there is no nvidia-smi)", installed, how)]
+    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20)  # noqa: S603 - fixed arguments
+    except subprocess.TimeoutExpired:
+        return [_no_gpu("none found (nvidia-smi does not answer)", installed, how)]
+    names = "; ".join(answer.stdout.strip().splitlines())
+    if answer.returncode != 0 or not names:
+        said = " ".join((answer.stderr or answer.stdout).split())
+        return [_no_gpu(f"none found (nvidia-smi: {said or answer.returncode})", installed, how)]
+    findings = [Finding(subject="GPU", state="ok", detail=names)]
+    torch = installed.get("torch", "")
+    if torch.endswith("+cpu"):
+        fix = how.setup(accel="gpu") if how.checkout else how.install("--force-reinstall", "torch")
+        detail = f"{torch} is a build for the CPU only"
+        findings.append(Finding(subject="torch on GPU", state="optional", detail=detail, fix=fix))
     return findings
 
 
-def _gpu() -> Finding:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return Finding(
-            subject="GPU",
-            state="optional",
-            detail="none: the generated world and small models run on the CPU",
-            fix="full-size training and serving need an NVIDIA GPU and make setup ACCEL=gpu",
-        )
-    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20)  # noqa: S603 - fixed arguments
-    names = "; ".join(answer.stdout.strip().splitlines()) or answer.stderr.strip()
-    return Finding(subject="GPU", state="ok" if answer.returncode == 0 else "missing", detail=names)
+def _no_gpu(what: str, installed: Mapping[str, str], how: Installation) -> Finding:
+    """Say that there is no GPU, and what that means for what is installed."""
+    if "onnxruntime-gpu" in installed:
+        detail = f"{what}: what was installed for a GPU works on the CPU, slowly"
+        fix = "on a machine with an NVIDIA GPU: install its driver, then `nvidia-smi` lists the GPU"
+    else:
+        detail = f"{what}: the generated world and small models run on the CPU"
+        more = how.setup(accel="gpu") if how.checkout else "the packages of animaray[gpu]"
+        fix = f"full-size training and serving need an NVIDIA GPU and {more}"
+    return Finding(subject="GPU", state="optional", detail=detail, fix=fix)
 
 
 def _real_data() -> Finding:
