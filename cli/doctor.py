@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from animaray.cli.output import JsonOption, print_json, print_table
+from animaray.cli.output import JsonOption, print_hint, print_json, print_table
 from animaray.platform.errors import MachineError
 from animaray.platform.machine import inspect_machine
 from animaray.platform.packages import Finding
@@ -46,6 +46,10 @@ def doctor(
             [(f.subject, f.state, f.detail, f.fix) for f in findings],
         )
         print_table("What can be done", ("task", "state", "to get it"), tasks)
+    else:
+        for finding in findings:
+            if finding.subject == "GPU":
+                print_hint(f"GPU: {finding.detail}")
     _refuse_gaps(findings)
 
 

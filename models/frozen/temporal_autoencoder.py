@@ -40,7 +40,10 @@ class TemporalAutoencoderCodec(nn.Module):
     def load(cls, folder: Path | str) -> "TemporalAutoencoderCodec":
         """Load a diffusers `vae` folder (config.json and safetensors); nothing is downloaded."""
         autoencoder = AutoencoderKLTemporalDecoder.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,  # the other way needs `accelerate`, for 98 million numbers
         )
         return cls(autoencoder)
 
