@@ -183,7 +183,7 @@ def main() -> int:
     videos = arguments.real / "videos"
     os.environ.setdefault("ANIMARAY_WEIGHTS", str((arguments.real / "weights").resolve()))
     config = CurationConfig(
-        input_dir=videos,
+        sources=(str(videos),),
         output_dir=arguments.out,
         num_workers=arguments.workers,
     )

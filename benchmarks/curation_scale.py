@@ -92,7 +92,7 @@ def _run_part(arguments: argparse.Namespace) -> dict[str, Any]:
     videos = arguments.out / "videos"
     write_inputs(videos, count, is_real=is_real)
     config = CurationConfig(
-        input_dir=videos,
+        sources=(str(videos),),
         output_dir=arguments.out / "dataset",
         profile="generated",
         num_workers=arguments.workers,

@@ -6,72 +6,98 @@ from typing import Annotated
 import typer
 
 from animaray.cli.output import (
+    ConfigOption,
     DefaultCommandGroup,
     JsonOption,
+    PrintConfigOption,
     SetOption,
+    print_config,
     print_hint,
     print_json,
     print_lines,
     print_table,
     refuse_usage,
 )
-from animaray.platform.config import config_to_dict, resolve_config
+from animaray.platform.config import resolve_config
 
 app = typer.Typer(help="Turn videos into a curated dataset.", cls=DefaultCommandGroup)
 
 PolicyOption = Annotated[
     str, typer.Option(help="literal-paper, strict, standard, lax, or a policy file")
 ]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Dataset folder to write or resume")]
+SourcesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Folders, patterns, videos, lists (one input a line), tar or Parquet files, "
+        "addresses of files, videos and playlists"
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Dataset folder to write or resume", show_default="dataset"),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Who looks at the pixels: permissive, generated or paper", show_default="permissive"
+    ),
+]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        help="literal-paper, strict, standard, lax, or a policy file",
+        show_default="standard",
+    ),
+]
+PrivateHostsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-private-hosts/--no-allow-private-hosts",
+        help="Fetch from this machine's network, too",
+        show_default="no",
+    ),
+]
 
 
 @app.command("run")
 def run(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            help="Folders, patterns, videos, lists (one input a line), tar or Parquet files, "
-            "addresses of files, videos and playlists"
-        ),
-    ],
-    out: OutOption = Path("dataset"),
-    profile: Annotated[
-        str, typer.Option(help="Who looks at the pixels: permissive, generated or paper")
-    ] = "permissive",
-    policy: PolicyOption = "standard",
+    sources: SourcesArgument = None,
+    out: OutOption = None,
+    profile: ProfileOption = None,
+    policy: JudgeOption = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N inputs")] = None,
-    cookies: Annotated[str, typer.Option(help="Cookie file for video sites")] = "",
-    cookies_from_browser: Annotated[str, typer.Option(help="As in firefox")] = "",
-    allow_private_hosts: Annotated[
-        bool, typer.Option("--allow-private-hosts", help="Fetch from this machine's network, too")
-    ] = False,
+    cookies: Annotated[str | None, typer.Option(help="Cookie file for video sites")] = None,
+    cookies_from_browser: Annotated[str | None, typer.Option(help="As in firefox")] = None,
+    allow_private_hosts: PrivateHostsOption = None,
     changes: SetOption = None,
-    config_file: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file")] = None,
-    print_config: Annotated[bool, typer.Option("--print-config")] = False,
+    config_file: ConfigOption = None,
+    show_config: PrintConfigOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Curate videos from anywhere; the same command again goes on where it stopped.
 
     Example: animaray curate videos/ urls.txt 'more/*.mp4' --out dataset --profile permissive
     """
-    from animaray.pipelines.acquire.acquire_config import AcquireConfig
     from animaray.pipelines.curation import CurationConfig, curate
 
-    base = CurationConfig(
-        sources=tuple(sources),
-        output_dir=out,
-        profile=profile,
-        policy=policy,
-        limit=limit,
-        acquire=AcquireConfig(
-            cookies_file=cookies,
-            cookies_from_browser=cookies_from_browser,
-            allow_private_hosts=allow_private_hosts,
-        ),
+    config = resolve_config(
+        CurationConfig,
+        file=config_file,
+        overrides=changes or (),
+        typed={
+            "sources": sources or None,
+            "output_dir": out,
+            "profile": profile,
+            "policy": policy,
+            "limit": limit,
+            "acquire.cookies_file": cookies,
+            "acquire.cookies_from_browser": cookies_from_browser,
+            "acquire.allow_private_hosts": allow_private_hosts,
+        },
     )
-    config = resolve_config(base, file=config_file, overrides=changes or ())
-    if print_config:
-        print_json(config_to_dict(config))
+    if show_config:
+        print_config(config)
         return
     summary = curate(config)
     if as_json:
@@ -79,7 +105,10 @@ def run(
     else:
         for line in summary.lines():
             typer.echo(line)
-    print_hint(f"Look at it: animaray curate report {out}; why: animaray explain CLIP --data {out}")
+    made = config.output_dir
+    print_hint(
+        f"Look at it: animaray curate report {made}; why: animaray explain CLIP --data {made}"
+    )
 
 
 @app.command("verdicts")

@@ -106,7 +106,7 @@ def _curate(run: DemoRun) -> CurationSummary:
     with run.step("curate", "curate with Ray Data") as record:
         summary = curate(
             CurationConfig(
-                input_dir=settings.videos_dir,
+                sources=(str(settings.videos_dir),),
                 output_dir=settings.dataset_dir,
                 profile=settings.profile,
                 camera=_camera_config(settings.profile),

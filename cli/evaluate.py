@@ -5,28 +5,54 @@ from typing import Annotated
 
 import typer
 
-from animaray.cli.output import JsonOption, SetOption, print_hint, print_json
+from animaray.cli.output import (
+    ConfigOption,
+    JsonOption,
+    PrintConfigOption,
+    SetOption,
+    print_config,
+    print_hint,
+    print_json,
+)
 from animaray.platform.config import resolve_config
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option("--data", help="Curated dataset folder")],
-    weights: Annotated[Path, typer.Option("--weights", help="Weights folder")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the tables")] = Path(
-        "evaluation"
-    ),
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Curated dataset folder; needed")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Weights folder; needed")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the tables", show_default="evaluation"),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N clips")] = None,
     changes: SetOption = None,
+    config_file: ConfigOption = None,
+    show_config: PrintConfigOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Reconstruct held-out clips and measure L1, PSNR, SSIM, CSIM and Dis."""
+    """Reconstruct held-out clips and measure L1, PSNR, SSIM, CSIM and Dis.
+
+    Example: animaray evaluate --data demo/dataset --weights demo/runs/animator/weights --limit 2
+    """
     from animaray.evaluation.evaluate import EvaluateConfig
     from animaray.evaluation.evaluate import evaluate as run_evaluation
 
-    base = EvaluateConfig(data_dir=data, weights_dir=weights, out_dir=out, limit=limit)
-    table = run_evaluation(resolve_config(base, overrides=changes or ()))
+    config = resolve_config(
+        EvaluateConfig,
+        file=config_file,
+        overrides=changes or (),
+        typed={"data_dir": data, "weights_dir": weights, "out_dir": out, "limit": limit},
+    )
+    if show_config:
+        print_config(config)
+        return
+    table = run_evaluation(config)
     if as_json:
         print_json(table.to_dict())
     else:
         typer.echo(table.to_markdown())
-    print_hint(f"Tables are in {out}")
+    print_hint(f"Tables are in {config.out_dir}")

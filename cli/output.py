@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -10,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from animaray.platform.config import SCHEMA_VERSION, config_to_dict
 from animaray.platform.errors import UsageError
 from animaray.platform.json_text import json_text
 
-JSON_SCHEMA_VERSION = 1
+JSON_SCHEMA_VERSION = SCHEMA_VERSION
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 JsonLinesOption = Annotated[
@@ -21,8 +23,16 @@ JsonLinesOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change one setting, dotted: `--set optimizer.lr=1e-5`."),
+    typer.Option("--set", help="Change one setting, dotted, as in `--set group.name=value`."),
 ]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="YAML or JSON file of settings, as --print-config shows"),
+]
+PrintConfigOption = Annotated[
+    bool, typer.Option("--print-config", help="Show every setting and stop")
+]
+"""An option that overlaps a setting is None until it is typed: then it beats --set and --config."""
 
 
 class DefaultCommandGroup(TyperGroup):
@@ -41,6 +51,11 @@ def print_json(data: Mapping[str, Any]) -> None:
     """Print one JSON document, schema version first."""
     document = {"schema_version": JSON_SCHEMA_VERSION, **data}
     sys.stdout.write(json_text(document, indent=2, default=str) + "\n")
+
+
+def print_config(config: Any) -> None:  # noqa: ANN401 - any frozen dataclass
+    """Print every setting as one JSON document, which --config takes again."""
+    print_json(config_to_dict(config))
 
 
 def print_json_lines(rows: Iterable[Mapping[str, Any]]) -> None:

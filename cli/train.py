@@ -5,36 +5,54 @@ from typing import Annotated, Any
 
 import typer
 
-from animaray.cli.output import JsonOption, SetOption, print_hint, print_json, print_table
-from animaray.platform.config import config_to_dict, resolve_config
+from animaray.cli.output import (
+    ConfigOption,
+    JsonOption,
+    PrintConfigOption,
+    SetOption,
+    print_config,
+    print_hint,
+    print_json,
+    print_table,
+)
+from animaray.platform.config import resolve_config
 from animaray.platform.errors import ConfigError
 from animaray.platform.ray_session import ray_session
 
 app = typer.Typer(help="Train the pose aligner or the animator.", no_args_is_help=True)
 
-DataOption = Annotated[Path, typer.Option("--data", help="Curated dataset folder")]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Run folder to write or resume")]
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file")]
-PrintOption = Annotated[bool, typer.Option("--print-config", help="Show every setting and stop")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="Curated dataset folder", show_default="the recipe's: dataset"),
+]
+
+
+def _out(default: str) -> Any:  # noqa: ANN401 - typer's own
+    shown = f"the recipe's: {default}"
+    return typer.Option("--out", "-o", help="Run folder to write or resume", show_default=shown)
 
 
 @app.command()
 def aligner(
-    data: DataOption = Path("dataset"),
-    out: OutOption = Path("runs/aligner"),
+    data: DataOption = None,
+    out: Annotated[Path | None, _out("runs/aligner")] = None,
     recipe: Annotated[str, typer.Option(help="A recipe of `train recipes`")] = "aligner_demo_cpu",
     changes: SetOption = None,
     config_file: ConfigOption = None,
-    print_config: PrintOption = False,
+    show_config: PrintConfigOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the pose aligner on a dataset's keypoints; the same command again resumes."""
     from animaray.training.aligner import train_aligner
 
-    overrides = [f"data_dir={data}", f"run_dir={out}", *(changes or ())]
-    config = resolve_config(_recipe(recipe, "aligner"), file=config_file, overrides=overrides)
-    if print_config:
-        print_json(config_to_dict(config))
+    config = resolve_config(
+        _recipe(recipe, "aligner"),
+        file=config_file,
+        overrides=changes or (),
+        typed={"data_dir": data, "run_dir": out},
+    )
+    if show_config:
+        print_config(config)
         return
     with ray_session():
         result = train_aligner(config)
@@ -43,21 +61,25 @@ def aligner(
 
 @app.command()
 def animator(
-    data: DataOption = Path("dataset"),
-    out: OutOption = Path("runs/animator"),
+    data: DataOption = None,
+    out: Annotated[Path | None, _out("runs/animator")] = None,
     recipe: Annotated[str, typer.Option(help="A recipe of `train recipes`")] = "animator_demo_cpu",
     changes: SetOption = None,
     config_file: ConfigOption = None,
-    print_config: PrintOption = False,
+    show_config: PrintConfigOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train U-Net, PoseNet and Face Encoder with DeepSpeed; the same command again resumes."""
     from animaray.training.animator import train_animator
 
-    overrides = [f"data_dir={data}", f"run_dir={out}", *(changes or ())]
-    config = resolve_config(_recipe(recipe, "animator"), file=config_file, overrides=overrides)
-    if print_config:
-        print_json(config_to_dict(config))
+    config = resolve_config(
+        _recipe(recipe, "animator"),
+        file=config_file,
+        overrides=changes or (),
+        typed={"data_dir": data, "run_dir": out},
+    )
+    if show_config:
+        print_config(config)
         return
     with ray_session():
         result = train_animator(config)

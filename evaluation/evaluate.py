@@ -52,7 +52,7 @@ class EvaluateConfig:
     """Curated dataset."""
     weights_dir: Path
     """Weights folder to judge."""
-    out_dir: Path
+    out_dir: Path = Path("evaluation")
     """Folder that gets evaluation.json, evaluation.md and one comparison video per clip."""
     policy: str = "standard"
     """Whose kept clips are used."""

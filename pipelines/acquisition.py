@@ -46,7 +46,7 @@ class Acquisition:
         self._config = config
         self._folder = config.output_dir / ACQUIRED_DIR
         inputs = expand_sources(
-            config.named_sources(), self._folder / "members", config.acquire, limit=config.limit
+            config.sources, self._folder / "members", config.acquire, limit=config.limit
         )
         self._local = [item for item in inputs if item.url is None]
         self._remote = {item.url: item for item in inputs if item.url is not None}

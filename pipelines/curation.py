@@ -53,7 +53,7 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
         progress: Makes one progress row from its name and total.
     """
     started = time.monotonic()
-    refuse_absent(config.named_sources())
+    refuse_absent(config.sources)
     with _only_writer(config.output_dir):
         staging = config.output_dir / STAGING_DIR
         shutil.rmtree(staging, ignore_errors=True)

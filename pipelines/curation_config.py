@@ -35,11 +35,9 @@ class WorkerNeeds:
 class CurationConfig:
     """What to curate, who looks at it, and where it goes."""
 
-    input_dir: Path | None = None
-    """Folder of videos; the same as naming it in `sources`."""
     sources: tuple[str, ...] = ()
     """Folders, patterns, video files, lists, tar and Parquet files, addresses; never written."""
-    output_dir: Path
+    output_dir: Path = Path("dataset")
     """Dataset folder; made, or gone on with."""
     profile: str = "permissive"
     """Perception profile."""
@@ -88,8 +86,11 @@ class CurationConfig:
             ConfigError: A value is out of range.
         """
         find_policy(self.policy)
-        if self.input_dir is None and not self.sources:
-            raise ConfigError("Expected input_dir or sources: there is nothing to curate.")
+        if not self.sources:
+            raise ConfigError(
+                "Expected at least one source; there is nothing to curate.",
+                fix="Name folders, videos or addresses: animaray curate videos/ --out dataset",
+            )
         if self.store_media not in STORE_MEDIA:
             raise ConfigError(
                 f"Expected store_media to be one of {list(STORE_MEDIA)}, got {self.store_media}."
@@ -97,8 +98,3 @@ class CurationConfig:
         for name in ("num_workers", "sources_per_commit", "sources_per_wave"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected {name} >= 1, got {getattr(self, name)}.")
-
-    def named_sources(self) -> tuple[str, ...]:
-        """Return everything that is to be curated."""
-        folder = () if self.input_dir is None else (str(self.input_dir),)
-        return (*folder, *self.sources)

@@ -14,7 +14,12 @@ from typing import Any
 
 import yaml
 
-from animaray.platform.config import config_from_dict, config_to_dict, fingerprint
+from animaray.platform.config import (
+    config_from_dict,
+    config_to_dict,
+    fingerprint,
+    read_settings_file,
+)
 from animaray.platform.errors import ConfigError
 from animaray.platform.storage import write_bytes_atomic
 
@@ -136,7 +141,7 @@ def read_policy(file: Path | str) -> Policy:
             name is that of a shipped policy with other thresholds.
     """
     file = Path(file)
-    policy = _policy_of(_read_mapping(file), str(file))
+    policy = _policy_of(read_settings_file(file), str(file))
     shipped = POLICIES.get(policy.name)
     if shipped is not None and policy_fingerprint(shipped) != policy_fingerprint(policy):
         raise ConfigError(
@@ -190,18 +195,6 @@ def policy_from_dict(data: dict[str, Any], origin: str) -> Policy:
     return _policy_of(data, origin)
 
 
-def _read_mapping(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML too
-    except OSError as error:
-        raise ConfigError(f"Cannot read the policy file {file}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not valid YAML: {str(error).splitlines()[0]}.") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{file} must hold `name` and thresholds, got {type(data).__name__}.")
-    return data
-
-
 def _policy_of(data: dict[str, Any], origin: str) -> Policy:
     data = dict(data)
     base = data.pop("base", None)
@@ -226,7 +219,7 @@ def _policy_of(data: dict[str, Any], origin: str) -> Policy:
 def _shipped() -> dict[str, Policy]:
     names = ("strict", "standard", "lax", "literal-paper")
     files = {name: POLICY_FILES_DIR / f"{name}.yaml" for name in names}
-    return {name: _policy_of(_read_mapping(file), str(file)) for name, file in files.items()}
+    return {name: _policy_of(read_settings_file(file), str(file)) for name, file in files.items()}
 
 
 POLICIES = _shipped()

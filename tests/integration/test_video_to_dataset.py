@@ -62,7 +62,7 @@ def curated(
     videos: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None
 ) -> tuple[CurationConfig, dict]:
     config = CurationConfig(
-        input_dir=videos,
+        sources=(str(videos),),
         output_dir=tmp_path_factory.mktemp("out") / "dataset",
         profile="generated",
         num_workers=1,
@@ -186,7 +186,7 @@ _CHILD = """
 import sys
 from pathlib import Path
 from animaray.pipelines.curation import CurationConfig, curate
-curate(CurationConfig(input_dir=Path(sys.argv[1]), output_dir=Path(sys.argv[2]),
+curate(CurationConfig(sources=(sys.argv[1],), output_dir=Path(sys.argv[2]),
     profile="generated", num_workers=1, sources_per_commit=1, store_media="all"))
 """
 

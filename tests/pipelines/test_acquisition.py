@@ -60,7 +60,9 @@ def test_a_finished_file_moves_no_other_to_another_batch(tmp_path: Path) -> None
     """Near-duplicates are looked for in a batch: a run that goes on must see the same ones."""
     for name in "abcdef":
         (tmp_path / f"{name}.mp4").write_bytes(name.encode())
-    config = CurationConfig(input_dir=tmp_path, output_dir=tmp_path / "out", sources_per_wave=2)
+    config = CurationConfig(
+        sources=(str(tmp_path),), output_dir=tmp_path / "out", sources_per_wave=2
+    )
     _, batches = run(config, [])
     first = acquire(batches[0].pending[0]) | {"state": "kept", "reason": None}
     _, again = run(config, [first])

@@ -193,10 +193,10 @@ def test_policy_files_come_back_as_written(tmp_path: Path) -> None:
         ("base: moon\nname: mine", "builds on `moon`"),
         ("base: lax\nname: mine\nmax_drfit: 1", "Did you mean `max_drift`"),
         ("base: lax\nname: mine\nmax_drift: far", "`max_drift`"),
-        ("base: lax\nname: mine\nmax_drift: .nan", "is nan"),
+        ("base: lax\nname: mine\nmax_drift: .nan", "number or null, got '.nan'"),
         ("base: lax\nname: ../up", "policy name"),
         ("base: lax\nname: standard\nmax_drift: 9", "calls itself `standard`"),
-        ("- a list", "must hold `name`"),
+        ("- a list", "must hold a mapping"),
         ("name: [", "not valid YAML"),
     ],
 )
