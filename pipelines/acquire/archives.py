@@ -181,20 +181,35 @@ def _pick_column(path: Path, schema: pa.Schema) -> tuple[str, Take]:
     """
     for name in _BYTES_COLUMNS:
         if name in schema.names:
-            kind = schema.field(name).type
-            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            kind = _value_type(schema.field(name).type)
+            if _is_bytes(kind):
                 return name, _take_bytes
             if pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind}:
                 return name, _take_struct
     for name in _PLACE_COLUMNS:
         if name in schema.names:
-            kind = schema.field(name).type
-            if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            kind = _value_type(schema.field(name).type)
+            if _is_text(kind) or _is_bytes(kind):  # some writers do not mark text as such
                 return name, _take_place
     raise ConfigError(
         f"{path} has no column of videos; expected bytes in one of {list(_BYTES_COLUMNS)} or text "
-        f"in one of {list(_PLACE_COLUMNS)}, got {schema.names}."
+        f"in one of {list(_PLACE_COLUMNS)}, got "
+        f"{', '.join(f'{field.name} ({field.type})' for field in schema)[:500]}."
     )
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a column's values, which a dictionary may hold once each."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    is_plain = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return is_plain or kind == pa.binary_view() or pa.types.is_fixed_size_binary(kind)
 
 
 def _take_struct(
@@ -224,10 +239,14 @@ def _take_bytes(
 
 
 def _take_place(
-    name: str, value: str | None, path: Path, _files_dir: Path, _config: AcquireConfig
+    name: str, value: str | bytes | None, path: Path, _files_dir: Path, _config: AcquireConfig
 ) -> ArchiveEntry:
     if not value:
         return ArchiveEntry(name=name, problem=("empty", "the row names no place"))
+    try:
+        value = value if isinstance(value, str) else value.decode("utf-8")
+    except UnicodeDecodeError:
+        return ArchiveEntry(name=name, problem=("broken", "the row's place is no text"))
     if "://" in value:
         return ArchiveEntry(name=name, place=value)
     folder = path.parent.resolve()

@@ -140,6 +140,62 @@ class _Canary(pa.ExtensionType):
         return cls()
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string()),
+        pa.dictionary(pa.int32(), pa.large_string()), pa.binary(),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_parquet_places_may_be_text_of_any_storage(
+    videos: Path, tmp_path: Path, kind: pa.DataType
+) -> None:
+    path = videos / "set.parquet"
+    places = ["a.mp4", "deep/c.webm", "a.mp4", None, "https://example.com/v.mp4"]
+    values = [place and place.encode() for place in places] if kind == pa.binary() else places
+    pq.write_table(pa.table({"path": pa.array(values, type=kind)}), path)
+    found = expand(path, folder=tmp_path)
+    assert [item.path for item in found if item.path] == [videos / "a.mp4", videos / "deep/c.webm"]
+    assert [item.url for item in found if item.url] == ["https://example.com/v.mp4"]
+    assert [item.problem and item.problem[0] for item in found] == [None, None, "empty", None]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(5),
+        pa.dictionary(pa.int32(), pa.binary()),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("nested", [False, True])
+def test_parquet_videos_may_be_bytes_of_any_storage(
+    tmp_path: Path, kind: pa.DataType, nested: bool
+) -> None:
+    path = tmp_path / "set.parquet"
+    bytes_ = pa.array([b"first", b"secon"], type=kind)
+    names = pa.array([None, None], type=pa.string_view())
+    column = pa.StructArray.from_arrays([bytes_, names], ["bytes", "path"]) if nested else bytes_
+    pq.write_table(pa.table({"video": column}), path)
+    found = expand(path, folder=tmp_path)
+    assert [item.path.read_bytes() for item in found if item.path] == [b"first", b"secon"]
+
+
+def test_categorical_field_file_names_its_video(tmp_path: Path) -> None:
+    field = Path(__file__).parents[2] / "data/field/categorical_path.parquet"
+    copy = tmp_path / field.name
+    copy.write_bytes(field.read_bytes())
+    assert [item.path for item in expand(copy, folder=tmp_path)] == [tmp_path / "v50_square.mp4"]
+
+
+def test_parquet_without_videos_names_its_columns_and_their_types(tmp_path: Path) -> None:
+    path = tmp_path / "set.parquet"
+    pq.write_table(pa.table({"path": [1, 2], "note": ["x", "y"]}), path)
+    with pytest.raises(ConfigError, match=r"path \(int64\), note \(string\)"):
+        expand(path, folder=tmp_path)
+
+
 def test_parquet_with_extension_types_is_refused_before_any_is_built(tmp_path: Path) -> None:
     pa.register_extension_type(_Canary())
     try:
