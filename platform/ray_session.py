@@ -6,9 +6,7 @@ loopback address, small enough for a laptop, and ends it when the command ends.
 
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,7 +105,7 @@ def _start(options: dict[str, Any], *, where: str, attempts: int) -> None:
 
     for left in reversed(range(attempts)):
         try:
-            with _silent_stderr(), _kept_signal_handlers():
+            with _silent_stderr():
                 ray.init(**options)
         except Exception as error:  # Ray raises a bare one when a node is not up after 30 s
             ray.shutdown()
@@ -120,23 +118,6 @@ def _start(options: dict[str, Any], *, where: str, attempts: int) -> None:
                 ) from error
         else:
             return
-
-
-@contextmanager
-def _kept_signal_handlers() -> Iterator[None]:
-    """Put the handlers of Ctrl-C and SIGTERM back, which Ray replaces, also below Python.
-
-    With Ray's own a SIGTERM ends in a trace of its C++ part and an abort: no `with` block of ours
-    would end, and no exit code would say what happened.
-    """
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in kept.items():
-                if callable(handler):
-                    signal.signal(number, handler)
 
 
 @contextmanager

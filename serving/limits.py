@@ -3,13 +3,8 @@
 from dataclasses import dataclass
 
 from animaray.platform.errors import ConfigError, MediaError
-
-_PICTURE_MARKS = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (8, b"WEBP", "WebP"),
-)
-_VIDEO_MARKS = ((4, b"ftyp", "MP4"), (0, b"\x1a\x45\xdf\xa3", "WebM/Matroska"), (8, b"AVI ", "AVI"))
+from animaray.platform.file_kind import VIDEO_FORMATS, recognise
+from animaray.platform.picture import picture_formats, refuse_kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +64,7 @@ def check_upload(kind: str, num_bytes: int, head: bytes, limits: ServingLimits) 
     Args:
         kind: "reference_image" or "driving_video", the name of the form field.
         num_bytes: Bytes received.
-        head: The first 16 bytes or more.
+        head: The first HEAD_BYTES or more, or the whole file.
         limits: The caps.
 
     Returns:
@@ -89,17 +84,19 @@ def check_upload(kind: str, num_bytes: int, head: bytes, limits: ServingLimits) 
             fix="Send a smaller file.",
             reason="too_large",
         )
-    wanted, other = (_PICTURE_MARKS, _VIDEO_MARKS) if is_picture else (_VIDEO_MARKS, _PICTURE_MARKS)
-    name = _recognise(head, wanted)
-    if name is not None:
-        return name
-    swapped = _recognise(head, other)
-    what = f"a {swapped} file" if swapped else "something else"
-    names = ", ".join(label for _, _, label in wanted)
+    found = recognise(head)
+    accepted = picture_formats() if is_picture else VIDEO_FORMATS
+    if found is not None and found.name in accepted:
+        return found.name
+    if is_picture:
+        refuse_kind(found, f"The upload `{kind}`")
+    what = "of an unknown kind" if found is None else found.described
+    is_swapped = found is not None and found.family == "picture"
     raise MediaError(
-        f"`{kind}` must be one of {names}; the upload is {what}.",
-        fix="Were the two files swapped?" if swapped else "Convert the file and send it again.",
-        reason="not_a_picture" if is_picture else "not_a_video",
+        f"The upload `{kind}` is {what}, not a video of an accepted format"
+        f" ({', '.join(accepted)}).",
+        fix="Were picture and video swapped?" if is_swapped else "Convert it to MP4 (H.264).",
+        reason="not_a_video",
     )
 
 
@@ -140,10 +137,3 @@ def check_driving_video(
             fix="Send a longer video.",
             reason="too_short",
         )
-
-
-def _recognise(head: bytes, marks: tuple[tuple[int, bytes, str], ...]) -> str | None:
-    for offset, mark, name in marks:
-        if head[offset : offset + len(mark)] == mark:
-            return name
-    return None

@@ -39,7 +39,7 @@ def test_too_many_pixels_are_refused(tmp_path: Path) -> None:
 def test_decompression_bomb_ends_in_the_child(tmp_path: Path) -> None:
     path = save(tmp_path, Image.new("1", (8000, 8000)))
     assert path.stat().st_size < 200_000
-    with pytest.raises(MediaError, match=r"limit of|more memory than allowed") as caught:
+    with pytest.raises(MediaError, match=r"at most 40,000,000|more memory than allowed") as caught:
         read_picture_in_child(path, LIMITS)
     assert caught.value.reason == "too_large"
 
