@@ -23,6 +23,7 @@ SHOWN = ("torch", "ray", "deepspeed", "diffusers", "pyarrow", "av", "opencv-pyth
 RUNTIMES = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
 """ONNX Runtime's two builds, of which one has to be there, and the extra that brings it."""
 EXTRAS_FOR = {
+    "heif": "to read the HEIC photos of telephones",
     "paper": "to convert ArcFace's ONNX file, once",
     "postgres": "one job database for several serving machines",
 }

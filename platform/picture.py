@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from animaray.platform.errors import MediaError
 from animaray.platform.file_kind import HEAD_BYTES, FileKind, recognise
+from animaray.platform.packages import this_installation
 from animaray.platform.picture_colour import over_white, to_srgb
 from animaray.platform.picture_depth import TiffFacts, read_deep_tiff, to_8_bit
 from animaray.platform.storage import write_bytes_atomic
@@ -85,7 +86,7 @@ def read_picture(
         raise MediaError(f"{name} is an empty file.", reason="empty")
     kind = recognise(data[:HEAD_BYTES])
     if kind is None or kind.name not in picture_formats():
-        refuse_kind(kind, name)
+        refuse_kind(kind, name, remedy=_remedy(kind))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -105,12 +106,19 @@ def read_picture(
         ) from error
 
 
-def refuse_kind(kind: FileKind | None, name: str) -> NoReturn:
+def _remedy(kind: FileKind | None) -> str:
+    if kind is None or kind.name != "HEIC":
+        return ""
+    return f" Or install the reader: {this_installation().install('pillow-heif')}"
+
+
+def refuse_kind(kind: FileKind | None, name: str, *, remedy: str = "") -> NoReturn:
     """Refuse a file that is no picture of an accepted format.
 
     Args:
         kind: What it is; None where that is not known.
         name: The file, to begin the message with.
+        remedy: What else would help.
 
     Raises:
         MediaError: Always; `reason` is not_a_picture.
@@ -119,13 +127,11 @@ def refuse_kind(kind: FileKind | None, name: str) -> NoReturn:
     fix = "Give a picture file."
     if kind is not None and kind.family == "picture":
         fix = f"{kind.name}: convert it to JPEG or PNG."
-        if kind.name == "HEIC":
-            fix += " Or install the reader: pip install pillow-heif"
     elif kind is not None and kind.family == "video":
         fix = "Give a picture file. Were picture and video swapped?"
     raise MediaError(
         f"{name} {what}, not a picture of an accepted format ({', '.join(picture_formats())}).",
-        fix=fix,
+        fix=fix + remedy,
         reason="not_a_picture",
     )
 

@@ -228,6 +228,7 @@ def test_telephone_picture_is_read_where_its_package_is(monkeypatch: pytest.Monk
         with pytest.raises(MediaError, match="is a HEIC picture") as caught:
             read_picture(path)
         assert str(caught.value.fix).startswith("HEIC: convert it to JPEG or PNG.")
+        assert "install pillow-heif" in str(caught.value.fix)
         assert "MP4" not in str(caught.value)
         assert "HEIC" not in picture_formats()
     finally:
