@@ -19,7 +19,7 @@ from animaray.training.generated_conditions import (
     encode_generated,
     load_encoders,
 )
-from animaray.training.pretrain_aligner import generated_pose_clip, generated_pose_clips
+from animaray.training.pretrain_aligner import generated_pose_clip, pretraining_clips
 from animaray.training.sample_sheet import write_sample_sheet
 
 CLIPS = GeneratedClips(num_clips=1, num_frames=3, width_px=96, height_px=96)
@@ -87,6 +87,6 @@ def test_generated_skeletons_stand_in_the_picture_and_move() -> None:
     assert (head < ankles).all()  # y grows downwards
     assert np.abs(np.diff(points, axis=0)).max() > 1e-3
     assert set(np.unique(confidence)) <= {0.1, 0.95}
-    clips = generated_pose_clips(3, first_seed=7)
+    clips = pretraining_clips(3, [], 0)
     assert clips.length.tolist() == [20, 20, 20]
     assert len(set(clips.groups)) == 3
