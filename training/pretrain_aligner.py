@@ -1,6 +1,6 @@
-"""Pretrain the shipped pose aligner on generated and real motion, without drawing a picture.
+r"""Pretrain the shipped pose aligner on generated and real motion, without drawing a picture.
 
-    python -m animaray.training.pretrain_aligner --out build/aligner --clips 1500 --minutes 8 \\
+    python -m animaray.training.pretrain_aligner --out build/aligner --clips 1500 --minutes 20 \
         --motion motion.npz --motion-prefix cmu_ --motion-clips 1500
 
 Skeletons of many generated people, and of recorded people seen by random cameras, move for a few
