@@ -24,7 +24,8 @@ def report_document(report: GoldenReport) -> dict[str, Any]:
         for check in report.checks
     ]
     errors = [{"id": error.error_id, "message": str(error)} for error in report.errors]
-    return {"passed": report.passed, "checks": checks, "errors": errors}
+    unreached = {vector: list(names) for vector, names in report.unreached.items()}
+    return {"passed": report.passed, "checks": checks, "errors": errors, "unreached": unreached}
 
 
 def print_report(report: GoldenReport) -> None:
@@ -45,6 +46,9 @@ def print_report(report: GoldenReport) -> None:
     print_table("Golden vectors", columns, rows)
     for error in report.errors:
         print_hint(f"animaray: {error}")
+    for vector, names in report.unreached.items():
+        made = sum(check.vector == vector for check in report.checks)
+        print_hint(f"{vector}: {made} comparisons were made before that; {_not_reached(names)}.")
     print_hint(_summary(report.checks, report.errors))
 
 
@@ -56,7 +60,14 @@ def _summary(checks: Sequence[Check], errors: Sequence[AnimarayError]) -> str:
     names = f": {', '.join(failed[:8])}{' ...' if len(failed) > 8 else ''}" if failed else ""
     return (
         f"{len(failed)} of {len(checks)} comparisons fail{names}; "
-        f"{len(errors)} vectors could not be run."
+        f"{len(errors)} vectors could not be run to the end."
+    )
+
+
+def _not_reached(names: Sequence[str]) -> str:
+    shown = f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
+    return (
+        f"{len(names)} tensors were not reached: {shown}" if names else "all tensors were reached"
     )
 
 

@@ -21,6 +21,8 @@ from animaray.models.frozen.temporal_autoencoder import TemporalAutoencoderCodec
 from animaray.models.networks.conditioning import Conditioning
 from animaray.models.pose.drawing import pose_images_to_tensor
 
+_DECODER = "vae.decoder."
+
 
 def run_pipeline(vector: GoldenVector) -> None:
     """Compare everything between the reference picture and the decoded frames.
@@ -64,7 +66,7 @@ def run_pipeline(vector: GoldenVector) -> None:
         _compare_inputs(vector, close, run)
         _compare_windows(vector, close, run)
         _compare_steps(close, run)
-        _compare_frames(vector, latents[0])
+        compare_frames(vector, latents[0])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,8 +211,15 @@ def _compare_steps(close: _Tolerances, run: _Run) -> None:
     close.latents("latents_out", torch.cat([*starts[1:], run.latents]))
 
 
-def _compare_frames(vector: GoldenVector, latents: Tensor) -> None:
-    """Decode in the published chunks, which see nothing of each other."""
+def compare_frames(vector: GoldenVector, latents: Tensor) -> None:
+    """Decode in the published chunks, which see nothing of each other.
+
+    Frames come with the decoder that made them, or not at all: without both, nothing is decoded.
+    """
+    if not vector.has("frames_u8"):
+        return
+    if not vector.has_weights(_DECODER):
+        raise vector.broken(f"`frames_u8` is stored, but no weights begin with `{_DECODER}`")
     codec = codec_of(vector)
     chunks = torch.split(latents, vector.setting("config", "decode_chunk_size"))
     frames = np.concatenate([to_uint8(codec.decode(chunk)) for chunk in chunks])
@@ -228,5 +237,5 @@ def codec_of(vector: GoldenVector) -> TemporalAutoencoderCodec:
         latent_channels=sizes["latent_channels"],
         scaling_factor=sizes["scaling_factor"],
     )
-    vector.load(autoencoder.decoder, vector.weights("vae.decoder."))
+    vector.load(autoencoder.decoder, vector.weights(_DECODER))
     return TemporalAutoencoderCodec(autoencoder)

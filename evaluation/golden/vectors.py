@@ -146,6 +146,12 @@ class GoldenVector:
             raise self.broken(f"no weights begin with `{prefix}`")
         return chosen
 
+    def has_weights(self, prefix: str) -> bool:
+        """Return whether weights below a prefix are stored in this folder."""
+        if not self._has(WEIGHTS_FILE):
+            return False
+        return any(key.startswith(prefix) for key in read_tensors(self.folder / WEIGHTS_FILE))
+
     def weights_of(self, part: str) -> dict[str, Tensor]:
         """Return the weights of a network, wherever the settings say they lie.
 
@@ -241,9 +247,13 @@ class GoldenVector:
             )
         )
 
+    def unused(self) -> list[str]:
+        """Return the stored tensors that were neither used nor compared yet."""
+        return sorted(self._open)
+
     def close_books(self) -> None:
         """Record a failure for each tensor that was neither used nor compared."""
-        for name in sorted(self._open):
+        for name in self.unused():
             self.add(
                 name,
                 passed=False,

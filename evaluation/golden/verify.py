@@ -1,13 +1,13 @@
 """Verify that our modules give what the authors' gave: every golden vector of a folder.
 
-report = verify(Path("../shared/golden"))
+report = verify(Path("tests/golden"))
 report.passed, report.checks, report.errors
 """
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -86,9 +86,11 @@ class GoldenReport:
     """What `verify` found."""
 
     checks: Sequence[Check]
-    """Every comparison, folder by folder."""
+    """Every comparison, folder by folder; of a folder that ends early, those until then."""
     errors: Sequence[AnimarayError]
-    """Folders that could not be run: unknown, broken or incomplete."""
+    """Folders that could not be run to their end: unknown, broken or incomplete."""
+    unreached: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Tensors of such folders that nothing was compared with yet, by folder."""
 
     @property
     def passed(self) -> bool:
@@ -119,26 +121,39 @@ def verify(folder: Path, on_vector: Callable[[str], None] | None = None) -> Gold
             f"{folder} holds no golden vector.",
             fix=f"Give a folder whose folders hold {CONFIG_FILE}, or one of these.",
         )
-    checks: list[Check] = []
-    errors: list[AnimarayError] = []
+    reports = []
     for part in parts:
         if on_vector is not None:
             on_vector(part.name)
-        try:
-            checks += verify_key_table(part) if part.is_file() else verify_vector(part)
-        except AnimarayError as error:
-            errors.append(error)
-    return GoldenReport(checks=checks, errors=errors)
+        reports.append(_verify_table(part) if part.is_file() else verify_vector(part))
+    return GoldenReport(
+        checks=[check for report in reports for check in report.checks],
+        errors=[error for report in reports for error in report.errors],
+        unreached={name: rows for report in reports for name, rows in report.unreached.items()},
+    )
 
 
-def verify_vector(folder: Path) -> list[Check]:
-    """Run one folder and return its comparisons.
+def verify_vector(folder: Path) -> GoldenReport:
+    """Run one folder.
 
     An unknown kind, a missing or broken file, and settings that our modules cannot be built from
-    raise DatasetError or another AnimarayError.
+    become the report's error; what was compared until then is kept.
     """
-    kind = kind_of(folder)
-    vector = GoldenVector(folder)
+    try:
+        kind = kind_of(folder)
+        vector = GoldenVector(folder)
+    except AnimarayError as error:
+        return GoldenReport(checks=[], errors=[error])
+    try:
+        _run(kind, vector)
+    except AnimarayError as error:
+        unreached = {vector.name: vector.unused()} if vector.checks else {}
+        return GoldenReport(checks=vector.checks, errors=[error], unreached=unreached)
+    return GoldenReport(checks=vector.checks, errors=[])
+
+
+def _run(kind: Kind, vector: GoldenVector) -> None:
+    """Compare everything in a folder; what settings do not fit ends in DatasetError."""
     try:
         # The seeds are only for networks whose weights the vector fills in anyway.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -151,7 +166,6 @@ def verify_vector(folder: Path) -> list[Check]:
     vector.close_books()
     if not vector.checks:
         raise vector.broken("there is nothing to compare in it")
-    return vector.checks
 
 
 _FOREIGN_ERRORS = (
@@ -165,6 +179,13 @@ _FOREIGN_ERRORS = (
     StopIteration,
 )
 """What settings that do not fit each other end in."""
+
+
+def _verify_table(path: Path) -> GoldenReport:
+    try:
+        return GoldenReport(checks=verify_key_table(path), errors=[])
+    except AnimarayError as error:
+        return GoldenReport(checks=[], errors=[error])
 
 
 def verify_key_table(path: Path) -> list[Check]:

@@ -41,7 +41,8 @@ def write(tmp_path):
 
 
 def failed(folder):
-    return [check for check in verify_vector(folder) if not check.passed]
+    report = verify_vector(folder)
+    return [*report.errors, *(check for check in report.checks if not check.passed)]
 
 
 def halves(module):

@@ -7,9 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from animaray.cli.main import run
+from animaray.evaluation.golden.pipeline import compare_frames
+from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.evaluation.golden.verify import (
     KINDS,
     kind_of,
@@ -22,10 +25,16 @@ from animaray.platform.errors import DatasetError, UsageError
 KEY_TABLES = ("unet", "pose_net", "face_encoder", "face_extractor_r100", "vae", "image_encoder")
 
 
+def checks_of(folder: Path):
+    report = verify_vector(folder)
+    assert report.errors == []
+    return report.checks
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_our_modules_give_what_the_authors_gave(golden_data, kind):
     assert kind_of(golden_data / kind.name) is kind
-    checks = verify_vector(golden_data / kind.name)
+    checks = checks_of(golden_data / kind.name)
     assert [check for check in checks if not check.passed] == []
     # Nothing that the vector stores escapes comparison, but for what the settings call inputs.
     listed = json.loads((golden_data / kind.name / "config.json").read_text()).get("tensors", {})
@@ -104,7 +113,7 @@ def test_changed_drawing_fails(copy_of):
     picture = cv2.imread(str(folder / "drawn_aligned0.png"))
     picture[100:104, 100:104] = 255 - picture[100:104, 100:104]
     cv2.imwrite(str(folder / "drawn_aligned0.png"), picture)
-    failed = [check.name for check in verify_vector(folder) if not check.passed]
+    failed = [check.name for check in checks_of(folder) if not check.passed]
     assert failed == ["drawn_aligned0.png", "drawn_aligned0.png: mean"] or failed == [
         "drawn_aligned0.png"
     ]
@@ -115,7 +124,7 @@ def test_changed_expectations_without_tensors_fail(copy_of):
     edit(tiles, lambda config: config["cases"][1]["indices"][1].reverse())
     edit(frames, lambda config: config["cases"][0].update(reference_index=11))
     for folder in (tiles, frames):
-        assert len([check for check in verify_vector(folder) if not check.passed]) == 1
+        assert len([check for check in checks_of(folder) if not check.passed]) == 1
 
 
 def test_changed_key_table_fails(golden_data, tmp_path):
@@ -132,7 +141,7 @@ def test_tensor_that_nothing_is_compared_with_fails(copy_of):
     folder = copy_of("self_attn")
     tensors = load_file(folder / "io.safetensors")
     save_file(tensors | {"surprise": tensors["output"].clone()}, folder / "io.safetensors")
-    (failed,) = [check for check in verify_vector(folder) if not check.passed]
+    (failed,) = [check for check in checks_of(folder) if not check.passed]
     assert failed.name == "surprise"
 
 
@@ -145,7 +154,7 @@ def test_one_folder_that_cannot_run_fails_beside_others_that_hold(copy_of, tmp_p
     assert "self_attn" in shown.out
     assert "setting `config.image_hw` is missing" in shown.err
     assert "AR-DAT-01" in shown.err
-    assert "1 vectors could not be run" in shown.err
+    assert "1 vectors could not be run to the end" in shown.err
 
 
 @pytest.mark.parametrize(
@@ -168,8 +177,9 @@ def test_one_folder_that_cannot_run_fails_beside_others_that_hold(copy_of, tmp_p
 def test_broken_folder_says_what_is_wrong(copy_of, spoil, message):
     folder = copy_of("self_attn")
     spoil(folder)
-    with pytest.raises(DatasetError, match=message):
-        verify_vector(folder)
+    (error,) = verify_vector(folder).errors
+    assert isinstance(error, DatasetError)
+    assert message in str(error)
 
 
 def test_missing_tensor_is_named(copy_of):
@@ -178,8 +188,8 @@ def test_missing_tensor_is_named(copy_of):
     del tensors["hidden_states"]
     save_file(tensors, folder / "io.safetensors")
     edit(folder, lambda config: config["tensors"].pop("hidden_states"))
-    with pytest.raises(DatasetError, match="tensor `hidden_states` is missing"):
-        verify_vector(folder)
+    (error,) = verify_vector(folder).errors
+    assert "tensor `hidden_states` is missing" in str(error)
 
 
 def test_kind_is_known_by_name_or_module(copy_of, tmp_path):
@@ -214,5 +224,53 @@ def test_stored_float16_stands_for_all_that_rounds_to_it(copy_of):
     # Neighbouring float16 numbers near 1 lie 1e-3 apart: more than the tolerance of 1e-4.
     assert float(np.spacing(np.float16(0.9))) > 2 * 1e-4
     change(folder, "io.safetensors", "step0_frames_before", 2e-3)
-    failed = [check.name for check in verify_vector(folder) if not check.passed]
+    failed = [check.name for check in checks_of(folder) if not check.passed]
     assert failed == ["step0_frames_before"]
+
+
+def drop(folder: Path, file: str, is_dropped) -> None:
+    """Remove tensors of a file by their names, and from config.json's list."""
+    tensors = load_file(folder / file)
+    save_file(
+        {name: value for name, value in tensors.items() if not is_dropped(name)}, folder / file
+    )
+    edit(
+        folder,
+        lambda config: config.update(
+            tensors={name: row for name, row in config["tensors"].items() if not is_dropped(name)}
+        ),
+    )
+
+
+def is_decoder(name):
+    return name.startswith("vae.decoder.")
+
+
+def test_pipeline_without_decoder_and_frames_decodes_nothing(copy_of):
+    folder = copy_of("pipeline")
+    drop(folder, "state_dict.safetensors", lambda name: name.startswith("vae.decoder."))
+    with pytest.raises(DatasetError, match=r"no weights begin with `vae\.decoder\.`"):
+        compare_frames(GoldenVector(folder), torch.zeros(11, 4, 12, 8))
+    drop(folder, "io.safetensors", lambda name: name == "frames_u8")
+    edit(folder, lambda config: config["tol"].pop("frames_u8_max_abs"))
+    vector = GoldenVector(folder)
+    compare_frames(vector, torch.zeros(11, 4, 12, 8))
+    assert vector.checks == []
+    assert "frames_u8" not in vector.unused()
+
+
+def test_vector_that_ends_late_reports_what_was_compared(copy_of, capsys):
+    folder = copy_of("euler_step")
+    drop(folder, "io.safetensors", lambda name: name == "model_output")
+    change(folder, "io.safetensors", "sigmas_10", 1.0)
+    assert run(["verify-golden", str(folder), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["checks"]) == 7
+    assert [row["tensor"] for row in document["checks"] if not row["passed"]] == ["sigmas_10"]
+    assert "tensor `model_output` is missing" in document["errors"][0]["message"]
+    assert {"sample", "churn_prev"} <= set(document["unreached"]["euler_step"])
+    assert run(["verify-golden", str(folder)]) == 1
+    shown = capsys.readouterr()
+    assert "timesteps_25" in shown.out
+    assert "euler_step: 7 comparisons were made before that; 8 tensors were not rea" in shown.err
+    assert "1 vectors could not be run to the end" in shown.err
