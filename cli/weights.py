@@ -2,14 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
-from animaray.platform.errors import UsageError
+from animaray.platform.errors import UsageError, WeightsError
 from animaray.platform.weights import (
     WEIGHTS,
+    WeightsEntry,
+    is_download,
     pull_weights,
     verify_weights,
     weights_cache_dir,
@@ -18,26 +20,24 @@ from animaray.platform.weights import (
 
 app = typer.Typer(help="List, pull, verify, import and export model weights.", no_args_is_help=True)
 
+ProfileOption = Annotated[
+    str | None, typer.Option(help="What this profile needs (generated, permissive, paper)")
+]
+_STOPS_ALL = ("disk", "offline")
+"""What no other file would escape."""
+
 
 @app.command("list")
 def list_(
-    profile: Annotated[
-        str | None, typer.Option(help="Only what this profile needs (generated, permissive, paper)")
-    ] = None,
+    profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List every weights file: purpose, licence, whether it is here, how to get it.
 
     "confirmed" says whether source, size, hash and licence were looked up or measured (`--json`
     and docs/weights.md say where).
-
-    Raises:
-        UsageError: The profile is unknown.
     """
-    entries = [entry for entry in WEIGHTS.values() if profile is None or profile in entry.needed_by]
-    if profile is not None and not entries:
-        known = sorted({name for entry in WEIGHTS.values() for name in entry.needed_by})
-        raise UsageError(f"Unknown profile `{profile}`.", fix=f"Known: {', '.join(known)}.")
+    entries = list(WEIGHTS.values()) if profile is None else _entries_of(profile)
     states = {entry.id: weights_state(entry.id) for entry in entries}
     if as_json:
         rows = [
@@ -79,11 +79,82 @@ def list_(
 
 @app.command()
 def pull(
-    weights_id: Annotated[str, typer.Argument(help="An id of `animaray weights list`")],
+    weights_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID...", help="Ids of `animaray weights list`")
+    ] = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Fetch one weights file from its source into the cache and check it."""
-    path = pull_weights(_known(weights_id))
-    print_hint(f"{weights_id} is at {path}")
+    """Fetch weights files from their sources into the cache and check them.
+
+    A file that is here already is not fetched again; one whose download was cut goes on where it
+    stopped. What one file lacks does not keep the others from coming.
+
+    Example: animaray weights pull paper/person_detector paper/pose
+    """
+    ids = _chosen_ids(weights_ids or [], profile)
+    paths, errors = _pull_all(ids)
+    if as_json:
+        failed = {name: str(error) for name, error in errors.items()}
+        print_json({"pulled": paths, "failed": failed})
+    if errors:
+        _refuse_incomplete(ids, errors)
+
+
+def _chosen_ids(named: list[str], profile: str | None) -> list[str]:
+    """Return the ids that a call names, each once.
+
+    Raises:
+        UsageError: Nothing is named, or an id or profile is unknown.
+    """
+    ids = [_known(weights_id) for weights_id in named]
+    if profile is not None:
+        ids += [entry.id for entry in _entries_of(profile)]
+    if not ids:
+        raise UsageError(
+            "Nothing to pull.",
+            fix="Name ids of `animaray weights list`, or say `--profile permissive`.",
+        )
+    return list(dict.fromkeys(ids))
+
+
+def _refuse_incomplete(ids: list[str], errors: dict[str, WeightsError]) -> NoReturn:
+    """Raise why files could not be had.
+
+    Raises:
+        WeightsError: Always.
+    """
+    first = next(iter(errors.values()))
+    if len(ids) == 1:
+        raise first
+    raise WeightsError(
+        f"{len(errors)} of {len(ids)} files could not be had: {', '.join(errors)}.",
+        fix="The line of each says how to get it; the same command goes on with what is missing.",
+        reason=first.reason,
+    )
+
+
+def _pull_all(ids: list[str]) -> tuple[dict[str, str], dict[str, WeightsError]]:
+    """Fetch one after the other; return what is here, and why the rest is not."""
+    paths: dict[str, str] = {}
+    errors: dict[str, WeightsError] = {}
+    for number, weights_id in enumerate(ids):
+        entry = WEIGHTS[weights_id]
+        if weights_state(weights_id).state != "ok" and is_download(entry):
+            use = "" if entry.commercial_use else "; no commercial use"
+            print_hint(f"{weights_id} from {entry.source} ({entry.licence}{use})")
+        try:
+            paths[weights_id] = str(pull_weights(weights_id, quiet=False))
+        except WeightsError as error:
+            errors[weights_id] = error
+            if len(ids) > 1:
+                print_hint(f"{weights_id}: {error}")
+            if error.reason in _STOPS_ALL:
+                errors |= dict.fromkeys(ids[number + 1 :], error)
+                break
+        else:
+            print_hint(f"{weights_id} is at {paths[weights_id]}")
+    return paths, errors
 
 
 @app.command()
@@ -174,6 +245,19 @@ def _size(text: str) -> tuple[int, int]:
     if not (cross and width.isdecimal() and height.isdecimal()):
         raise UsageError(f"Expected --size WIDTHxHEIGHT such as 576x1024, got {text!r}.")
     return int(width), int(height)
+
+
+def _entries_of(profile: str) -> list[WeightsEntry]:
+    """Return what a profile needs.
+
+    Raises:
+        UsageError: No file is needed by a profile of that name.
+    """
+    entries = [entry for entry in WEIGHTS.values() if profile in entry.needed_by]
+    if not entries:
+        known = sorted({name for entry in WEIGHTS.values() for name in entry.needed_by})
+        raise UsageError(f"Unknown profile `{profile}`.", fix=f"Known: {', '.join(known)}.")
+    return entries
 
 
 def _known(weights_id: str) -> str:

@@ -8,32 +8,46 @@ import sys
 import time
 from io import TextIOBase
 from types import TracebackType
-from typing import IO, cast
+from typing import IO, Literal, cast
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.progress import Progress as RichProgress
 
 PLAIN_INTERVAL_S = 30.0
+
+ProgressUnit = Literal["items", "bytes"]
 
 
 class StageProgress:
     """One row of progress: a name, how many of how many, and a short note."""
 
     def __init__(
-        self, name: str, total: int | None, *, stream: TextIOBase | None = None, quiet: bool = False
+        self,
+        name: str,
+        total: int | None,
+        *,
+        stream: TextIOBase | None = None,
+        quiet: bool = False,
+        unit: ProgressUnit = "items",
     ) -> None:
         self.name = name
         self.total = total
         self.done = 0
         self.note = ""
+        self._unit = unit
+        self._found = 0
         self._quiet = quiet
         self._console = Console(
             file=cast("IO[str] | None", stream) or sys.stderr, highlight=False, soft_wrap=True
@@ -51,7 +65,7 @@ class StageProgress:
             self._live = RichProgress(
                 TextColumn("{task.description:<18}"),
                 BarColumn(bar_width=28),
-                MofNCompleteColumn(),
+                *self._counts(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
@@ -63,6 +77,11 @@ class StageProgress:
         else:
             self._line("started")
         return self
+
+    def resume_at(self, done: int) -> None:
+        """Start from what an earlier run did: it is counted, but says nothing about the pace."""
+        self._found = done
+        self.update(done=done)
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
         """Count finished items; the note replaces the one before."""
@@ -95,26 +114,41 @@ class StageProgress:
         elif not self._quiet:
             self._line("stopped" if kind else "done")
 
+    def _counts(self) -> tuple[ProgressColumn, ...]:
+        if self._unit == "bytes":
+            return DownloadColumn(), TransferSpeedColumn()
+        return (MofNCompleteColumn(),)
+
     def _line(self, state: str) -> None:
         self._last_line = time.monotonic()
         seconds = self._last_line - self._started
-        of = f"/{self.total}" if self.total is not None else ""
         note = f" {self.note}" if self.note else ""
         pace = self._pace(seconds)
         self._console.print(
-            f"{self.name}: {state} {self.done}{of} after {seconds:.0f} s{pace}{note}"
+            f"{self.name}: {state} {self._how_many()} after {seconds:.0f} s{pace}{note}"
         )
+
+    def _how_many(self) -> str:
+        if self._unit == "bytes":
+            of = f" of {decimal(self.total)}" if self.total is not None else ""
+            return f"{decimal(self.done)}{of}"
+        return f"{self.done}/{self.total}" if self.total is not None else str(self.done)
 
     def _pace(self, seconds: float) -> str:
         """Return rate and time left; nothing before both can be told."""
-        if not self.done or seconds < 1.0:
+        own = self.done - self._found
+        if own <= 0 or seconds < 1.0:
             return ""
-        rate = self.done / seconds
+        rate = own / seconds
         shown = f"{rate:.2g}/s" if rate >= 1.0 else f"{60 * rate:.2g}/min"
+        if self._unit == "bytes":
+            shown = f"{decimal(int(rate))}/s"
         left = (self.total or 0) - self.done
         return f", {shown}" + (f", {left / rate:.0f} s left" if left > 0 else "")
 
 
-def stage_progress(name: str, total: int | None = None, *, quiet: bool = False) -> StageProgress:
+def stage_progress(
+    name: str, total: int | None = None, *, quiet: bool = False, unit: ProgressUnit = "items"
+) -> StageProgress:
     """Return a progress row to use in a `with` statement."""
-    return StageProgress(name, total, quiet=quiet)
+    return StageProgress(name, total, quiet=quiet, unit=unit)

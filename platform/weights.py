@@ -16,8 +16,15 @@ from typing import NoReturn
 
 import platformdirs
 
-from animaray.platform.errors import WeightsError
-from animaray.platform.storage import sha256_file, sync_folder
+from animaray.platform.errors import DatasetError, WeightsError
+from animaray.platform.progress import StageProgress, stage_progress
+from animaray.platform.storage import (
+    content_id,
+    read_json,
+    sha256_file,
+    sync_folder,
+    write_json_atomic,
+)
 from animaray.platform.weights_download import fetch, one_at_a_time
 from animaray.platform.weights_table import BUNDLED, CONVERTED, WEIGHTS, WeightsEntry
 
@@ -26,6 +33,7 @@ __all__ = [
     "WeightsEntry",
     "WeightsState",
     "bundled_folder",
+    "is_download",
     "list_weights",
     "pull_weights",
     "resolve_weights",
@@ -132,15 +140,22 @@ def list_weights() -> list[WeightsState]:
     return [weights_state(weights_id) for weights_id in WEIGHTS]
 
 
-def pull_weights(weights_id: str) -> Path:
+def is_download(entry: WeightsEntry) -> bool:
+    """Return whether `pull_weights` can fetch a file, or it comes another way."""
+    return entry.source != BUNDLED and not _is_own_make(entry)
+
+
+def pull_weights(weights_id: str, *, quiet: bool = True) -> Path:
     """Download a weights file into the cache, check it, and return its path.
 
-    A file that is already there and in order is not fetched again. Broken or wrong downloads are
-    never left under the final name. An unknown id, one without public download, a failed download
-    and one that is not the registered file raise WeightsError.
+    A file that is already there and in order is not fetched again, nor hashed again while its size
+    and time are those of the last check. Broken or wrong downloads are never left under the final
+    name. An unknown id, one without public download, a failed download and one that is not the
+    registered file raise WeightsError.
 
     Args:
         weights_id: A key of `WEIGHTS` with a public source.
+        quiet: Whether to show no progress.
 
     Raises:
         WeightsError: A download would be needed, but `ANIMARAY_OFFLINE` is set.
@@ -149,7 +164,7 @@ def pull_weights(weights_id: str) -> Path:
     path = _usable(entry)
     if path is not None:
         return path
-    if entry.source == BUNDLED or entry.source.startswith(CONVERTED):
+    if not is_download(entry):
         _refuse_missing(entry)
     if os.environ.get("ANIMARAY_OFFLINE", "").lower() in {"1", "true", "yes"}:
         raise WeightsError(
@@ -157,23 +172,68 @@ def pull_weights(weights_id: str) -> Path:
             fix="Unset ANIMARAY_OFFLINE, or put the file into the folder ANIMARAY_WEIGHTS.",
             reason="offline",
         )
+    with stage_progress(entry.id, entry.download_bytes, quiet=quiet, unit="bytes") as progress:
+        return _download(entry, progress)
+
+
+def _download(entry: WeightsEntry, progress: StageProgress) -> Path:
+    """Fetch, check, put in place and remember; one process at a time."""
+    cache = weights_cache_dir().parent
     target = weights_cache_dir() / entry.file
     target.parent.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(weights_cache_dir().parent, entry):
+    with one_at_a_time(cache, entry, progress):
         # Another process may have fetched it while this one waited.
         path = _usable(entry)
         if path is None:
             path = target
-            _accept_download(entry, fetch(entry, weights_cache_dir().parent), target)
+            part = fetch(entry, cache, progress)
+            progress.update(note="checking")
+            _accept_download(entry, part, target)
+            _remember(entry, target)
+            progress.update(note="")
     return path
 
 
 def _usable(entry: WeightsEntry) -> Path | None:
     """Return where a whole and right file lies, or None."""
     path = _find(entry)
-    if path is None or _quick_problem(entry, path) or _hash_problem(entry, path):
+    if path is None or _quick_problem(entry, path):
         return None
+    if not _is_remembered(entry, path):
+        if _hash_problem(entry, path):
+            return None
+        _remember(entry, path)
     return path
+
+
+def _record(entry: WeightsEntry) -> Path:
+    """Return the file that remembers which file of an entry was hashed last."""
+    return weights_cache_dir().parent / "verified" / f"{content_id(entry.id)}.json"
+
+
+def _identity(entry: WeightsEntry, path: Path) -> dict[str, object]:
+    found = path.stat()
+    return {
+        "path": str(path.resolve()),
+        "bytes": found.st_size,
+        "mtime_ns": found.st_mtime_ns,
+        "sha256": entry.sha256,
+    }
+
+
+def _remember(entry: WeightsEntry, path: Path) -> None:
+    """Note that a file was hashed and is right, so that the next pull need not read it again."""
+    if entry.sha256 is not None and path.is_file():
+        write_json_atomic(_record(entry), _identity(entry, path))
+
+
+def _is_remembered(entry: WeightsEntry, path: Path) -> bool:
+    if entry.sha256 is None or not path.is_file() or not _record(entry).exists():
+        return False
+    try:
+        return bool(read_json(_record(entry)) == _identity(entry, path))
+    except DatasetError:  # a damaged note is no note
+        return False
 
 
 def _find(entry: WeightsEntry) -> Path | None:
@@ -194,7 +254,12 @@ def _quick_problem(entry: WeightsEntry, path: Path) -> tuple[str, str] | None:
             return "empty", f"{path} is an empty folder."
         problems = (_file_problem(file, expected_bytes=None) for file in files)
         return next((problem for problem in problems if problem is not None), None)
-    return _file_problem(path, expected_bytes=entry.size_bytes)
+    return _file_problem(path, expected_bytes=None if _is_own_make(entry) else entry.size_bytes)
+
+
+def _is_own_make(entry: WeightsEntry) -> bool:
+    """Return whether users convert the file: size and hash are those of one conversion."""
+    return entry.source.startswith(CONVERTED)
 
 
 def _file_problem(path: Path, *, expected_bytes: int | None) -> tuple[str, str] | None:
@@ -233,7 +298,7 @@ def _safetensors_problem(path: Path, size: int) -> tuple[str, str] | None:
 
 
 def _hash_problem(entry: WeightsEntry, path: Path) -> tuple[str, str] | None:
-    if entry.sha256 is None or path.is_dir():
+    if entry.sha256 is None or path.is_dir() or _is_own_make(entry):
         return None
     found = sha256_file(path)
     if found == entry.sha256:
@@ -247,10 +312,11 @@ def _how_to_get(entry: WeightsEntry) -> str:
             "it belongs to the package: reinstall animaray, or put it into a folder and set "
             "ANIMARAY_WEIGHTS=folder."
         )
-    if entry.source.startswith(CONVERTED):
+    if _is_own_make(entry):
         return (
-            f"put `{entry.file}` (made from {entry.source.removeprefix(CONVERTED)}) into a folder "
-            "and set ANIMARAY_WEIGHTS=folder."
+            f"no command fetches it yet; convert {entry.source.removeprefix(CONVERTED)} to ONNX "
+            f"(docs/weights.md says how it must look), put it as `{entry.file}` into a folder and "
+            "set ANIMARAY_WEIGHTS=folder."
         )
     return f"run `animaray weights pull {entry.id}`, or set ANIMARAY_WEIGHTS=folder with it."
 

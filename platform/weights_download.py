@@ -6,6 +6,7 @@ complete and checked; what a cut or a full disk leaves there is where the next t
 
 import contextlib
 import errno
+import io
 import os
 import shutil
 import urllib.parse
@@ -13,9 +14,10 @@ import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from animaray.platform.errors import WeightsError
+from animaray.platform.progress import StageProgress
 from animaray.platform.storage import content_id
 from animaray.platform.weights_table import HUGGINGFACE, WeightsEntry
 
@@ -25,22 +27,47 @@ _SHA256_DIGITS = 64
 
 
 @contextlib.contextmanager
-def one_at_a_time(cache: Path, entry: WeightsEntry) -> Iterator[None]:
+def one_at_a_time(cache: Path, entry: WeightsEntry, progress: StageProgress) -> Iterator[None]:
     """Hold the lock of an entry; a second process waits here until the first is done.
 
     Args:
         cache: Folder of all caches.
         entry: What is going to be fetched.
+        progress: Told when this process has to wait.
     """
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     locks = cache / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{content_id(entry.id)}.lock"):
+    lock = FileLock(locks / f"{content_id(entry.id)}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.update(note="another process fetches it; waiting")
+        lock.acquire()
+        progress.update(note="")
+    try:
         yield
+    finally:
+        lock.release()
 
 
-def fetch(entry: WeightsEntry, cache: Path) -> Path:
+class _CountedFile(io.BufferedWriter):
+    """A file that tells how long it has become."""
+
+    def __init__(self, path: Path, mode: str, progress: StageProgress) -> None:
+        super().__init__(io.FileIO(path, mode))
+        self._progress = progress
+        progress.resume_at(self.tell())
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - Buffer is typed from Python 3.12 on
+        """Write, and tell."""
+        written = super().write(data)
+        self._progress.update(done=self.tell())
+        return written
+
+
+def fetch(entry: WeightsEntry, cache: Path, progress: StageProgress) -> Path:
     """Download what an entry's source delivers, going on where an earlier try stopped.
 
     A failed download, a full disk and a source that offers another file raise WeightsError, whose
@@ -49,6 +76,7 @@ def fetch(entry: WeightsEntry, cache: Path) -> Path:
     Args:
         entry: With a hub or https source.
         cache: Folder of all caches; the download lies in its `downloads/`.
+        progress: Counts bytes.
 
     Returns:
         The downloaded file, complete but not hashed yet.
@@ -57,20 +85,23 @@ def fetch(entry: WeightsEntry, cache: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         if entry.source.startswith(HUGGINGFACE):
-            return _fetch_from_hub(entry, folder)
-        return _fetch_url(entry, folder)
+            return _fetch_from_hub(entry, folder, progress)
+        return _fetch_url(entry, folder, progress)
     except OSError as error:
         if error.errno in _FULL_DISK:
             _refuse_full_disk(entry, folder, error)
         _refuse_download(entry, error)
 
 
-def _fetch_from_hub(entry: WeightsEntry, folder: Path) -> Path:
+def _fetch_from_hub(entry: WeightsEntry, folder: Path, progress: StageProgress) -> Path:
     """Download one file of a Hugging Face repository, by the hub's own protocol."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined] # lazy export
+    from huggingface_hub.utils import (  # type: ignore[attr-defined] # lazy exports
+        build_hf_headers,
+        disable_progress_bars,
+    )
 
     owner, name, *inside = entry.source.removeprefix(HUGGINGFACE).split("/")
     endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
@@ -88,7 +119,9 @@ def _fetch_from_hub(entry: WeightsEntry, folder: Path) -> Path:
         if _host(found.location) != _host(url):
             headers.pop("authorization", None)
         headers["Accept-Encoding"] = "identity"
-        with part.open("ab") as file:
+        disable_progress_bars("huggingface_hub.http_get")  # ours counts
+        progress.update(total=found.size)
+        with _CountedFile(part, "ab", progress) as file:
             http_get(
                 found.location,
                 file,
@@ -110,7 +143,7 @@ def _fetch_from_hub(entry: WeightsEntry, folder: Path) -> Path:
     return part
 
 
-def _fetch_url(entry: WeightsEntry, folder: Path) -> Path:
+def _fetch_url(entry: WeightsEntry, folder: Path, progress: StageProgress) -> Path:
     """Download an address; goes on with a part only where a registered hash can vouch for it.
 
     Raises:
@@ -133,9 +166,10 @@ def _fetch_url(entry: WeightsEntry, folder: Path) -> Path:
         request.add_header("Range", f"bytes={start}-")
     with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - scheme checked
         goes_on = start > 0 and answer.status == 206
-        with part.open("ab" if goes_on else "wb") as file:
+        with _CountedFile(part, "ab" if goes_on else "wb", progress) as file:
             expected = answer.headers.get("Content-Length")
             before = file.tell()
+            progress.update(total=None if expected is None else before + int(expected))
             shutil.copyfileobj(answer, file, length=CHUNK_BYTES)
             _flush(file)
             received = file.tell() - before

@@ -45,7 +45,7 @@ def load_state(path: Path, *, mapped: bool = False) -> dict[str, Any]:
         raise WeightsError(
             f"Expected a PyTorch checkpoint of plain tensors at {path}; it cannot be read: "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            fix="Get the file again: `animaray weights verify` names what is damaged.",
+            fix="`animaray weights verify` names what is damaged, `weights pull` gets it.",
             reason="damaged",
         ) from error
     if not isinstance(state, dict):
@@ -68,7 +68,7 @@ def open_state(path: Path) -> dict[str, Tensor]:
         except (OSError, SafetensorError) as error:
             raise WeightsError(
                 f"Expected a safetensors file at {path}; it cannot be read: {error}.",
-                fix="Get the file again: `animaray weights verify` names what is damaged.",
+                fix="`animaray weights verify` names what is damaged, `weights pull` gets it.",
                 reason="damaged",
             ) from error
     state = load_state(path, mapped=True)

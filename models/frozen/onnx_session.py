@@ -44,7 +44,7 @@ def open_onnx_session(
     except Exception as error:
         raise WeightsError(
             f"Expected an ONNX graph at {path}; onnxruntime says: {error}.",
-            fix="Get the file again: `animaray weights verify` names the ones that are damaged.",
+            fix="`animaray weights verify` names what is damaged, `animaray weights pull` gets it.",
             reason="damaged",
         ) from error
     got = session.get_providers()[0]

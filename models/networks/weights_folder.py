@@ -37,7 +37,7 @@ def load_config(file: Path, kind: type[Config]) -> Config:
         raise WeightsError(
             f"Expected a weights folder with {file.name} at {file.parent}, but it cannot be read "
             f"({error.strerror}).",
-            fix="Pass the folder that training wrote, or one pulled with `animaray weights pull`.",
+            fix="Pass the folder that training wrote, or one of `animaray weights import`.",
         ) from error
     except json.JSONDecodeError as error:
         raise WeightsError(f"{file} is not valid JSON: {error}.") from error

@@ -64,7 +64,7 @@ def find_published(source: Path, backbone: Path | None = None) -> PublishedFiles
         raise WeightsError(
             f"{source} is no complete published model: {', '.join(missing)} not found (looked in "
             f"{animation} and {diffusers}).",
-            fix="Fetch them: `animaray weights list --profile paper`; docs/weights.md has the form "
+            fix="Fetch them: `animaray weights pull --profile paper`; docs/weights.md has the form "
             "of the folder. A diffusers folder elsewhere: --backbone FOLDER.",
             reason="missing",
         )

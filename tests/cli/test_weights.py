@@ -1,4 +1,8 @@
+import functools
+import hashlib
+import http.server
 import json
+import threading
 
 import pytest
 import torch
@@ -7,6 +11,7 @@ from safetensors.torch import load_file
 from animaray.cli.main import run
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.platform.weights import WEIGHTS, WeightsEntry
 
 
 @pytest.fixture
@@ -58,3 +63,77 @@ def test_list_says_what_is_confirmed(capsys):
     assert rows["paper/stable-animator/unet"]["confirmed"] is True
     assert "huggingface.co/FrancisRing" in rows["paper/stable-animator/unet"]["confirmed_by"]
     assert rows["paper/stable-animator/arcface"]["confirmed"] is False
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):  # noqa: A002 - the base class names it so
+        pass
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch):
+    """Register three files of profile `paper`: two on a loopback server, one that is absent."""
+    public = tmp_path / "public"
+    public.mkdir()
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(public))
+    )
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    monkeypatch.setenv("ANIMARAY_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("ANIMARAY_WEIGHTS", raising=False)
+    for name in [name for name in WEIGHTS if "paper" in WEIGHTS[name].needed_by]:
+        monkeypatch.delitem(WEIGHTS, name)
+    for part in "abc":
+        content = part.encode() * 1000
+        if part != "b":
+            (public / part).write_bytes(content)
+        entry = WeightsEntry(
+            id=f"paper/{part}",
+            purpose="a test",
+            file=f"{part}.bin",
+            source=f"http://127.0.0.1:{server.server_port}/{part}",
+            size_bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+            licence="MIT",
+            commercial_use=part != "c",
+            needed_by=("paper",),
+        )
+        monkeypatch.setitem(WEIGHTS, entry.id, entry)
+    yield public
+    server.shutdown()
+    server.server_close()
+
+
+def test_pull_takes_several_ids_and_a_profile(registry, tmp_path, capsys):
+    assert run(["weights", "pull", "paper/c", "paper/a", "paper/c"]) == 0
+    shown = capsys.readouterr()
+    assert "paper/c: started 0 bytes of 1.0 kB after 0 s" in shown.err
+    assert "paper/c: done 1.0 kB of 1.0 kB" in shown.err
+    assert "(MIT; no commercial use)" in shown.err
+    assert sorted(path.name for path in (tmp_path / "cache" / "weights").iterdir()) == [
+        "a.bin",
+        "c.bin",
+    ]
+    (registry / "b").write_bytes(b"b" * 1000)
+    assert run(["weights", "pull", "--profile", "paper", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert list(json.loads(shown.out)["pulled"]) == ["paper/a", "paper/b", "paper/c"]
+    assert "paper/a: started" not in shown.err
+
+
+def test_pull_goes_on_past_a_file_that_cannot_be_had(registry, tmp_path, capsys):
+    assert run(["weights", "pull", "--profile", "paper", "--json"]) == 4
+    shown = capsys.readouterr()
+    answer = json.loads(shown.out)
+    assert list(answer["pulled"]) == ["paper/a", "paper/c"]
+    assert "404" in answer["failed"]["paper/b"]
+    assert "1 of 3 files could not be had: paper/b." in shown.err
+    assert [path.name for path in (tmp_path / "cache" / "downloads").iterdir()] == []
+
+
+def test_pull_of_nothing_or_of_unknown_names_is_refused(registry, capsys):
+    assert run(["weights", "pull"]) == 2
+    assert "Nothing to pull. Name ids of `animaray weights list`" in capsys.readouterr().err
+    assert run(["weights", "pull", "paper/moon"]) == 2
+    assert run(["weights", "pull", "--profile", "moon"]) == 2
+    assert "Unknown profile `moon`" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import struct
 import threading
 import zipfile
@@ -270,6 +271,23 @@ def test_pull_fetches_checks_and_keeps(monkeypatch, server, own_cache):
     assert weights.pull_weights("test/net") == own_cache / "net.bin"
 
 
+def test_second_pull_reads_nothing_until_the_file_changes(monkeypatch, server, own_cache):
+    address, public = server
+    (public / "net.bin").write_bytes(CONTENT)
+    digest = sha256_file(public / "net.bin")
+    register(monkeypatch, source=f"{address}/net.bin", size_bytes=len(CONTENT), sha256=digest)
+    path = weights.pull_weights("test/net")
+    hashed = []
+    monkeypatch.setattr(weights, "sha256_file", lambda file: hashed.append(file) or digest)
+    weights.pull_weights("test/net")
+    assert hashed == []
+    os.utime(path, ns=(1, 1))
+    weights.pull_weights("test/net")
+    assert hashed == [path]
+    assert weights.verify_weights("test/net") == path  # always hashes
+    assert len(hashed) == 2
+
+
 def test_pull_replaces_a_damaged_file(monkeypatch, server, own_cache):
     address, public = server
     (public / "net.bin").write_bytes(CONTENT)
@@ -326,7 +344,9 @@ def test_pull_refuses_an_archive_that_leads_outside(monkeypatch, server, own_cac
 
 
 def test_pull_refuses_what_is_no_download_and_when_offline(monkeypatch):
-    with pytest.raises(WeightsError, match=r"made from https://github.com/google-ai-edge"):
+    with pytest.raises(
+        WeightsError, match=r"no command fetches it yet; convert https://github.com/google-ai-edge"
+    ):
         weights.pull_weights("permissive/pose_detector")
     register(monkeypatch, file="absent.bin", source="bundled")
     with pytest.raises(WeightsError, match="reinstall animaray"):
@@ -341,7 +361,7 @@ def test_pull_refuses_what_is_no_download_and_when_offline(monkeypatch):
 
 @pytest.mark.real
 def test_registered_hashes_are_those_of_the_files(real_data, monkeypatch):
-    monkeypatch.setenv("ANIMARAY_WEIGHTS", str(real_data / "weights"))
+    monkeypatch.setenv("ANIMARAY_WEIGHTS", str((real_data / "weights/pose_lm.onnx").parent))
     checked = [
         weights.verify_weights(entry.id).name
         for entry in WEIGHTS.values()

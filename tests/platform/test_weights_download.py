@@ -36,6 +36,8 @@ class Hub(ThreadingHTTPServer):
         self.status_of_next = []  # statuses of the next GETs
         self.refuse_head = None  # (status, X-Error-Code)
         self.pause_s = 0.0
+        self.hangs_after = None  # bytes after which an answer hangs
+        self.goes_on = threading.Event()
         self.gets = []  # ranges asked for
         self.tokens = []
         self.address = f"http://127.0.0.1:{self.server_port}"
@@ -97,6 +99,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         self.end_headers()
         time.sleep(hub.pause_s)
+        if hub.hangs_after is not None:
+            self.wfile.write(body[: hub.hangs_after])
+            self.wfile.flush()
+            hub.goes_on.wait(60)
+            self.close_connection = True
+            return
         end = hub.cut_at.pop(0) - start if hub.cut_at else len(body)
         self.wfile.write(body[:end])
         if end < len(body):
@@ -280,6 +288,7 @@ import sys, json
 from animaray.platform import weights, weights_download
 from animaray.platform.errors import WeightsError
 weights.WEIGHTS["test/net"] = weights.WeightsEntry(**json.loads(sys.argv[1]))
+weights_download.CHUNK_BYTES = 10_000
 if len(sys.argv) > 2:
     weights_download.free_bytes = lambda folder: 1 << 40
 try:
@@ -354,3 +363,39 @@ def test_two_processes_at_once_download_once(hub, pull):
     assert outputs == [str(pull.folder / "net.bin")] * 2
     assert Path(outputs[0]).read_bytes() == CONTENT
     assert hub.gets == [None]
+
+
+def test_killed_process_leaves_what_came_for_the_next_one(hub, pull):
+    source = f"{hub.address}/store/net"
+    hub.hangs_after = 150_000
+    process = subprocess.Popen(arguments(source=source))  # noqa: S603 - ours
+    deadline = time.monotonic() + 60
+    while sum(part.stat().st_size for part in pull.downloads.glob("*")) < 100_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    hub.goes_on.set()
+    assert nothing_in_place(pull)
+    hub.hangs_after = None
+    assert pull(source=source).read_bytes() == CONTENT
+    first, second = hub.gets
+    assert first is None
+    assert int(second.removeprefix("bytes=").rstrip("-")) >= 100_000
+    assert list(pull.downloads.iterdir()) == []
+
+
+def test_progress_counts_bytes_from_where_an_earlier_try_stopped(hub, pull, capsys, monkeypatch):
+    monkeypatch.setattr("animaray.platform.progress.PLAIN_INTERVAL_S", 0.0)
+    hub.cut_at = [70_000]
+    source = f"{hub.address}/store/net"
+    with pytest.raises(WeightsError):
+        pull(source=source)
+    assert capsys.readouterr().err == ""
+    weights.pull_weights("test/net", quiet=False)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "test/net: started 0 bytes of 307.2 kB after 0 s"
+    assert lines[1].startswith("test/net: running 70.0 kB of 307.2 kB")
+    assert lines[-1].startswith("test/net: done 307.2 kB of 307.2 kB")
+    weights.pull_weights("test/net", quiet=False)
+    assert capsys.readouterr().err == ""
