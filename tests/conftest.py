@@ -17,11 +17,24 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def _shared_folder(variable: str, name: str) -> Path:
-    folder = Path(os.environ.get(variable, ROOT.parent / "shared" / name))
-    if not folder.is_dir():
-        pytest.skip(f"{name} data is absent: set {variable} to its folder (looked in {folder})")
-    return folder
+class RealData:
+    """Real videos, photographs, annotations and weights: the large collection, else the small one.
+
+    `real_data / "videos/v04.mp4"` is the file of ANIMARAY_REAL_DATA or of tests/data/real, or skips
+    the test and says what is missing.
+    """
+
+    large = Path(os.environ.get("ANIMARAY_REAL_DATA", ROOT.parent / "shared" / "real"))
+    small = ROOT / "tests" / "data" / "real"
+
+    def __truediv__(self, name: str) -> Path:
+        for folder in (self.large, self.small):
+            if (folder / name).exists():
+                return folder / name
+        pytest.skip(
+            f"{name} is not among the small files of tests/data/real: set ANIMARAY_REAL_DATA to "
+            f"the folder of the large collection (looked in {self.large})"
+        )
 
 
 class RayInOneProcess(LoadScopeScheduling):  # type: ignore[misc]
@@ -57,15 +70,18 @@ def _few_threads() -> None:
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Path:
-    """Return the folder of real videos, photographs and annotations, or skip."""
-    return _shared_folder("ANIMARAY_REAL_DATA", "real")
+def real_data() -> RealData:
+    """Return where real media lie; a file that is absent skips the test that asks for it."""
+    return RealData()
 
 
 @pytest.fixture(scope="session")
 def golden_data() -> Path:
-    """Return the folder of tensors made by the authors' modules, or skip."""
-    return _shared_folder("ANIMARAY_GOLDEN", "golden")
+    """Return the folder of tensors made by the authors' modules."""
+    folder = Path(os.environ.get("ANIMARAY_GOLDEN", ROOT / "tests" / "golden"))
+    if not folder.is_dir():
+        pytest.skip(f"golden vectors are absent: ANIMARAY_GOLDEN names {folder}")
+    return folder
 
 
 @pytest.fixture(scope="session")

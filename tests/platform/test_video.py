@@ -290,7 +290,7 @@ def test_missing_picture_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_real_phone_video_comes_out_upright(real_data: Path) -> None:
+def test_real_phone_video_comes_out_upright(real_data) -> None:
     turned = decode_video(real_data / "videos/x02.mov", max_frames=1, short_side_px=120)
     straight = decode_video(real_data / "videos/v09.mp4", max_frames=1, short_side_px=120)
     assert (turned.info.width, turned.info.height, turned.info.rotation_deg) == (720, 1280, 90)
@@ -299,21 +299,41 @@ def test_real_phone_video_comes_out_upright(real_data: Path) -> None:
 
 
 @pytest.mark.real
-def test_real_late_start_and_damage(real_data: Path) -> None:
+def test_real_late_start(real_data) -> None:
     late = decode_in_child(real_data / "videos/v21.mp4", short_side_px=32)
     assert len(late.pts_s) == 351
     assert late.info.duration_s == pytest.approx(11.73, abs=0.01)  # not the sound's 20 s
     assert late.pts_s[0] == pytest.approx(8.333, abs=1e-3)
+
+
+@pytest.mark.real
+def test_real_damage(real_data) -> None:
     cut = decode_in_child(real_data / "videos/x06.mp4", short_side_px=32)
     assert len(cut.pts_s) == 83
     assert cut.warning is not None
     assert "83 of 144 frames decode" in cut.warning
+
+
+@pytest.mark.real
+def test_first_of_two_real_streams_is_read(real_data) -> None:
     first = probe_video(real_data / "videos/v17.mp4")
     assert (first.width, first.height) == (320, 180)  # of two streams the first, the default
 
 
 @pytest.mark.real
-def test_streams_of_rare_kinds_need_no_import_in_the_confined_child(real_data: Path) -> None:
+def test_real_frame_rates_are_kept(real_data) -> None:
+    even = decode_in_child(real_data / "videos/v04.mp4", short_side_px=32)
+    assert (even.info.width, even.info.height, len(even.pts_s)) == (720, 1280, 65)
+    assert np.diff(even.pts_s) == pytest.approx(0.2, abs=1e-3)
+    varied = decode_in_child(real_data / "videos/v18.mp4", short_side_px=32)
+    assert len(varied.pts_s) == 50
+    gaps = np.diff(varied.pts_s)
+    assert gaps.min() == pytest.approx(1 / 15, abs=2e-3)
+    assert gaps.max() == pytest.approx(1 / 10, abs=2e-3)
+
+
+@pytest.mark.real
+def test_streams_of_rare_kinds_need_no_import_in_the_confined_child(real_data) -> None:
     # v17 has two video, two audio and a subtitle stream, for which PyAV has modules of their own.
     decoded = decode_in_child(real_data / "videos/v17.mp4", max_frames=3)
     assert decoded.frames_uint8.shape[0] == 3

@@ -139,7 +139,7 @@ def test_settings_and_files_out_of_order_are_refused(tmp_path):
 
 @pytest.mark.real
 def test_squats_agree_with_the_reference_implementation(real_data, real_weights):
-    frames = decode_video(real_data / "videos" / "v04.mp4").frames_uint8
+    frames = decode_video(real_data / "videos/v04.mp4").frames_uint8
     reference = np.array(json.loads((real_data / "annotations/v04_pose33.json").read_text()))
     estimator: PoseEstimator = MediaPipePoseEstimator.load()
     hits = []
@@ -169,7 +169,7 @@ def test_skier_agrees_with_hand_drawn_points(real_data, real_weights):
 
 @pytest.mark.real
 def test_far_person_is_found_in_tiles(real_data, real_weights):
-    dancer = decode_video(real_data / "videos" / "v27.mp4", max_frames=1).frames_uint8[0]
+    dancer = decode_video(real_data / "videos/v27.mp4", max_frames=1).frames_uint8[0]
     # The dancer shrunk into a wide empty picture: a quarter of its height.
     small = cv2.resize(dancer, (160, 240), interpolation=cv2.INTER_AREA)
     picture = np.full((960, 1700, 3), 235, dtype=np.uint8)
@@ -186,6 +186,6 @@ def test_far_person_is_found_in_tiles(real_data, real_weights):
 
 @pytest.mark.real
 def test_nature_shows_nobody(real_data, real_weights):
-    frames = decode_video(real_data / "videos" / "v13.mp4").frames_uint8
+    frames = decode_video(real_data / "videos/v13.mp4").frames_uint8
     estimator = MediaPipePoseEstimator.load()
     assert [len(estimator.estimate(frame)) for frame in frames[::20]] == [0] * len(frames[::20])

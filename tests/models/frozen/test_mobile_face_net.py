@@ -71,7 +71,7 @@ def test_people_are_told_apart(real_data, real_weights):
     detector, embedder = YuNetFaceDetector.load(), MobileFaceNetEmbedder.load()
     embeddings = {}
     for name in people:
-        frame = read_picture(real_data / "images" / name)
+        frame = read_picture(real_data / f"images/{name}")
         embeddings[name] = embedder.embed(frame, detector.detect(frame)[0].landmarks)
     same, different = [], []
     for one, other in itertools.combinations(people, 2):

@@ -106,7 +106,7 @@ def test_settings_out_of_range_are_refused():
 @pytest.mark.real
 def test_known_pan_of_real_footage(real_data):
     # x13: a window moved right by exactly 4 px a frame; the man in it moves, the park does not.
-    frames = decode_video(real_data / "videos" / "x13.mp4", max_frames=20).frames_uint8
+    frames = decode_video(real_data / "videos/x13.mp4", max_frames=20).frames_uint8
     tracks, visibility = OpticalFlowTracker().track(frames, grid(640, 640, 120, 40))
     kept = visibility[-1]
     assert kept.mean() > 0.5
@@ -117,7 +117,7 @@ def test_known_pan_of_real_footage(real_data):
 @pytest.mark.real
 def test_known_zoom_of_real_footage(real_data):
     # x14: zoom in from 1.0 to 1.3 in 96 frames about the centre; 1.075 after a quarter of them.
-    frames = decode_video(real_data / "videos" / "x14.mp4", max_frames=25).frames_uint8
+    frames = decode_video(real_data / "videos/x14.mp4", max_frames=25).frames_uint8
     height, width = frames.shape[1:3]
     tracks, visibility = OpticalFlowTracker().track(frames, grid(width, height, 60, 40))
     kept = visibility[-1]

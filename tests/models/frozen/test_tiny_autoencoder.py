@@ -71,7 +71,7 @@ def test_portraits_survive_the_round_trip(real_data, real_weights):
     codec = TinyAutoencoderCodec.load()
     decibels = []
     for name in ("p07_1.jpg", "p09_1.jpg", "n13.jpg"):
-        picture = read_picture(real_data / "images" / name)
+        picture = read_picture(real_data / f"images/{name}")
         picture = cv2.resize(picture, (256, 256), interpolation=cv2.INTER_AREA)
         frames = frames_of([picture])
         with torch.inference_mode():
@@ -89,7 +89,7 @@ def test_latents_have_about_zero_mean_and_unit_variance(real_data, real_weights)
     rows = []
     for name in ("v01", "v06", "v08", "v27"):
         frame = decode_video(
-            real_data / "videos" / f"{name}.mp4", short_side_px=192, max_frames=1
+            real_data / f"videos/{name}.mp4", short_side_px=192, max_frames=1
         ).frames_uint8[0]
         height, width = (side // 8 * 8 for side in frame.shape[:2])
         with torch.inference_mode():

@@ -26,18 +26,26 @@ def test_missing_file_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.real
-def test_finds_every_single_portrait_and_no_alpaca(real_data, real_weights):
+def test_finds_every_single_portrait_and_no_alpaca(real_data, face_detector_weights):
     detector: FaceDetector = YuNetFaceDetector.load()
     names = json.loads((real_data / "annotations/identities.json").read_text())
     for name in names:
-        assert detector.detect(read_picture(real_data / "images" / name)), name
+        assert detector.detect(read_picture(real_data / f"images/{name}")), name
     for name in ("n14.jpg", "n16.jpg"):
-        assert detector.detect(read_picture(real_data / "images" / name)) == [], name
+        assert detector.detect(read_picture(real_data / f"images/{name}")) == [], name
     assert len(detector.detect(read_picture(real_data / "images/n04.jpg"))) == 2
 
 
 @pytest.mark.real
-def test_landmarks_lie_in_the_box_in_the_promised_order(real_data, real_weights):
+def test_finds_the_one_face_of_a_video_and_none_in_hands(real_data, face_detector_weights):
+    detector: FaceDetector = YuNetFaceDetector.load()
+    frames = decode_video(real_data / "videos/v04.mp4", max_frames=3).frames_uint8
+    assert [len(detector.detect(frame)) for frame in frames] == [1, 1, 1]
+    assert detector.detect(read_picture(real_data / "images/n16.jpg")) == []
+
+
+@pytest.mark.real
+def test_landmarks_lie_in_the_box_in_the_promised_order(real_data, face_detector_weights):
     frame = read_picture(real_data / "images/p07_1.jpg")
     face = YuNetFaceDetector.load().detect(frame)[0]
     left, top, right, bottom = face.box
@@ -50,7 +58,7 @@ def test_landmarks_lie_in_the_box_in_the_promised_order(real_data, real_weights)
 
 
 @pytest.mark.real
-def test_large_pictures_and_their_small_copies_agree(real_data, real_weights):
+def test_large_pictures_and_their_small_copies_agree(real_data, face_detector_weights):
     frame = read_picture(real_data / "images/p01_1.jpg")
     half = cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     detector = YuNetFaceDetector.load()
@@ -60,8 +68,8 @@ def test_large_pictures_and_their_small_copies_agree(real_data, real_weights):
 
 
 @pytest.mark.real
-def test_small_faces_of_a_crowd_are_found_largest_first(real_data, real_weights):
-    frame = decode_video(real_data / "videos" / "v11.mp4", max_frames=1).frames_uint8[0]
+def test_small_faces_of_a_crowd_are_found_largest_first(real_data, face_detector_weights):
+    frame = decode_video(real_data / "videos/v11.mp4", max_frames=1).frames_uint8[0]
     faces = YuNetFaceDetector.load().detect(frame)
     areas = [(f.box[2] - f.box[0]) * (f.box[3] - f.box[1]) for f in faces]
     assert len(faces) >= 5
@@ -69,7 +77,9 @@ def test_small_faces_of_a_crowd_are_found_largest_first(real_data, real_weights)
 
 
 @pytest.mark.real
-def test_one_detector_serves_threads_with_pictures_of_several_sizes(real_data, real_weights):
+def test_one_detector_serves_threads_with_pictures_of_several_sizes(
+    real_data, face_detector_weights
+):
     frame = read_picture(real_data / "images/p07_1.jpg")
     sizes = [(320, 240), (500, 380), (640, 480)]
     pictures = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for size in sizes]

@@ -107,10 +107,10 @@ def test_cut_inside_a_dissolve_makes_no_extra_shot() -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    ("name", "cut_frames"), [("x11.mp4", [80]), ("x22.mp4", [60]), ("x05.mp4", [])]
+    ("name", "cut_frames"), [("x11.mp4", [80]), ("x22.mp4", [60]), ("x05.mp4", []), ("v04.mp4", [])]
 )
-def test_real_cuts(real_data: Path, name: str, cut_frames: list[int]) -> None:
-    path = real_data / "videos" / name
+def test_real_cuts(real_data, name: str, cut_frames: list[int]) -> None:
+    path = real_data / f"videos/{name}"
     row = find_shots({"path": str(path), "fps": FPS}, ShotsConfig(), DecodeLimits())
     found = np.array(row["cut_times_s"]) * row["frame_rate_fps"]
     assert found == pytest.approx(cut_frames, abs=0.01)
