@@ -1,6 +1,6 @@
-"""Measure every way of aligning on a MisAlign file: mean distance (Dis) over visible keypoints.
+r"""Measure every way of aligning on a MisAlign file: mean distance (Dis) over visible keypoints.
 
-    python benchmarks/aligner_on_misalign.py ../shared/bench/misalign2_open.npz \\
+    python benchmarks/aligner_on_misalign.py ../shared/bench/misalign2_open.npz \
         --aligner models/frozen/generated/aligner --out report.json
 
 The file holds `reference` (clips, 18, 3: x, y, confidence), `driven` (clips, frames, 18, 3),
