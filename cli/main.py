@@ -36,6 +36,7 @@ from animaray.cli import (
 from animaray.platform.errors import AnimarayError
 from animaray.platform.ray_session import quiet_ray
 
+_STOPPED = "Stopped. The same command goes on from here."
 # typer brings its own click; its exceptions are reached through the public one.
 _ClickError: type[Any] = typer.BadParameter.__mro__[2]
 
@@ -114,7 +115,7 @@ def run(arguments: list[str]) -> int:
         error.show()
         return int(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("Stopped. The same command goes on from here.", 130, None)
+        return _fail(_STOPPED, 130, None)
     except _TerminatedError:
         return _fail("Terminated. The same command goes on from here.", 143, None)
     except Exception as error:  # noqa: BLE001 - the last border before the user
@@ -122,6 +123,8 @@ def run(arguments: list[str]) -> int:
         text = f"{str(error).strip().splitlines()[0]}" if str(error).strip() else "no message"
         hint = "Repeat with --debug before the command for the trace, and report it."
         return _fail(f"Unexpected {kind}: {text} {hint} [AR-BUG-01]", 1, error)
+    if result == 130:  # typer makes this of Ctrl-C before it reaches us
+        return _fail(_STOPPED, 130, None)
     return result if isinstance(result, int) else 0
 
 

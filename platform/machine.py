@@ -117,7 +117,15 @@ def _gpu(installed: Mapping[str, str], how: Installation) -> list[Finding]:
         return [_no_gpu("none found (there is no nvidia-smi)", installed, how)]
     query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20)  # noqa: S603 - fixed arguments
+        answer = subprocess.run(  # noqa: S603 - fixed arguments
+            query,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+            start_new_session=True,
+        )
     except subprocess.TimeoutExpired:
         return [_no_gpu("none found (nvidia-smi does not answer)", installed, how)]
     names = "; ".join(answer.stdout.strip().splitlines())

@@ -1,25 +1,49 @@
 """Start or join the Ray session that a command needs.
 
 With RAY_ADDRESS set the command joins that cluster; otherwise it starts a private session on the
-loopback address, small enough for a laptop, and ends it when the command ends.
+loopback address, small enough for a laptop, and ends it when the command ends. Its workers have no
+terminal, its limits on starts and answers leave a busy machine minutes, and what still fails is one
+typed error.
 """
 
 import logging
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from animaray.platform.errors import MachineError
+from animaray.platform.terminal import empty_stdin, leave_terminal
 
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Enough for rows that carry paths and small structs; a clip's bytes pass through once."""
 
 _START_ATTEMPTS = 3
+_PAUSE_S = 2.0
+_STARTER = "ConsolePopen"
+"""What Ray's private module `services` starts each daemon with."""
 _QUIET_ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_LOG_LEVEL": "ERROR"}
 _QUIET_LOGGERS = ("ray.serve", "ray.train", "ray.data", "ray.tune")
+_PATIENCE = {
+    # Ray's own limits are for idle servers: at load 10 on two cores a Serve proxy needs more than
+    # its three times 5 s, is held to be unhealthy and killed.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "180",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "120",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    # The rest is read by the daemons of a private session when they start.
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_gcs_rpc_server_connect_timeout_s": "60",
+    "RAY_py_gcs_connect_timeout_s": "120",
+    "RAY_raylet_client_num_connect_attempts": "60",
+}
+"""How long Ray waits for its processes; what the environment says wins."""
+_READ_BY_WORKERS = ("ANIMARAY_", "RAY_SERVE_", "RAY_TRAIN_")
 
 
 def worker_environment() -> dict[str, str]:
@@ -34,8 +58,8 @@ def worker_environment() -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         **{
             name: value
-            for name, value in os.environ.items()
-            if name.startswith("ANIMARAY_") or name == "TORCH_EXTENSIONS_DIR"
+            for name, value in {**_PATIENCE, **os.environ}.items()
+            if name.startswith(_READ_BY_WORKERS) or name == "TORCH_EXTENSIONS_DIR"
         },
     }
 
@@ -56,7 +80,8 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
         dashboard: Whether a private session starts Ray's dashboard (300 MB, 11 processes).
 
     Raises:
-        MachineError: The session or the cluster named by RAY_ADDRESS cannot be reached.
+        MachineError: The session or the cluster named by RAY_ADDRESS cannot be reached, or one of
+            Ray's processes died or did not answer while the session was in use.
     """
     address = os.environ.get("RAY_ADDRESS")
     if not address:
@@ -65,12 +90,18 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     quiet_ray()
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
-        yield
+        with _failures_of_ray():
+            yield
         return
-    runtime_env = {"env_vars": worker_environment()}
+    runtime_env = {
+        "env_vars": worker_environment(),
+        "worker_process_setup_hook": f"{leave_terminal.__module__}.{leave_terminal.__name__}",
+    }
     options: dict[str, Any] = {"address": address, "log_to_driver": False}
     if not address:
         options = {
@@ -90,7 +121,8 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
     try:
         _quiet_ray_data()
         _keep_off_stdout(is_private=not address)
-        yield
+        with _failures_of_ray():
+            yield
     finally:
         ray.shutdown()
 
@@ -105,7 +137,7 @@ def _start(options: dict[str, Any], *, where: str, attempts: int) -> None:
 
     for left in reversed(range(attempts)):
         try:
-            with _silent_stderr():
+            with _silent_stderr(), empty_stdin(), _daemons_without_terminal():
                 ray.init(**options)
         except Exception as error:  # Ray raises a bare one when a node is not up after 30 s
             ray.shutdown()
@@ -113,11 +145,100 @@ def _start(options: dict[str, Any], *, where: str, attempts: int) -> None:
                 reason = str(error).partition("\n")[0] or type(error).__name__
                 raise MachineError(
                     f"Cannot start or join {where}: {reason}",
-                    fix="Check RAY_ADDRESS, free memory, load and /tmp; `animaray doctor` shows "
-                    "more.",
+                    fix="Check RAY_ADDRESS, free memory, load and /tmp; on a busy machine the same"
+                    " command goes on. `animaray doctor` shows more.",
                 ) from error
         else:
             return
+
+
+def engine_failures() -> tuple[type[Exception], ...]:
+    """Return the errors that tell of processes of Ray: dead, unreachable or too slow."""
+    from ray import exceptions
+
+    return (
+        exceptions.RayActorError,
+        exceptions.LocalRayletDiedError,
+        exceptions.WorkerCrashedError,
+        exceptions.NodeDiedError,
+        exceptions.OutOfMemoryError,
+        exceptions.OwnerDiedError,
+        exceptions.RpcError,
+        exceptions.GetTimeoutError,
+    )
+
+
+def come_up(start: Callable[[], None]) -> None:
+    """Start something that lives in Ray; on a busy machine it gets several attempts.
+
+    Args:
+        start: Starts it, or takes up what an earlier attempt left.
+
+    Raises:
+        MachineError: Ray's processes died or were too slow in the last attempt, too.
+    """
+    failures: tuple[type[Exception], ...] = (
+        *engine_failures(),
+        TimeoutError,
+    )  # Serve gives up with a bare one
+    for left in reversed(range(_START_ATTEMPTS)):
+        try:
+            start()
+        except failures as error:
+            if left == 0 or _is_our_fault(error):
+                _tell(error)
+            time.sleep(_PAUSE_S)
+        else:
+            return
+
+
+@contextmanager
+def _failures_of_ray() -> Iterator[None]:
+    """Say what the death of one of Ray's processes means for the user."""
+    try:
+        yield
+    except engine_failures() as error:
+        _tell(error)
+
+
+def _is_our_fault(error: Exception) -> bool:
+    """Tell whether an actor died of an error of its own code, which is to be reported."""
+    return bool(getattr(error, "actor_init_failed", False))
+
+
+def _tell(error: Exception) -> NoReturn:
+    """Raise what the failure of one of Ray's processes means for the user.
+
+    Raises:
+        MachineError: A process died or was too slow.
+        Exception: The error itself where it is a fault of ours.
+    """
+    if _is_our_fault(error):
+        raise error
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    raise MachineError(
+        f"One of Ray's processes died or did not answer in time ({type(error).__name__}:"
+        f" {lines[0] if lines else 'no message'}).",
+        fix="The machine is busy or short of memory: the same command goes on from here. With"
+        " ANIMARAY_RAY_LOGS=1 it shows what Ray says.",
+    ) from error
+
+
+@contextmanager
+def _daemons_without_terminal() -> Iterator[None]:
+    """Start Ray's daemons, and so all workers, in a session that has no terminal.
+
+    Ray has no setting for it. Without this the workers leave the terminal by their set-up hook,
+    as they do on a cluster; the daemons die with this process in either case.
+    """
+    from ray._private import services
+
+    start = getattr(services, _STARTER)
+    setattr(services, _STARTER, partial(start, start_new_session=True))
+    try:
+        yield
+    finally:
+        setattr(services, _STARTER, start)
 
 
 @contextmanager

@@ -56,6 +56,7 @@ def read_picture_in_child(path: Path, limits: ServingLimits) -> UInt8[np.ndarray
             cwd="/",
             timeout=limits.decode_s,
             check=False,
+            start_new_session=True,
         )
     except subprocess.TimeoutExpired as error:
         raise MediaError(

@@ -22,7 +22,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from animaray.platform.errors import ConfigError, MachineError, WeightsError
-from animaray.platform.ray_session import ray_session
+from animaray.platform.ray_session import come_up, ray_session
 from animaray.serving.animation_service import AnimationService
 from animaray.serving.app import make_app
 from animaray.serving.job_files import JobFiles
@@ -36,6 +36,8 @@ APPLICATION = "animaray"
 INGRESS_CPUS = 0.1
 MAX_OPEN_CONNECTIONS = 500
 """Requests at the same time; most are event streams that wait."""
+HEALTH_TIMEOUT_S = 120
+"""A replica of a busy machine may answer late; a dead process is seen at once in any case."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -293,7 +295,7 @@ def start_server(config: ServeConfig) -> ServerHandle:
     handle = ServerHandle(config, session)
     try:
         _check_cpus(config)
-        _deploy(config)
+        come_up(lambda: _deploy(config))
         _check_answers(config.url)
         if config.ready_timeout_s is not None:
             handle.wait_ready(config.ready_timeout_s)
@@ -308,6 +310,7 @@ def _deploy(config: ServeConfig) -> None:
         name="AnimatorReplica",
         max_ongoing_requests=1,
         health_check_period_s=2,
+        health_check_timeout_s=HEALTH_TIMEOUT_S,
         num_replicas=config.num_replicas,
         graceful_shutdown_timeout_s=config.drain_s + 20,
         ray_actor_options={
@@ -318,6 +321,7 @@ def _deploy(config: ServeConfig) -> None:
     ingress = serve.deployment(
         name="Ingress",
         max_ongoing_requests=MAX_OPEN_CONNECTIONS,
+        health_check_timeout_s=HEALTH_TIMEOUT_S,
         ray_actor_options={"num_cpus": INGRESS_CPUS},
     )(Ingress)
     serve.start(
@@ -376,7 +380,7 @@ def _answers(url: str) -> bool:
 
 
 def _check_answers(url: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HEALTH_TIMEOUT_S
     while not _answers(f"{url}/health/live"):
         if time.monotonic() > deadline:
             raise MachineError(

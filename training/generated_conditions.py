@@ -38,6 +38,7 @@ from animaray.models.frozen.protocols import (
     PoseEstimator,
 )
 from animaray.platform.progress import StageProgress
+from animaray.platform.terminal import leave_terminal
 
 ENCODER_ID = "generated-world"
 _WORLD_SIZE = (384, 384)
@@ -130,6 +131,7 @@ _PROCESS_ENCODERS: list[GeneratedEncoders] = []
 
 
 def _start_process(uses_truth: bool) -> None:  # noqa: FBT001 - called by the pool
+    leave_terminal()
     torch.set_num_threads(1)
     _PROCESS_ENCODERS.append(load_encoders(uses_truth=uses_truth))
 

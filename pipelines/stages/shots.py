@@ -10,14 +10,15 @@ References:
 """
 
 import itertools
+import subprocess
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from types import ModuleType
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
-from scenedetect import FrameTimecode
-from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 from animaray.pipelines.stages.duplicates import SignatureBuilder
 from animaray.platform.errors import MediaError
@@ -209,24 +210,45 @@ def _residual_limit(correlation: float | None, config: ShotsConfig) -> float:
     return float(np.interp(correlation, config.unlike_correlation, limits))
 
 
+@cache
+def _scenedetect() -> ModuleType:
+    """Import PySceneDetect, which would run ffmpeg to learn whether there is one.
+
+    We need no ffmpeg, and a program must not run (and touch a terminal) because of an import.
+    """
+
+    def find_none(*_: object, **__: object) -> NoReturn:
+        raise FileNotFoundError
+
+    call = subprocess.call
+    subprocess.call = find_none
+    try:
+        import scenedetect
+    finally:
+        subprocess.call = call
+    return scenedetect
+
+
 class _CutDetector:
     """Feed frames to PySceneDetect and keep thumbnails for the search for dissolves."""
 
     def __init__(self, config: ShotsConfig) -> None:
+        scenedetect = _scenedetect()
+        self._frame_time = scenedetect.FrameTimecode
         self._detectors = [
-            AdaptiveDetector(
+            scenedetect.AdaptiveDetector(
                 adaptive_threshold=config.adaptive_ratio,
                 min_content_val=config.min_adaptive_change,
                 min_scene_len=3,
             ),
-            ContentDetector(threshold=config.content_change, min_scene_len=3),
+            scenedetect.ContentDetector(threshold=config.content_change, min_scene_len=3),
         ]
         self._cuts: set[int] = set()
         self._thumbnails: list[UInt8[np.ndarray, "height width 3"]] = []
 
     def add(self, frame: UInt8[np.ndarray, "height width 3"]) -> None:
         # Detectors count frames; real times come from the stream, so the rate here is free.
-        now = FrameTimecode(len(self._thumbnails), 25.0)
+        now = self._frame_time(len(self._thumbnails), 25.0)
         picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
         for detector in self._detectors:
             self._cuts |= {cut.frame_num for cut in detector.process_frame(now, picture)}

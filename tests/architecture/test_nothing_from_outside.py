@@ -1,4 +1,6 @@
-"""Importing animaray opens no connection; no file of ours unpickles or names xformers."""
+"""Importing animaray opens no connection and runs no program; no child gets the user's terminal;
+no file of ours unpickles or names xformers.
+"""
 
 import ast
 import os
@@ -45,6 +47,11 @@ class Closed(socket.socket):
     connect_ex = refuse("connect_ex")
     sendto = refuse("sendto")
 
+def no_program(event, arguments):
+    if event in {"subprocess.Popen", "os.system", "os.posix_spawn", "os.exec"}:
+        raise AssertionError(f"import runs a program: {arguments[:2]}")
+
+sys.addaudithook(no_program)
 socket.socket = Closed
 socket.create_connection = refuse("create_connection")
 for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex"):
@@ -70,7 +77,7 @@ def _module(path: Path) -> str:
     return ".".join(("animaray", *path.relative_to(ROOT).with_suffix("").parts))
 
 
-def test_every_module_imports_without_the_network() -> None:
+def test_every_module_imports_without_the_network_or_a_program() -> None:
     modules = [_module(path) for path in _files()]
     assert len(modules) > 150
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
@@ -84,6 +91,26 @@ def test_every_module_imports_without_the_network() -> None:
     )
     assert answer.returncode == 0, answer.stderr[-2000:]
     assert answer.stdout.splitlines()[-1] == f"{len(modules)} imported"
+
+
+CHILD_STARTS = {
+    *(f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen")),
+    "asyncio.create_subprocess_exec", "asyncio.create_subprocess_shell",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", _files(), ids=_module)
+def test_no_child_process_gets_the_terminal(path: Path) -> None:
+    # A child that reads the terminal takes what the user types, or is stopped for it.
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in CHILD_STARTS:
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            where = f"line {node.lineno}: {ast.unparse(node.func)}"
+            has_input = "input" in options or options.get("stdin", "").split(".")[-1] in {
+                "DEVNULL", "PIPE",
+            }  # fmt: skip
+            assert has_input, f"{where} shares our standard input"
+            assert options.get("start_new_session") == "True", f"{where} keeps our terminal"
 
 
 def unsafe_calls(source: str) -> list[str]:

@@ -1,13 +1,16 @@
 """Starting Ray: a busy machine gets several attempts, and a failure is one clear line."""
 
 import inspect
+import os
+import pathlib
 
 import pytest
 import ray
 from ray._private import worker
 
+from animaray.platform import ray_session as session
 from animaray.platform.errors import MachineError
-from animaray.platform.ray_session import ray_session
+from animaray.platform.ray_session import come_up, ray_session
 
 SLOW = "The current node timed out during startup. This could happen because\nof many things"
 
@@ -59,3 +62,70 @@ def test_what_rays_daemons_report_never_reaches_stdout(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert ("node 7 died" in shown.err) == (address is not None)
+
+
+def test_what_is_slow_to_come_up_gets_more_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_PAUSE_S", 0.0)
+    deaths = [ray.exceptions.ActorDiedError(), TimeoutError("Proxies not available after 60s.")]
+
+    def start() -> None:
+        if deaths:
+            raise deaths.pop()
+
+    come_up(start)
+    assert deaths == []
+
+
+def test_what_never_comes_up_says_that_the_same_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "_PAUSE_S", 0.0)
+    tried = []
+
+    def start() -> None:
+        tried.append(1)
+        raise ray.exceptions.ActorDiedError
+
+    with pytest.raises(MachineError, match="died or did not answer") as caught:
+        come_up(start)
+    assert len(tried) == 3
+    assert "busy" in str(caught.value)
+    assert "the same command goes on" in str(caught.value)
+
+
+@ray.remote
+class Fragile:
+    """Dies as it is told."""
+
+    def __init__(self, *, is_broken: bool) -> None:
+        if is_broken:
+            raise KeyError("a fault of ours")
+
+    def die(self) -> None:
+        os._exit(1)
+
+
+def test_a_dead_process_of_ray_is_a_machine_error_and_our_own_fault_is_not(
+    local_ray: None,
+) -> None:
+    with pytest.raises(MachineError, match=r"ActorDiedError.*the same command goes on"):  # noqa: SIM117
+        with ray_session():
+            ray.get(Fragile.remote(is_broken=False).die.remote())
+    with pytest.raises(ray.exceptions.ActorDiedError, match="a fault of ours"):  # noqa: SIM117
+        with ray_session():
+            ray.get(Fragile.remote(is_broken=True).die.remote())
+
+
+@ray.remote
+def limits_of_serve() -> tuple[float, float, bool]:
+    """Return what a worker's Serve reads at its start, and whether it has a terminal's input."""
+    from ray.serve._private import constants
+
+    ready, healthy = constants.PROXY_READY_CHECK_TIMEOUT_S, constants.PROXY_HEALTH_CHECK_TIMEOUT_S
+    return ready, healthy, pathlib.Path("/dev/fd/0").samefile(os.devnull)
+
+
+def test_serves_own_processes_wait_minutes_for_a_proxy(local_ray: None) -> None:
+    ready_s, healthy_s, has_no_input = ray.get(limits_of_serve.remote())
+    assert min(ready_s, healthy_s) >= 60
+    assert has_no_input

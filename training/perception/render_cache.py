@@ -31,6 +31,7 @@ from animaray.datasets.world.scenes import SCENE_KINDS
 from animaray.datasets.world.truth import FrameTruth, PersonTruth
 from animaray.models.frozen.face_alignment import align_face
 from animaray.models.frozen.generated_identity import CROP_PX, FACE_TEMPLATE
+from animaray.platform.terminal import leave_terminal
 from animaray.training.perception.samples import MAX_PEOPLE, SCENE_SIZE_PX, SPLITS
 
 FIRST_PERSON = {"train": 10_000, "held_out": 500_000}
@@ -184,7 +185,7 @@ def render_face(
 
 def write_scenes(out: Path, split: str, num_scenes: int, workers: int) -> int:
     """Render and write the pictures of one split; returns how many."""
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=leave_terminal) as pool:
         scenes = pool.map(render_scene, itertools.repeat(split), range(num_scenes), chunksize=16)
         pictures = [picture for scene in scenes for picture in scene]
     np.save(out / f"{split}_scenes.npy", np.stack([picture.frame for picture in pictures]))
@@ -197,7 +198,7 @@ def write_scenes(out: Path, split: str, num_scenes: int, workers: int) -> int:
 def write_faces(out: Path, split: str, people: int, crops: int, workers: int) -> int:
     """Render and write the face crops of one split; returns how many."""
     tasks = list(itertools.product(range(people), range(crops)))
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=leave_terminal) as pool:
         drawn: Iterable[tuple[int, UInt8[np.ndarray, "crop crop 3"]] | None] = pool.map(
             render_face,
             itertools.repeat(split),

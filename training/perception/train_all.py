@@ -32,7 +32,8 @@ def main() -> None:
             "--steps",
             str(steps),
         ]
-        subprocess.run([sys.executable, "-m", module, *arguments], check=True)  # noqa: S603
+        command = [sys.executable, "-m", module, *arguments]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
 
 
 if __name__ == "__main__":
