@@ -227,7 +227,8 @@ def _curate_in_turn(
     committer = BatchCommitter(config)
     seconds: Counter[str] = Counter()
     rows = []
-    for item in expand_sources(config.sources, config.output_dir / "members", AcquireConfig()):
+    named = expand_sources(config.sources, config.output_dir / "members", AcquireConfig())
+    for item in named.inputs:
         row = {**new_row(str(item.path), str(item.path.parent)), "uri": item.uri}  # type: ignore[union-attr]
         row = run_stage("acquire", acquire, row)
         row = run_stage("probe", lambda r: probe(r, config.limits), row)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from animaray.datasets.commit_log import Commit, CommitLog, CommittedFile
+from animaray.datasets.schemas import concat_versions, schema_of
 from animaray.datasets.shards import key_of, write_media_shard, write_shard, write_table
 from animaray.datasets.sweep import writing
 
@@ -106,11 +107,13 @@ def merge_small_files(root: Path | str, *, min_files: int = 256) -> Commit | Non
 
 def _merge(root: Path, table: str, files: Sequence[CommittedFile]) -> CommittedFile:
     """Write the rows of files, the newest of each id, as one file."""
-    rows = pa.concat_tables([pq.ParquetFile(root / file.path).read() for file in files])
-    ids = rows[key_of(table.split("/")[0])].to_pylist()
-    newest = {name: place for place, name in enumerate(ids)}
-    order = pa.array([newest[name] for name in sorted(newest)], type=pa.int64())
-    return write_table(root, table.split("/")[0], rows.take(order), folder=table)
+    name = table.split("/")[0]
+    parts = [pq.ParquetFile(root / file.path).read() for file in files]
+    rows = concat_versions(name, parts, schema_of(name).names)
+    newest = {key: place for place, key in enumerate(rows[key_of(name)].to_pylist())}
+    order = pa.array([newest[key] for key in sorted(newest)], type=pa.int64())
+    merged = rows.take(order).replace_schema_metadata(schema_of(name).metadata)
+    return write_table(root, name, merged, folder=table)
 
 
 def _rewrite(

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile, Snapshot
-from animaray.datasets.schemas import check_schema, schema_of
+from animaray.datasets.schemas import check_schema, concat_versions, schema_of
 from animaray.platform.errors import DatasetError
 
 NUM_KEYPOINTS = 18
@@ -201,10 +201,8 @@ class CurationDataset:
         wanted = schema.names if columns is None else list(dict.fromkeys(columns))
         read = list(dict.fromkeys([*wanted, key, "source_id"]))
         files = [self._open(file) for file in self.snapshot.of_table(table)]
-        parts = [file.read(columns=read).replace_schema_metadata(None) for file in files]
-        if not parts:
-            return schema.empty_table().select(wanted)
-        rows = pa.concat_tables(parts)
+        parts = [file.read(columns=read) for file in files]
+        rows = concat_versions(table.split("/")[0], parts, read)
         # An input that was tried again replaces what it left before.
         newest = {name: place for place, name in enumerate(rows[key].to_pylist())}
         rows = rows.take(pa.array([newest[name] for name in sorted(newest)], type=pa.int64()))

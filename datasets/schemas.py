@@ -11,7 +11,7 @@ Public tables use flat columns and lists, so that pandas, DuckDB and the Hugging
 them without help. Arrays of lists are stored flat in C order; their last axes are named below.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +19,11 @@ import pyarrow as pa
 from animaray.platform.errors import DatasetError
 from animaray.platform.json_text import json_text
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+_ADDED_SINCE: dict[str, dict[str, frozenset[str]]] = {
+    "3": {"clips": frozenset({"picture_combed_share", "picture_frame_rate_fps"})},
+}
+"""Columns that files of an older version lack; they are read as unknown (null)."""
 
 SOURCE_STATES = (
     "kept", "dropped", "unreadable", "duplicate", "failed",
@@ -66,7 +70,8 @@ SCORES: dict[str, dict[str, str]] = {
     "picture": {
         "picture_luminance_p5": "float", "picture_luminance_p95": "float",
         "picture_sharpness": "float", "picture_flat_share": "float",
-        "picture_damaged_share": "float", "picture_short_side_px": "int",
+        "picture_damaged_share": "float", "picture_combed_share": "float",
+        "picture_frame_rate_fps": "float", "picture_short_side_px": "int",
     },
     "face": {
         "face_found_share": "float", "face_confidence": "float", "face_size_px": "float",
@@ -177,24 +182,40 @@ def table_of_rows(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 
 def check_schema(table: str, found: pa.Schema, where: str) -> None:
-    """Refuse a file of another schema or version.
+    """Refuse a file of another schema or of a version that cannot be read.
 
     Raises:
-        DatasetError: The file's version or columns differ from ours.
+        DatasetError: The file's version or columns are not among those that we know.
     """
     version = (found.metadata or {}).get(b"animaray_schema_version", b"none").decode()
-    if version != str(SCHEMA_VERSION):
+    if version != str(SCHEMA_VERSION) and version not in _ADDED_SINCE:
         raise DatasetError(
             f"{where} has schema version {version}, expected {SCHEMA_VERSION}.",
             fix="Curate the videos again with this version, or read it with the one that wrote it.",
             reason="schema_version",
         )
-    if not found.equals(schema_of(table)):
+    lacking = _ADDED_SINCE.get(version, {}).get(table, frozenset())
+    expected = pa.schema([field for field in schema_of(table) if field.name not in lacking])
+    if not found.equals(expected):
         raise DatasetError(
             f"The columns of {where} are not those of the table {table}.",
             fix="The file was changed by another program; restore it.",
             reason="schema",
         )
+
+
+def concat_versions(table: str, parts: Sequence[pa.Table], columns: Sequence[str]) -> pa.Table:
+    """Put rows of files of any readable version together; what a file lacks is null.
+
+    Args:
+        table: Name of the schema.
+        parts: Of each file, the wanted columns that it has.
+        columns: Wanted columns.
+    """
+    whole = schema_of(table).remove_metadata()
+    empty = pa.schema([whole.field(name) for name in columns]).empty_table()
+    bare = [part.replace_schema_metadata(None) for part in parts]
+    return pa.concat_tables([empty, *bare], promote_options="default").select(columns)
 
 
 def _features(columns: Mapping[str, str], media: Mapping[str, Any]) -> dict[str, Any]:

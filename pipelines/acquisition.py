@@ -45,11 +45,13 @@ class Acquisition:
         """
         self._config = config
         self._folder = config.output_dir / ACQUIRED_DIR
-        inputs = expand_sources(
+        named = expand_sources(
             config.sources, self._folder / "members", config.acquire, limit=config.limit
         )
-        self._local = [item for item in inputs if item.url is None]
-        self._remote = {item.url: item for item in inputs if item.url is not None}
+        self.left_out = named.left_out
+        """Files beside the inputs that are no video."""
+        self._local = [item for item in named.inputs if item.url is None]
+        self._remote = {item.url: item for item in named.inputs if item.url is not None}
         self._known: dict[str, list[Mapping[str, Any]]] = {}
         for row in known:
             self._known.setdefault(row["uri"], []).append(row)

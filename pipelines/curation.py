@@ -82,6 +82,7 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
         num_new_sources=len(run.input_ids),
         seconds_by_stage=run.seconds,
         wall_s=time.monotonic() - started,
+        left_out=acquisition.left_out,
     )
 
 

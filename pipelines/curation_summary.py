@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from animaray.datasets.reader import CurationDataset
@@ -44,6 +45,8 @@ class CurationSummary:
     """Version of the commit log that holds the result."""
     problems: Sequence[str]
     """One line per input that could not be had or read."""
+    left_out: Mapping[str, int]
+    """Files beside the inputs that are no video, by suffix."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for --json."""
@@ -85,10 +88,14 @@ class CurationSummary:
         if self.dropped_by_reason:
             reasons = (f"{name} {count}" for name, count in self.dropped_by_reason.items())
             lines.append("  dropped for: " + ", ".join(reasons))
+        if self.left_out:
+            kinds = ", ".join(f"{name} {count}" for name, count in self.left_out.items())
+            total = sum(self.left_out.values())
+            lines.append(f"  left out as no videos: {total} files ({kinds})")
         return lines + [f"  {problem}" for problem in self.problems]
 
 
-def summarize(
+def summarize(  # noqa: PLR0913 - each is counted by another
     dataset: CurationDataset,
     input_ids: Sequence[str],
     *,
@@ -96,6 +103,7 @@ def summarize(
     num_new_sources: int,
     seconds_by_stage: Mapping[str, float],
     wall_s: float,
+    left_out: Sequence[str] = (),
 ) -> CurationSummary:
     """Count what became of some inputs."""
     wanted = set(input_ids)
@@ -130,4 +138,7 @@ def summarize(
             for row in sources
             if row["state"] in {"unreadable", "failed", "unavailable", "blocked", "queued"}
         ],
+        left_out=dict(
+            Counter(Path(name).suffix.lower() or "no suffix" for name in left_out).most_common()
+        ),
     )

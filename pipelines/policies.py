@@ -49,6 +49,10 @@ class Policy:
     """Least Laplacian variance of the whole picture at 360 px."""
     max_damaged_share: float | None
     """Share of frames that the decoder may have marked as damaged."""
+    max_combed_share: float | None
+    """Share of moving pixels that may show the combs of interlacing."""
+    min_frame_rate_fps: float | None
+    """Fewest frames a second: below it motion is a row of stills."""
     min_face_found: float | None
     """Share of sampled frames with a face."""
     min_face_px: float | None

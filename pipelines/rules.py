@@ -63,6 +63,8 @@ RULES = (
     Rule(code="too_bright", score="picture_luminance_p5", threshold="max_luminance_p5"),
     Rule(code="out_of_focus", score="picture_sharpness", threshold="min_picture_sharpness"),
     Rule(code="picture_damaged", score="picture_damaged_share", threshold="max_damaged_share"),
+    Rule(code="interlaced", score="picture_combed_share", threshold="max_combed_share"),
+    Rule(code="low_frame_rate", score="picture_frame_rate_fps", threshold="min_frame_rate_fps"),
     Rule(code="no_face", score="face_found_share", threshold="min_face_found"),
     Rule(code="face_too_small", score="face_size_px", threshold="min_face_px"),
     *(

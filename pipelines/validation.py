@@ -32,7 +32,7 @@ INVARIANTS = {
     "scores": "scores are finite, shares lie in [0, 1], a family that ran has scores",
     "verdicts": "each clip has one verdict per policy, true to its scores; doubt is never kept",
     "media": "one video per row group, uncompressed, with the bytes that its clip declares",
-    "frames": "declared frames, decoded frames and poses agree",
+    "frames": "declared frames, decoded frames and poses agree, in number and in time",
     "faces": "a missing face is marked as such, never a zero vector; embeddings are unit vectors",
     "masks": "no face box, hence no mask, covers the whole picture",
     "conditions": "encoded clips are whole, and belong to clips of the dataset",

@@ -17,6 +17,7 @@ Report = Callable[[str, str, str], None]
 
 _UNIT_SLACK = 1e-3
 _WHOLE_SHARE = 0.999
+_STEP_SLACK = 0.05
 
 
 def check_media(dataset: CurationDataset, report: Report, *, decode: bool) -> int:
@@ -26,6 +27,7 @@ def check_media(dataset: CurationDataset, report: Report, *, decode: bool) -> in
             report("media", file.path, message)
     num_decoded = 0
     stored = set(dataset.large_table_ids("media"))
+    tracked = set(dataset.large_table_ids("tracks"))
     for clip in dataset.clips():
         clip_id = clip["clip_id"]
         if clip["media_file"] is None and clip_id in stored:
@@ -36,8 +38,10 @@ def check_media(dataset: CurationDataset, report: Report, *, decode: bool) -> in
             video = dataset.media_bytes(clip_id)
             for message in _byte_problems(video, clip):
                 report("media", clip_id, message)
-            for message in _decode_problems(video, clip) if decode else ():
-                report("frames", clip_id, message)
+            if decode:
+                tracks = dataset.tracks(clip_id) if clip_id in tracked else None
+                for message in _decode_problems(video, clip, tracks):
+                    report("frames", clip_id, message)
             num_decoded += decode
     return num_decoded
 
@@ -105,20 +109,47 @@ def _byte_problems(video: bytes, clip: Mapping[str, Any]) -> Iterator[str]:
         yield "its bytes differ from the checksum of its clip"
 
 
-def _decode_problems(video: bytes, clip: Mapping[str, Any]) -> Iterator[str]:
+def _decode_problems(
+    video: bytes, clip: Mapping[str, Any], tracks: ClipTracks | None
+) -> Iterator[str]:
     """Compare a video with its clip; our own bytes, so they are decoded in this process."""
     try:
         with av.open(io.BytesIO(video)) as container:
-            sizes = [(frame.width, frame.height) for frame in container.decode(video=0)]
+            frames = [(f.width, f.height, f.time) for f in container.decode(video=0)]
     except (FFmpegError, IndexError) as error:
         yield f"its video does not decode: {error}"
         return
+    sizes = [frame[:2] for frame in frames]
     if len(sizes) != clip["num_frames"]:
         yield f"{clip['num_frames']} frames declared, {len(sizes)} decoded"
+    else:
+        yield from _time_problems(np.array([frame[2] for frame in frames]), clip, tracks)
     if len(set(sizes)) > 1:
         yield f"its frames have {len(set(sizes))} sizes"
     elif sizes and sizes[0] != (clip["width"], clip["height"]):
         yield f"{clip['width']}x{clip['height']} declared, {sizes[0][0]}x{sizes[0][1]} decoded"
+
+
+def _time_problems(
+    times_s: np.ndarray, clip: Mapping[str, Any], tracks: ClipTracks | None
+) -> Iterator[str]:
+    """Compare the frames' times with the clip's length and rate, and with those of its poses."""
+    if len(times_s) == 0 or (np.diff(times_s) <= 0).any():
+        yield "its frames are not in the order of time"
+        return
+    step_s = 1.0 / clip["fps"]
+    length_s = float(times_s[-1] - times_s[0]) + step_s
+    if abs(length_s - clip["duration_s"]) > step_s:
+        yield f"{clip['duration_s']:.3f} s declared, its frames last {length_s:.3f} s"
+    places = (times_s - times_s[0]) * clip["fps"]
+    if not clip["is_variable_fps"] and np.abs(places - np.round(places)).max() > _STEP_SLACK:
+        yield f"its frames do not lie on a grid of {clip['fps']:.6g} a second"
+    if tracks is None or len(tracks.frame_index) != len(tracks.pts_s):
+        return
+    inside = tracks.frame_index < len(times_s)
+    known = times_s[tracks.frame_index[inside]]
+    if len(known) and np.abs(known - tracks.pts_s[inside]).max() > step_s / 2:
+        yield "its poses have other times than their frames"
 
 
 def _pose_problems(tracks: ClipTracks, clip: Mapping[str, Any]) -> Iterator[str]:

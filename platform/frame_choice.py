@@ -25,6 +25,9 @@ class FrameSelection:
     """Shrink so that the short side has this many pixels; never enlarges. None keeps the size."""
     max_frames: int | None = None
     """Return at most this many frames; None for all."""
+    seeks: bool = True
+    """Whether to jump to the start by the file's own time stamps; False for a file whose clock
+    restarts or stands still, which only reading from the start can tell."""
     every: int = 1
     """Of the frames that the settings above choose, return each n-th, the first one first."""
 

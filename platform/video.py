@@ -4,6 +4,7 @@ Decoding in this process (own files) and in a bounded child (untrusted files), e
 """
 
 from animaray.platform.frame_choice import FrameSelection
+from animaray.platform.frame_times import measure_rate
 from animaray.platform.picture import encode_jpeg, read_picture, write_picture
 from animaray.platform.video_child import (
     ChildFrameStream,
@@ -14,6 +15,7 @@ from animaray.platform.video_child import (
 from animaray.platform.video_decode import (
     DecodedVideo,
     FrameStream,
+    StreamEnd,
     TimedFrame,
     decode_together,
     decode_video,
@@ -30,6 +32,7 @@ __all__ = [
     "FrameSelection",
     "FrameStream",
     "Mp4Writer",
+    "StreamEnd",
     "TimedFrame",
     "VideoInfo",
     "decode_in_child",
@@ -38,6 +41,7 @@ __all__ = [
     "encode_jpeg",
     "encode_mp4",
     "iterate_frames",
+    "measure_rate",
     "probe_in_child",
     "probe_video",
     "read_picture",

@@ -39,6 +39,7 @@ from animaray.platform.video_decode import (
     DecodedVideo,
     FrameSource,
     FrameStream,
+    StreamEnd,
     TimedFrame,
     collect_frames,
 )
@@ -115,8 +116,8 @@ def decoder_peak_memory_bytes() -> int:
 class ChildFrameStream(FrameSource):
     """Yield frames that a bounded child process decodes.
 
-    `info` is valid at once, `warning` and `num_corrupt` after the last frame. Errors are those of
-    `decode_in_child`; DecoderDiedError comes at the first death (see `try_decoding`).
+    `info` is valid at once, `end` after the last frame. Errors are those of `decode_in_child`;
+    DecoderDiedError comes at the first death (see `try_decoding`).
     """
 
     def __init__(
@@ -127,7 +128,6 @@ class ChildFrameStream(FrameSource):
     ) -> None:
         self._name = Path(path).name
         self._limits = limits or DecodeLimits()
-        self.num_corrupt = 0
         request = {
             "path": str(Path(path).absolute()),  # the child runs elsewhere
             "limits": asdict(self._limits),
@@ -163,8 +163,7 @@ class ChildFrameStream(FrameSource):
         while True:
             kind, length = self._read_header()
             if kind == b"D":
-                end = self._read_json(length)
-                self.warning, self.num_corrupt = end.get("warning"), int(end.get("num_corrupt", 0))
+                self.end = self._read_end(length)
                 return
             if kind != b"F" or length > budget:
                 raise self._failure(kind, length)
@@ -186,6 +185,20 @@ class ChildFrameStream(FrameSource):
         try:
             return VideoInfo(**self._read_json(length))
         except TypeError as error:
+            raise self._nonsense() from error
+
+    def _read_end(self, length: int) -> StreamEnd:
+        message = self._read_json(length)
+        try:
+            warning, combed = message["warning"], message["combed_share"]
+            return StreamEnd(
+                warning=None if warning is None else str(warning),
+                num_corrupt=int(message["num_corrupt"]),
+                breaks_s=tuple(float(time_s) for time_s in message["breaks_s"]),
+                has_plain_clock=bool(message["has_plain_clock"]),
+                combed_share=None if combed is None else float(combed),
+            )
+        except (KeyError, TypeError, ValueError) as error:
             raise self._nonsense() from error
 
     def _read_json(self, length: int) -> dict[str, Any]:
@@ -279,15 +292,14 @@ def _serve(request: dict[str, Any], output: IO[bytes]) -> None:
     forbid_system_calls()
     try:
         selection = FrameSelection(**request["selection"])
-        with FrameStream(request["path"], selection, limits) as frames:
+        with FrameStream(request["path"], selection, limits, in_child=True) as frames:
             _send(output, b"I", json_text(asdict(frames.info)).encode())
             for pts_s, frame in frames:
                 height, width = frame.shape[:2]
                 output.write(_HEADER.pack(b"F", 16 + frame.nbytes))
                 output.write(struct.pack(">dII", pts_s, height, width))
                 output.write(frame.data)
-            end = {"warning": frames.warning, "num_corrupt": frames.num_corrupt}
-            _send(output, b"D", json_text(end).encode())
+            _send(output, b"D", json_text(asdict(frames.end)).encode())
     except AnimarayError as error:
         failure = {"message": error.message, "fix": error.fix, "reason": error.reason}
         _send(output, b"E", json_text(failure).encode())

@@ -13,7 +13,6 @@ References:
 
 from typing import Any
 
-import numpy as np
 from av.video.reformatter import (
     ColorPrimaries,
     ColorRange,
@@ -22,7 +21,6 @@ from av.video.reformatter import (
     Interpolation,
     VideoReformatter,
 )
-from jaxtyping import UInt8
 
 from animaray.platform.errors import MediaError
 
@@ -48,7 +46,8 @@ def to_rgb(
     size_px: tuple[int, int] | None = None,
     *,
     untagged: int | None = None,
-) -> UInt8[np.ndarray, "height width 3"]:
+    bits: int = 8,
+) -> Any:  # noqa: ANN401 - uint8 or uint16[height width 3]
     """Convert a decoded frame by the matrix and range that it is tagged with.
 
     Args:
@@ -57,6 +56,10 @@ def to_rgb(
         size_px: Width and height wanted; None keeps the frame's.
         untagged: Matrix of a frame that has no tag, BT601 or BT709; None takes BT.709 from 720
             lines on, as players do.
+        bits: 8 or 16 for each value.
+
+    Returns:
+        RGB code values, uint8 or uint16 [height width 3].
 
     Raises:
         MediaError: The matrix is none that can be converted (`reason` is not_a_video).
@@ -66,7 +69,7 @@ def to_rgb(
         frame,
         width=width,
         height=height,
-        format="rgb24",
+        format={8: "rgb24", 16: "rgb48le"}[bits],
         src_colorspace=_matrix_of(frame, untagged),
         # AREA keeps fine texture from turning into noise when shrinking.
         interpolation=Interpolation.BILINEAR if size_px is None else Interpolation.AREA,

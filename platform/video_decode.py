@@ -1,4 +1,4 @@
-"""Decode video frames: upright RGB with true time stamps, from damaged files too.
+"""Decode video frames: RGB as displayed with true time stamps, from damaged files too.
 
 Limits hold for what is really decoded; a damaged file gives its good frames plus a warning.
 Untrusted files go through animaray.platform.video_child, which runs this in a bounded process.
@@ -6,29 +6,19 @@ Untrusted files go through animaray.platform.video_child, which runs this in a b
 
 import heapq
 import itertools
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from av.error import FFmpegError
-from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, UInt8
 
+from animaray.platform.displayed_picture import RgbConverter
 from animaray.platform.errors import MediaError
 from animaray.platform.frame_choice import FrameSelection, choose_frames, copies_of
-from animaray.platform.video_colour import to_rgb
-from animaray.platform.video_file import (
-    DecodeLimits,
-    VideoInfo,
-    check_picture_size,
-    make_info,
-    open_video,
-    refuse_no_memory,
-    refuse_too_large,
-)
+from animaray.platform.frame_reading import FrameReader, StoredFrame
+from animaray.platform.video_file import DecodeLimits, VideoInfo, make_info, refuse_too_large
 
 
 class TimedFrame(NamedTuple):
@@ -52,17 +42,23 @@ class DecodedVideo:
     """What is wrong with a damaged file whose good frames are here; None when all is well."""
 
 
-@dataclass(slots=True)
-class _Counters:
-    """What went by while decoding, for limits and the warning."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamEnd:
+    """What is known of a stream once all its frames went by."""
 
-    decoded: int = 0
-    decoded_pixels: int = 0
-    corrupt: int = 0
-    bad_packets: int = 0
-    ended_early: str | None = None
-    reached_end: bool = False
-    seeked: bool = False
+    warning: str | None = None
+    """What is wrong with the file."""
+    num_corrupt: int = 0
+    """Decoded frames that the decoder marked as damaged, and packets it refused."""
+    breaks_s: tuple[float, ...] = ()
+    """Times of frames that do not continue the one before: the picture's format is another, or the
+    recording's clock restarted."""
+    has_plain_clock: bool = True
+    """False when times do not follow from the file's own stamps alone: `FrameSelection.seeks` must
+    be False, too."""
+    combed_share: float | None = None
+    """Median share of moving pixels with the combs of interlacing that nothing marks; None where it
+    was not looked for, or nothing moves."""
 
 
 def probe_video(path: Path | str, *, limits: DecodeLimits | None = None) -> VideoInfo:
@@ -139,7 +135,7 @@ def decode_together(
         kept: list[list[TimedFrame]] = [[] for _ in selections]
         for place, frame in stream.together(selections):
             kept[place].append(frame)
-        return [_put_together(each, stream.info, stream.warning) for each in kept]
+        return [_put_together(each, stream.info, stream.end.warning) for each in kept]
 
 
 def collect_frames(frames: "FrameSource", info: VideoInfo) -> DecodedVideo:
@@ -149,7 +145,7 @@ def collect_frames(frames: "FrameSource", info: VideoInfo) -> DecodedVideo:
         MediaError: No frame came (`reason` is broken).
     """
     kept = list(frames)
-    return _put_together(kept, info, frames.warning)
+    return _put_together(kept, info, frames.end.warning)
 
 
 def _put_together(kept: list[TimedFrame], info: VideoInfo, warning: str | None) -> DecodedVideo:
@@ -170,20 +166,25 @@ def _put_together(kept: list[TimedFrame], info: VideoInfo, warning: str | None) 
 
 
 class FrameSource:
-    """Anything that yields timed frames and then knows a warning."""
+    """Anything that yields timed frames and then knows how the file fared."""
 
-    warning: str | None = None
-    """What is wrong with the file; valid once the iteration has ended."""
+    end: StreamEnd = StreamEnd()
+    """Valid once the iteration has ended."""
 
     def __iter__(self) -> Iterator[TimedFrame]:
         """Yield the frames in time order."""
         raise NotImplementedError
 
+    @property
+    def warning(self) -> str | None:
+        """What is wrong with the file; valid once the iteration has ended."""
+        return self.end.warning
+
 
 class FrameStream(FrameSource):
-    """Open a video and yield upright RGB frames one by one.
+    """Open a video and yield RGB frames, as displayed, one by one.
 
-    `info` is valid at once, `warning` after the last frame. Errors are those of `probe_video`.
+    `info` is valid at once, `end` after the last frame. Errors are those of `probe_video`.
     """
 
     def __init__(
@@ -193,23 +194,21 @@ class FrameStream(FrameSource):
         limits: DecodeLimits | None = None,
         *,
         untagged: int | None = None,
+        in_child: bool = False,
     ) -> None:
         self._path = Path(path)
         self._untagged = untagged
         self._selection = selection or FrameSelection()
         self._limits = limits or DecodeLimits()
-        self._counters = _Counters()
-        # One for all frames of a size: a new one each would plan the conversion anew each time.
-        self._reformatters: defaultdict[tuple[int, int], VideoReformatter] = defaultdict(
-            VideoReformatter
-        )
-        self._container, self._stream = open_video(self._path, self._limits)
-        # One packet may give several frames, so one generator must yield them all.
-        self._frames = self._decoded()
+        self._reader = FrameReader(self._path, self._limits, in_child=in_child, inspects=in_child)
+        self._last_s = 0.0
         try:
-            self.info, self._first = self._read_first()
+            self._first = self._reader.read_first()
+            self.info = make_info(
+                self._reader.container, self._reader.stream, self._first.shown, self._first.pts_s
+            )
         except BaseException:
-            self._container.close()
+            self._reader.close()
             raise
 
     def __enter__(self) -> "FrameStream":
@@ -218,17 +217,17 @@ class FrameStream(FrameSource):
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
-        self._container.close()
+        self._reader.close()
 
     @property
     def num_decoded(self) -> int:
         """Frames decoded so far, returned or not."""
-        return self._counters.decoded
+        return self._reader.counters.decoded
 
     @property
     def num_corrupt(self) -> int:
         """Decoded frames that the decoder marked as damaged, and packets it refused."""
-        return self._counters.corrupt + self._counters.bad_packets
+        return self._reader.num_corrupt
 
     def __iter__(self) -> Iterator[TimedFrame]:
         """Yield the chosen frames; may be called once, and not with `together`."""
@@ -244,18 +243,16 @@ class FrameStream(FrameSource):
         Yields:
             Which selection wants it, and the frame.
         """
-        copies = copies_of(self._timed(self._from_start()), len(selections))
+        copies = copies_of(self._timed(), len(selections))
         chosen = [
             zip(itertools.repeat(place), choose_frames(copy, selection))
             for place, (copy, selection) in enumerate(zip(copies, selections, strict=True))
         ]
-        sizes = [
-            _fitted_size(self.info.width, self.info.height, selection.short_side_px)
-            for selection in selections
-        ]
+        converters = [RgbConverter(each.short_side_px, self._untagged) for each in selections]
         returned_bytes = 0
         for place, (pts_s, frame) in heapq.merge(*chosen, key=lambda item: item[1][0]):
-            width, height = sizes[place]
+            converter = converters[place]
+            width, height = converter.size_for(frame.shown)
             returned_bytes += width * height * 3
             if returned_bytes > self._limits.max_returned_bytes:
                 refuse_too_large(
@@ -264,128 +261,48 @@ class FrameStream(FrameSource):
                     f"(the last of {width}x{height} pixels)",
                     "fewer frames",
                 )
-            yield place, TimedFrame(pts_s, self._to_rgb(frame, sizes[place]))
-        self.warning = self._make_warning()
-
-    def _read_first(self) -> tuple[VideoInfo, Any]:
-        frame = next(self._frames, None)
-        if frame is not None:
-            return make_info(self._container, self._stream, frame), frame
-        raise MediaError(
-            f"{self._path.name} holds a picture stream, but no frame of it decodes.",
-            fix="The file is damaged; fetch or export it again.",
-            reason="broken" if self._counters.ended_early or self.num_corrupt else "truncated",
+            yield place, TimedFrame(pts_s, converter.convert(frame.picture, frame.shown))
+        self.end = StreamEnd(
+            warning=self._make_warning(),
+            num_corrupt=self._reader.num_corrupt,
+            breaks_s=tuple(self._reader.breaks_s),
+            has_plain_clock=self._reader.has_plain_clock,
+            combed_share=self._reader.combed_share,
         )
 
-    def _from_start(self) -> Iterator[Any]:
+    def _timed(self) -> Iterator[tuple[float, StoredFrame]]:
+        """Yield decoded frames with their times, from near the start that is wanted."""
+        for frame in self._from_start():
+            self._last_s = frame.pts_s
+            yield frame.pts_s, frame
+
+    def _from_start(self) -> Iterator[StoredFrame]:
         """Decode from the key frame before start_s where that saves work."""
         start_s = self._selection.start_s
         if start_s - self.info.start_s <= 1.0:
             yield self._first
-        elif (frame := self._seek(start_s)) is not None:
-            self._counters.seeked = True
+        elif not self._selection.seeks:
+            self._reader.skip_to(start_s)
+        elif (frame := self._reader.seek(start_s)) is not None:
             yield frame
-        else:
-            self._container.close()
-            self._container, self._stream = open_video(self._path, self._limits)
-            self._frames = self._decoded()
-        yield from self._frames
-
-    def _seek(self, time_s: float) -> Any | None:  # noqa: ANN401 - av.VideoFrame
-        """Jump to a key frame not after time_s; None when the file cannot."""
-        offset = int(time_s / self._stream.time_base)
-        self._frames = self._decoded()
-        try:
-            self._container.seek(offset, stream=self._stream, backward=True)
-            frame = next(self._frames, None)
-        except FFmpegError:
-            return None
-        is_usable = frame is not None and frame.pts is not None and frame.time <= time_s
-        return frame if is_usable else None
-
-    def _decoded(self) -> Iterator[Any]:
-        """Yield every frame that decodes; count and skip packets that do not."""
-        counters = self._counters
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                counters.reached_end = True
-                return
-            except FFmpegError as error:
-                refuse_no_memory(self._path, error)
-                counters.ended_early = error.strerror or type(error).__name__
-                return
-            try:
-                frames = packet.decode()
-            except FFmpegError as error:
-                refuse_no_memory(self._path, error)
-                counters.bad_packets += 1
-                continue
-            for frame in frames:
-                self._count(frame)
-                yield frame
-
-    def _count(self, frame: Any) -> None:  # noqa: ANN401 - av.VideoFrame
-        counters, limits = self._counters, self._limits
-        pixels = frame.width * frame.height
-        counters.decoded += 1
-        counters.decoded_pixels += pixels
-        counters.corrupt += bool(frame.is_corrupt)
-        check_picture_size(self._path, frame.width, frame.height, limits)
-        if counters.decoded > limits.max_frames:
-            refuse_too_large(self._path, f"more than {limits.max_frames} frames", "a shorter video")
-        if counters.decoded_pixels > limits.max_decoded_pixels:
-            refuse_too_large(
-                self._path, f"more than {limits.max_decoded_pixels:.1e} pixels", "a shorter video"
-            )
-
-    def _timed(self, frames: Iterator[Any]) -> Iterator[tuple[float, Any]]:
-        """Attach strictly increasing time stamps in seconds."""
-        step_s = 1.0 / self.info.fps if self.info.fps > 0 else 0.04
-        previous = None
-        for frame in frames:
-            pts_s = frame.time
-            if pts_s is None:
-                pts_s = self.info.start_s if previous is None else previous + step_s
-            if previous is not None and pts_s <= previous:
-                pts_s = previous + 1e-4
-            previous = float(pts_s)
-            yield previous, frame
-
-    def _to_rgb(
-        self,
-        frame: Any,  # noqa: ANN401 - av.VideoFrame
-        size: tuple[int, int],
-    ) -> UInt8[np.ndarray, "height width 3"]:
-        width, height = size
-        if self.info.rotation_deg % 180:
-            width, height = height, width
-        rgb = to_rgb(self._reformatters[size], frame, (width, height), untagged=self._untagged)
-        return np.ascontiguousarray(np.rot90(rgb, k=-self.info.rotation_deg // 90))
+        yield from self._reader.frames
 
     def _make_warning(self) -> str | None:
-        counters, declared = self._counters, self.info.num_frames_declared
+        counters, declared = self._reader.counters, self.info.num_frames_declared
         parts = []
-        if counters.corrupt or counters.bad_packets:
+        if self.num_corrupt:
             parts.append(
-                f"{counters.corrupt + counters.bad_packets} of {counters.decoded} frames are "
-                "marked damaged by the decoder"
+                f"{self.num_corrupt} of {counters.decoded} frames are marked damaged by the decoder"
             )
         if counters.ended_early is not None:
             parts.append(f"reading stopped after {counters.decoded} frames: {counters.ended_early}")
-        elif declared and counters.reached_end and not counters.seeked:
-            # A few frames are lost at edit lists and late starts without any damage.
-            missing = declared - counters.decoded
-            if missing > max(2, declared // 20):
+        elif declared and counters.reached_end and not counters.skipped:
+            # A few frames are lost at edit lists and late starts without any damage, and what an
+            # edit list leaves out may be missing from the packets, but not from the time.
+            missing = declared - counters.packets
+            missing_s = self.info.start_s + self.info.duration_s - self._last_s
+            step_s = 1.0 / self.info.fps if self.info.fps > 0 else 0.04
+            is_short = missing_s > max(3 * step_s, self.info.duration_s / 20)
+            if missing > max(2, declared // 20) and is_short:
                 parts.append(f"the file ends early: {counters.decoded} of {declared} frames decode")
         return "; ".join(parts) if parts else None
-
-
-def _fitted_size(width: int, height: int, short_side_px: int | None) -> tuple[int, int]:
-    short = min(width, height)
-    if short_side_px is None or short <= short_side_px:
-        return width, height
-    scale = short_side_px / short
-    return max(1, round(width * scale)), max(1, round(height * scale))

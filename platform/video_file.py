@@ -4,6 +4,7 @@ Only common containers and codecs of local files are opened; declared sizes are 
 animaray.platform.video_decode checks what is really decoded.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,13 +12,20 @@ from typing import Any, NoReturn
 import av
 from av.error import FFmpegError
 
+from animaray.platform.displayed_picture import Presentation
 from animaray.platform.errors import MediaError
 
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,flv"
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,flv,mpeg,asf,ogg"
 _CODECS = frozenset({
     "h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "mpeg2video", "mpeg1video",
     "mjpeg", "gif", "prores",
 })  # fmt: skip
+_OLD_CODECS = frozenset({
+    "h263", "h263p", "flv", "vp6", "vp6f", "theora", "wmv1", "wmv2", "wmv3", "vc1",
+    "msmpeg4v1", "msmpeg4v2", "msmpeg4", "dvvideo",
+})  # fmt: skip
+"""Decoders that few people test any more: only the bounded child runs them."""
+_ACCEPTED = "mp4, mov, mkv, webm, avi, gif, ts, mts, mpg, vob, wmv, ogv, flv, 3gp"
 _OPEN_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 _CONTAINER_BOXES = frozenset({
     b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"sidx", b"styp", b"uuid",
@@ -33,7 +41,7 @@ class VideoInfo:
     height: int
     """Height of the upright picture, pixels."""
     fps: float
-    """Average frame rate that the container declares, frames per second."""
+    """Frame rate that the container declares, frames per second; 0 where it tells none."""
     num_frames_declared: int | None
     """Frame count of the container's index; None where it has none."""
     duration_s: float
@@ -42,10 +50,14 @@ class VideoInfo:
     """Codec name, as in "h264"."""
     rotation_deg: int
     """Clockwise turn that makes the stored picture upright: 0, 90, 180 or 270; already applied."""
+    is_mirrored: bool
+    """Whether left and right of the stored picture are swapped before the turn; applied, too."""
     start_s: float
     """Time stamp of the first picture, seconds."""
     pixel_aspect: float
-    """Width of one stored pixel divided by its height; 1.0 is square. Never applied."""
+    """Width of one stored pixel divided by its height; 1.0 is square. Already applied."""
+    tick_s: float
+    """What time stamps are rounded to, seconds."""
     has_audio: bool
     """True when there is a sound stream."""
 
@@ -76,8 +88,13 @@ class DecodeLimits:
     """Address space of the child process, bytes."""
 
 
-def open_video(path: Path, limits: DecodeLimits) -> tuple[Any, Any]:
+def open_video(path: Path, limits: DecodeLimits, *, in_child: bool = False) -> tuple[Any, Any]:
     """Open a file and pick its picture stream.
+
+    Args:
+        path: Local file.
+        limits: What it may cost.
+        in_child: Whether this is the bounded child, which may run old decoders, too.
 
     Raises:
         MediaError: The file cannot be used; the message and `reason` say why.
@@ -102,26 +119,34 @@ def open_video(path: Path, limits: DecodeLimits) -> tuple[Any, Any]:
         refuse_no_memory(path, error)
         _refuse_unopened(path)
     try:
-        stream = _pick_stream(path, container, limits)
+        stream = _pick_stream(
+            path, container, limits, _CODECS | (_OLD_CODECS if in_child else set())
+        )
     except MediaError:
         container.close()
         raise
     # Workers share the cores; a second thread costs a tenth to a half more processor time.
     stream.codec_context.thread_count = 1
+    stream.codec_context.copy_opaque = True  # frames know their packets
     return container, stream
 
 
-def _pick_stream(path: Path, container: Any, limits: DecodeLimits) -> Any:  # noqa: ANN401
+def _pick_stream(
+    path: Path,
+    container: Any,  # noqa: ANN401 - av.container.InputContainer
+    limits: DecodeLimits,
+    codecs: Set[str],
+) -> Any:  # noqa: ANN401 - av.VideoStream
     # Cover art is a picture stream too; of several videos the container's default is taken.
     streams = [s for s in container.streams.video if "attached_pic" not in str(s.disposition)]
     streams.sort(key=lambda stream: "default" not in str(stream.disposition))
     if not streams or streams[0].codec_context is None:
         raise MediaError(f"{path.name} has no picture stream.", reason="no_picture")
     stream = streams[0]
-    if stream.codec_context.name not in _CODECS:
+    if stream.codec_context.name not in codecs:
         raise MediaError(
-            f"{path.name} uses the codec {stream.codec_context.name}, which is not accepted.",
-            fix="Convert it to H.264.",
+            f"{path.name} uses the codec {stream.codec_context.name}, which is not accepted here.",
+            fix=f"Convert it to H.264: ffmpeg -i {path.name} -c:v libx264 {path.stem}.h264.mp4",
             reason="not_a_video",
         )
     check_picture_size(path, stream.width or 0, stream.height or 0, limits)
@@ -150,7 +175,7 @@ def _refuse_unopened(path: Path) -> NoReturn:
     if head[4:8] in _CONTAINER_BOXES or head[:4] in {b"\x1aE\xdf\xa3", b"RIFF", b"GIF8"}:
         raise MediaError(f"{path.name} is a damaged video file.", reason="broken")
     raise MediaError(
-        f"{path.name} is not a video of an accepted format (mp4, mov, mkv, webm, avi, gif, ts).",
+        f"{path.name} is not a video of an accepted format ({_ACCEPTED}).",
         fix="Give a video file.",
         reason="not_a_video",
     )
@@ -175,34 +200,42 @@ def _has_index(path: Path) -> bool:
     return False
 
 
-def make_info(container: Any, stream: Any, frame: Any) -> VideoInfo:  # noqa: ANN401
-    """Describe an open video from its container and its first decoded frame."""
-    # FFmpeg counts the display matrix counter-clockwise.
-    rotation_deg = round(-frame.rotation / 90) * 90 % 360
-    width, height = frame.width, frame.height
-    if rotation_deg % 180:
-        width, height = height, width
-    start_s = float(frame.time) if frame.time is not None else 0.0
+def make_info(container: Any, stream: Any, shown: Presentation, start_s: float) -> VideoInfo:  # noqa: ANN401
+    """Describe an open video.
+
+    Args:
+        container: As opened.
+        stream: Its picture stream.
+        shown: How the first decoded picture is shown.
+        start_s: When, seconds.
+    """
+    width, height = shown.size
     if stream.duration:
         duration_s = float(stream.duration * stream.time_base)
     elif container.duration:
         duration_s = max(0.0, container.duration / av.time_base - start_s)
     else:
         duration_s = 0.0
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    aspect = stream.sample_aspect_ratio
     return VideoInfo(
         width=width,
         height=height,
-        fps=float(rate) if rate else 0.0,
+        fps=declared_rate(stream),
         num_frames_declared=int(stream.frames) or None,
         duration_s=duration_s,
         codec={"libdav1d": "av1"}.get(stream.codec_context.name, stream.codec_context.name),
-        rotation_deg=rotation_deg,
+        rotation_deg=shown.orientation.rotation_deg,
+        is_mirrored=shown.orientation.mirrored,
         start_s=start_s,
-        pixel_aspect=float(aspect) if aspect else 1.0,
+        pixel_aspect=float(shown.pixel_aspect),
+        tick_s=float(stream.time_base),
         has_audio=bool(container.streams.audio),
     )
+
+
+def declared_rate(stream: Any) -> float:  # noqa: ANN401 - av.VideoStream
+    """Return the frame rate that a container declares, frames per second; 0 for none."""
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    return float(rate) if rate else 0.0
 
 
 def refuse_no_memory(path: Path, error: Exception) -> None:

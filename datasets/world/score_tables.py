@@ -23,7 +23,8 @@ _FPS = 12.0
 _TYPICAL: Mapping[str, tuple[float, float]] = {
     "picture_luminance_p5": (20.0, 0.6), "picture_luminance_p95": (200.0, 0.3),
     "picture_sharpness": (150.0, 0.9), "picture_flat_share": (0.02, 1.0),
-    "picture_damaged_share": (0.01, 1.0), "face_found_share": (0.95, 0.08),
+    "picture_damaged_share": (0.01, 1.0), "picture_combed_share": (0.01, 0.8),
+    "picture_frame_rate_fps": (25.0, 0.2), "face_found_share": (0.95, 0.08),
     "face_confidence": (0.8, 0.1), "face_size_px": (70.0, 0.6), "face_size_share": (0.16, 0.5),
     "face_sharpness": (300.0, 0.8), "face_frontal_share": (0.9, 0.12),
     "face_single_share": (0.97, 0.05), "face_complete_share": (0.97, 0.05),

@@ -45,6 +45,8 @@ class ArchiveEntry:
     """Address or path that a Parquet row names."""
     problem: tuple[str, str] | None = None
     """Reason and detail where it could not be taken out."""
+    is_left_out: bool = False
+    """Whether it is no video."""
 
 
 def read_archive(path: Path, files_dir: Path, config: AcquireConfig) -> Iterator[ArchiveEntry]:
@@ -78,9 +80,11 @@ def _read_tar(path: Path, files_dir: Path, config: AcquireConfig) -> Iterator[Ar
                         f"{path} holds more than {config.max_archive_members} members."
                     )
                 suffix = PurePosixPath(member.name).suffix.lower()
-                if suffix not in VIDEO_SUFFIXES or not member.isreg():
-                    continue
                 name = f"{path.name}/{member.name}"
+                if suffix not in VIDEO_SUFFIXES or not member.isreg():
+                    if not member.isdir():
+                        yield ArchiveEntry(name=name, is_left_out=True)
+                    continue
                 if member.size > config.max_file_bytes:
                     yield _too_large(name, member.size, config)
                     continue

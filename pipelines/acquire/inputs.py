@@ -7,7 +7,7 @@ from pathlib import Path
 
 from animaray.pipelines.acquire.acquire_config import AcquireConfig
 from animaray.pipelines.acquire.archives import is_archive, read_archive
-from animaray.pipelines.stages.acquire import VIDEO_SUFFIXES, list_inputs
+from animaray.pipelines.stages.acquire import VIDEO_SUFFIXES, is_video, look_through
 from animaray.platform.errors import ConfigError
 
 _MAX_LIST_BYTES = 256 << 20
@@ -29,9 +29,19 @@ class Input:
     """Reason and detail where it cannot be read at all."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expansion:
+    """What some sources name."""
+
+    inputs: list[Input]
+    """Videos and addresses, each once."""
+    left_out: list[str]
+    """Files beside them that are no video."""
+
+
 def expand_sources(
     sources: Sequence[str], files_dir: Path, config: AcquireConfig, *, limit: int | None = None
-) -> list[Input]:
+) -> Expansion:
     """List every input that some sources name; names that clash get their folder before them.
 
     Args:
@@ -48,17 +58,18 @@ def expand_sources(
         raise ConfigError("Expected at least one source: a folder, file, list or address.")
     refuse_absent(sources)
     found: list[Input] = []
+    left_out: list[str] = []
     names: dict[str, Input] = {}
     for source in sources:
-        for item in _expand(source, files_dir, config):
+        for item in _expand(source, files_dir, config, left_out):
             named = _unique(item, names)
             if named is None:
                 continue
             names[named.uri] = named
             found.append(named)
             if limit is not None and len(found) >= limit:
-                return found
-    return found
+                return Expansion(inputs=found, left_out=left_out)
+    return Expansion(inputs=found, left_out=left_out)
 
 
 def refuse_absent(sources: Sequence[str]) -> None:
@@ -88,21 +99,27 @@ def _unique(item: Input, names: dict[str, Input]) -> Input | None:
     return Input(uri=uri, origin=item.origin, path=item.path, url=item.url, problem=item.problem)
 
 
-def _expand(source: str, files_dir: Path, config: AcquireConfig) -> Iterator[Input]:
+def _expand(
+    source: str, files_dir: Path, config: AcquireConfig, left_out: list[str]
+) -> Iterator[Input]:
     if "://" in source:
         yield Input(uri=source, origin=source, url=source)
         return
     path = Path(source)
     if path.is_dir():
-        for file in list_inputs(path):
+        content = look_through(path)
+        left_out += map(str, content.others)
+        for file in content.videos:
             yield Input(uri=file.relative_to(path).as_posix(), origin=source, path=file)
     elif path.is_file():
-        yield from _expand_file(path, source, files_dir, config)
+        yield from _expand_file(path, source, files_dir, config, left_out)
     else:
-        yield from _expand_pattern(source, files_dir, config)
+        yield from _expand_pattern(source, files_dir, config, left_out)
 
 
-def _expand_pattern(source: str, files_dir: Path, config: AcquireConfig) -> Iterator[Input]:
+def _expand_pattern(
+    source: str, files_dir: Path, config: AcquireConfig, left_out: list[str]
+) -> Iterator[Input]:
     fixed = Path(source.partition("*")[0].partition("?")[0].partition("[")[0])
     folder = fixed if source.startswith(f"{fixed}/") and fixed.is_dir() else fixed.parent
     # Path.glob cannot take an absolute pattern, or one with several fixed parts.
@@ -111,22 +128,28 @@ def _expand_pattern(source: str, files_dir: Path, config: AcquireConfig) -> Iter
         raise ConfigError(f"No file matches {source}.")
     for match in matches:
         path = Path(match)
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        if not path.is_file():
+            continue
+        if is_archive(path):
+            yield from _expand_file(path, source, files_dir, config, left_out)
+        elif is_video(path):
             yield Input(uri=path.relative_to(folder).as_posix(), origin=source, path=path)
-        elif path.is_file() and is_archive(path):
-            yield from _expand_file(path, source, files_dir, config)
+        else:
+            left_out.append(match)
 
 
 def _expand_file(
-    path: Path, origin: str, files_dir: Path, config: AcquireConfig
+    path: Path, origin: str, files_dir: Path, config: AcquireConfig, left_out: list[str]
 ) -> Iterator[Input]:
     if is_archive(path):
         for entry in read_archive(path, files_dir, config):
-            if entry.place is not None:
+            if entry.is_left_out:
+                left_out.append(entry.name)
+            elif entry.place is not None:
                 yield Input(uri=entry.place, origin=origin, url=entry.place)
             else:
                 yield Input(uri=entry.name, origin=origin, path=entry.path, problem=entry.problem)
-    elif path.suffix.lower() in VIDEO_SUFFIXES:
+    elif is_video(path):
         yield Input(uri=path.name, origin=origin, path=path)
     else:
         yield from _expand_list(path, origin)
@@ -144,7 +167,8 @@ def _expand_list(path: Path, origin: str) -> Iterator[Input]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{path} is neither a video by its name nor a text file with one input a line.",
+            f"{path} is neither a video, by its name or first bytes, nor a text file with one "
+            "input a line.",
             fix=f"Videos end in {' '.join(sorted(VIDEO_SUFFIXES))}.",
         ) from error
     entries = [line.strip() for line in lines]

@@ -6,6 +6,7 @@ ends as unreadable.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +18,96 @@ ADDS = ("uri", "file_name", "file_bytes", "modified_ns", "sha256", "source_id", 
 DROPS: tuple[str, ...] = ()
 
 VIDEO_SUFFIXES = frozenset({
-    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".flv",
-    ".3gp", ".wmv", ".ogv",
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".gif",
+    ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".vro", ".ts", ".mts", ".m2t", ".m2ts",
+    ".tp", ".trp", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".ogm",
 })  # fmt: skip
+"""Names of the containers that are read, whatever their case."""
+_SNIFFED_BYTES = 400
+_VIDEO_BRANDS = (
+    b"iso", b"mp4", b"avc", b"hvc", b"hev", b"qt  ", b"M4V", b"3gp", b"3g2", b"dash", b"MSNV",
+    b"f4v", b"XAVC", b"cmf",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderContent:
+    """The files of a folder."""
+
+    videos: tuple[Path, ...]
+    """What is to be curated, sorted by path."""
+    others: tuple[Path, ...]
+    """What is no video, neither by its name nor by its first bytes."""
 
 
 def list_inputs(input_dir: Path, *, limit: int | None = None) -> list[Path]:
-    """Return every file below a folder that has a video suffix, sorted by path.
+    """Return every video file below a folder, sorted by path; see `look_through`.
 
     Args:
-        input_dir: Folder of videos; hidden files and folders are left out.
+        input_dir: Folder of videos.
         limit: Only the first so many; None for all.
+    """
+    return list(look_through(input_dir).videos[:limit])
+
+
+def look_through(input_dir: Path) -> FolderContent:
+    """Part the files below a folder into videos and others; hidden ones are left out.
+
+    A video is known by its name or, under any other name, by its first bytes.
+
+    Args:
+        input_dir: Folder of videos.
 
     Raises:
-        ConfigError: The folder does not exist or holds no such file.
+        ConfigError: The folder does not exist or holds no video.
     """
     if not input_dir.is_dir():
         raise ConfigError(f"Expected a folder of videos at {input_dir}; there is none.")
     paths = sorted(
         path
         for path in input_dir.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES
-        and path.is_file()
+        if path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(input_dir).parts)
     )
-    if not paths:
+    videos = [path for path in paths if is_video(path)]
+    if not videos:
+        found = f"none of its {len(paths)} files is one" if paths else "it is empty"
         raise ConfigError(
-            f"{input_dir} holds no file with a video suffix ({' '.join(sorted(VIDEO_SUFFIXES))})."
+            f"Expected a folder with videos, got {input_dir}: {found}.",
+            fix=f"Videos end in {' '.join(sorted(VIDEO_SUFFIXES))}, or start like one.",
         )
-    return paths[:limit]
+    known = set(videos)
+    return FolderContent(
+        videos=tuple(videos), others=tuple(path for path in paths if path not in known)
+    )
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a file is a video by its name, or by its first bytes."""
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return _starts_like_a_video(file.read(_SNIFFED_BYTES))
+    except OSError:
+        return False
+
+
+def _starts_like_a_video(head: bytes) -> bool:
+    if head[4:8] == b"ftyp":
+        return head[8:].startswith(_VIDEO_BRANDS)  # pictures and sound have brands of their own
+    is_transport = any(
+        len(head) > start + step and head[start] == head[start + step] == 0x47
+        for start, step in ((0, 188), (4, 192))
+    )
+    return (
+        is_transport
+        or (head[4:8] in {b"moov", b"mdat", b"wide"} and len(head) > 16)
+        or (head.startswith(b"\x1aE\xdf\xa3") and (b"matroska" in head or b"webm" in head))
+        or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
+        or head.startswith((b"FLV\x01", b"\x00\x00\x01\xba"))
+        or (head.startswith(b"OggS") and b"\x80theora" in head)
+    )
 
 
 def acquire(row: dict[str, Any], max_bytes: int | None = None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ ADDS = (
 )  # fmt: skip
 DROPS = ("shots", "hashes", "motion_signature")
 
-SPLITTER = "adaptive+content+mix/2"
+SPLITTER = "adaptive+content+mix+break/3"
 """Part of every clip id: a splitter that cuts elsewhere makes other clips."""
 
 

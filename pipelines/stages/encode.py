@@ -1,8 +1,8 @@
 """Write a clip's video, preview and poster into the staging folder.
 
 Reads: path, file_name, clip_id, clip_start_s, clip_end_s, frame_rate_fps, is_variable_fps,
-staging_dir. Adds: media_path, preview_path, poster_path, clip_width, clip_height, clip_fps,
-clip_num_frames, clip_duration_s, clip_damaged_share. Drops: nothing.
+has_plain_clock, staging_dir. Adds: media_path, preview_path, poster_path, clip_width, clip_height,
+clip_fps, clip_num_frames, clip_duration_s, clip_damaged_share, clip_combed_share. Drops: nothing.
 This is the only full-size decoding of the untrusted source. Every later stage looks at the file
 written here, so what is measured is what is stored, frame by frame.
 """
@@ -23,6 +23,7 @@ from animaray.platform.video import (
     DecodeLimits,
     FrameSelection,
     Mp4Writer,
+    StreamEnd,
     encode_jpeg,
     encode_mp4,
     try_decoding,
@@ -30,11 +31,11 @@ from animaray.platform.video import (
 
 READS = (
     "path", "file_name", "clip_id", "clip_start_s", "clip_end_s", "frame_rate_fps",
-    "is_variable_fps", "staging_dir",
+    "is_variable_fps", "has_plain_clock", "staging_dir",
 )  # fmt: skip
 ADDS = (
     "media_path", "preview_path", "poster_path", "clip_width", "clip_height", "clip_fps",
-    "clip_num_frames", "clip_duration_s", "clip_damaged_share",
+    "clip_num_frames", "clip_duration_s", "clip_damaged_share", "clip_combed_share",
 )  # fmt: skip
 DROPS: tuple[str, ...] = ()
 
@@ -103,7 +104,6 @@ def encode_clip(row: dict[str, Any], config: EncodeConfig, limits: DecodeLimits)
     write_bytes_atomic(poster, encode_jpeg(small.poster))
     clip = np.stack(small.frames or [small.poster])
     write_bytes_atomic(preview, encode_mp4(clip, fps, crf=28, gop=250))
-    duration_s = times[-1] - times[0] + (times[-1] - times[0]) / (len(times) - 1)
     width, height = written.size
     return {
         **row,
@@ -115,8 +115,9 @@ def encode_clip(row: dict[str, Any], config: EncodeConfig, limits: DecodeLimits)
         "clip_height": height + height % 2,
         "clip_fps": fps,
         "clip_num_frames": len(times),
-        "clip_duration_s": duration_s,
-        "clip_damaged_share": written.num_corrupt / len(times),
+        "clip_duration_s": times[-1] + 1.0 / fps,
+        "clip_damaged_share": written.end.num_corrupt / len(times),
+        "clip_combed_share": written.end.combed_share,
     }
 
 
@@ -125,8 +126,9 @@ class _Written:
     """What was seen while a clip was written."""
 
     times_s: list[float]
+    """As written, from 0."""
     size: tuple[int, int]
-    num_corrupt: int
+    end: StreamEnd
     small: _Preview
 
 
@@ -143,27 +145,32 @@ def _write_clip(
         start_s=row["clip_start_s"],
         end_s=row["clip_end_s"],
         short_side_px=config.max_short_side_px,
+        seeks=row["has_plain_clock"],
     )
     small = _Preview(config, fps, round((row["clip_end_s"] - row["clip_start_s"]) * fps))
     times: list[float] = []
-    size = (0, 0)
+    origin_s, size = 0.0, (0, 0)
     with (
         ChildFrameStream(row["path"], limits, selection) as frames,
         Mp4Writer(path, fps, crf=config.crf, gop=config.gop, preset=config.preset) as writer,
     ):
         for pts_s, frame in frames:
-            # A constant rate gets exact steps; a variable one keeps its own time stamps.
-            writer.add(frame, pts_s if row["is_variable_fps"] else len(times) / fps)
+            origin_s = origin_s if times else pts_s
+            time_s = pts_s - origin_s
+            if not row["is_variable_fps"] and times:
+                # Exact steps, and a gap stays one: closing it would make people jump.
+                time_s = max(round(times[-1] * fps) + 1, round(time_s * fps)) / fps
+            writer.add(frame, time_s)
             small.add(len(times), frame)
             size = (frame.shape[1], frame.shape[0])
-            times.append(pts_s)
+            times.append(time_s)
     if len(times) < 2 or small.poster is None:
         raise MediaError(
             f"{row['file_name']} gives {len(times)} frames between {row['clip_start_s']:.2f} s and "
             f"{row['clip_end_s']:.2f} s, expected at least 2.",
             reason="broken",
         )
-    return _Written(times, size, frames.num_corrupt, small)
+    return _Written(times, size, frames.end, small)
 
 
 def shrink(

@@ -1,10 +1,11 @@
-"""Measure light, sharpness and damage of a clip's picture.
+"""Measure light, sharpness, damage and rate of a clip's picture.
 
-Reads: samples, clip_damaged_share, clip_width, clip_height. Adds: picture_scores. Drops:
-nothing. Scores: luminance_p5, luminance_p95 (medians over frames of the darkest and brightest
-5 %, 0 to 255), sharpness (median Laplacian variance at 360 px), flat_share (median share of 16 px
-blocks without any texture or with one colour), damaged_share (frames the decoder marked),
-short_side_px.
+Reads: samples, clip_damaged_share, clip_combed_share, clip_fps, clip_width, clip_height. Adds:
+picture_scores. Drops: nothing. Scores: luminance_p5, luminance_p95 (medians over frames of the
+darkest and brightest 5 %, 0 to 255), sharpness (median Laplacian variance at 360 px), flat_share
+(median share of 16 px blocks without any texture or with one colour), damaged_share (frames the
+decoder marked), combed_share (median share of moving pixels with the combs of interlacing that the
+file does not mark; none where nothing moves), frame_rate_fps, short_side_px.
 """
 
 from typing import Any
@@ -15,7 +16,9 @@ from jaxtyping import Float64, UInt8
 
 from animaray.platform.video import FrameSelection
 
-READS = ("samples", "clip_damaged_share", "clip_width", "clip_height")
+READS = (
+    "samples", "clip_damaged_share", "clip_combed_share", "clip_fps", "clip_width", "clip_height",
+)  # fmt: skip
 ADDS = ("picture_scores",)
 DROPS: tuple[str, ...] = ()
 
@@ -35,6 +38,8 @@ def measure_picture(row: dict[str, Any]) -> dict[str, Any]:
         "picture_sharpness": float(sharpness),
         "picture_flat_share": float(flat),
         "picture_damaged_share": float(row["clip_damaged_share"]),
+        "picture_combed_share": row["clip_combed_share"],
+        "picture_frame_rate_fps": float(row["clip_fps"]),
         "picture_short_side_px": int(min(row["clip_width"], row["clip_height"])),
     }
     return {**row, "picture_scores": scores}

@@ -1,9 +1,11 @@
 """Find shots: spans of a source without a cut, fade or dissolve; hash the source on the way.
 
-Reads: path, fps. Adds: shots, cut_times_s, num_frames, frame_rate_fps, is_variable_fps, warning,
-num_damaged_frames, hashes, motion_signature. Drops: nothing.
+Reads: path. Adds: shots, cut_times_s, num_frames, frame_rate_fps, is_variable_fps, fps, duration_s,
+has_plain_clock, warning, num_damaged_frames, hashes, motion_signature. Drops: nothing.
 `shots` holds start_s, end_s, cut_before, cut_after. Cuts are the union of PySceneDetect's adaptive
-and content detectors (hard cuts) and of linear mixes between two pictures (dissolves, fades).
+and content detectors (hard cuts), of linear mixes between two pictures (dissolves, fades), and of
+what the file itself tells: frames that are missing, another picture size, a clock that restarts.
+`fps` and `duration_s` are what the frames say, in place of what the container does.
 
 References:
     PySceneDetect 0.7, detectors AdaptiveDetector and ContentDetector.
@@ -22,17 +24,27 @@ from jaxtyping import Bool, Float64, UInt8
 
 from animaray.pipelines.stages.duplicates import SignatureBuilder
 from animaray.platform.errors import MediaError
-from animaray.platform.video import ChildFrameStream, DecodeLimits, FrameSelection, try_decoding
+from animaray.platform.video import (
+    ChildFrameStream,
+    DecodeLimits,
+    FrameSelection,
+    StreamEnd,
+    VideoInfo,
+    measure_rate,
+    try_decoding,
+)
 
-READS = ("path", "fps")
+READS = ("path",)
 ADDS = (
-    "shots", "cut_times_s", "num_frames", "frame_rate_fps", "is_variable_fps", "warning",
-    "num_damaged_frames", "hashes", "motion_signature",
+    "shots", "cut_times_s", "num_frames", "frame_rate_fps", "is_variable_fps", "fps", "duration_s",
+    "has_plain_clock", "warning", "num_damaged_frames", "hashes", "motion_signature",
 )  # fmt: skip
 DROPS: tuple[str, ...] = ()
 
 _MIN_SHARE, _MIN_SHARE_OF_MOVING = 0.02, 0.15
 _LEAST_SHOT_S = 0.35
+_LEAST_GAP_S, _LEAST_GAP_STEPS = 0.5, 4.0
+"""A moment is missing where a frame stays for so long: what follows is another shot."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,20 +82,25 @@ def find_shots(row: dict[str, Any], config: ShotsConfig, limits: DecodeLimits) -
         state = {"state": "unreadable", "reason": error.reason, "detail": error.message}
         return {**row, **facts, **state}
     times = np.array(seen.pts_s)
-    steps = np.diff(times) if len(times) > 1 else np.array([1.0 / (row.get("fps") or 25.0)])
-    step_s = float(np.median(steps))
+    rate = measure_rate(times, seen.info.fps, seen.info.tick_s)
+    step_s = 1.0 / rate.fps
     mixes = find_mixes(seen.detector.thumbnails(), times, config)
-    shots = split_shots(times, step_s, seen.detector.hard_cuts(), mixes)
-    low, high = np.percentile(steps, [5, 95])
+    breaks = set(np.searchsorted(times, seen.end.breaks_s).tolist()) - {0, len(times)}
+    breaks |= set(find_gaps(times, step_s))
+    cuts = sorted({*seen.detector.hard_cuts(), *breaks})
+    shots = split_shots(times, step_s, cuts, mixes)
     return {
         **row,
         "shots": shots,
         "cut_times_s": sorted({shot["start_s"] for shot in shots if shot["cut_before"]}),
         "num_frames": len(times),
-        "frame_rate_fps": 1.0 / step_s,
-        "is_variable_fps": bool(high > low * 1.25),
-        "warning": seen.warning,
-        "num_damaged_frames": seen.num_corrupt,
+        "frame_rate_fps": rate.fps,
+        "is_variable_fps": rate.is_variable,
+        "fps": rate.fps,
+        "duration_s": float(times[-1] - times[0]) + step_s,
+        "has_plain_clock": seen.end.has_plain_clock,
+        "warning": seen.end.warning,
+        "num_damaged_frames": seen.end.num_corrupt,
         "hashes": seen.signature.hashes(),
         "motion_signature": seen.signature.motion(),
     }
@@ -91,15 +108,21 @@ def find_shots(row: dict[str, Any], config: ShotsConfig, limits: DecodeLimits) -
 
 def _watch(path: str, config: ShotsConfig, limits: DecodeLimits) -> "_Seen":
     """Decode one source from start to end."""
-    seen = _Seen(config)
     selection = FrameSelection(short_side_px=config.short_side_px)
     with ChildFrameStream(path, limits, selection) as frames:
+        seen = _Seen(config, frames.info)
         for pts_s, frame in frames:
             seen.pts_s.append(pts_s)
             seen.detector.add(frame)
             seen.signature.add(pts_s, frame)
-        seen.warning, seen.num_corrupt = frames.warning, frames.num_corrupt
+        seen.end = frames.end
     return seen
+
+
+def find_gaps(times_s: Float64[np.ndarray, " frames"], step_s: float) -> list[int]:
+    """Return the first frames after moments that are missing."""
+    longest_s = max(_LEAST_GAP_S, _LEAST_GAP_STEPS * step_s)
+    return (np.flatnonzero(np.diff(times_s) > longest_s) + 1).tolist()
 
 
 def split_shots(
@@ -129,14 +152,21 @@ def split_shots(
             shots.append(
                 {
                     "start_s": float(times_s[first]),
-                    "end_s": float(times_s[end])
-                    if end < num_frames
-                    else float(times_s[-1]) + step_s,
+                    "end_s": _end_of(times_s, end, step_s),
                     "cut_before": first > 0,
                     "cut_after": end < num_frames,
                 }
             )
     return shots
+
+
+def _end_of(times_s: Float64[np.ndarray, " frames"], end: int, step_s: float) -> float:
+    """Return when the frame before `end` is over: a gap after it is not its own."""
+    last_s = float(times_s[end - 1])
+    if end == len(times_s):
+        return last_s + step_s
+    next_s = float(times_s[end])
+    return next_s if next_s - last_s <= _LEAST_GAP_STEPS * step_s else last_s + step_s
 
 
 def find_mixes(
@@ -268,9 +298,9 @@ class _CutDetector:
 class _Seen:
     """What one look at a source from start to end gives."""
 
-    def __init__(self, config: ShotsConfig) -> None:
+    def __init__(self, config: ShotsConfig, info: VideoInfo) -> None:
         self.detector = _CutDetector(config)
         self.signature = SignatureBuilder()
         self.pts_s: list[float] = []
-        self.warning: str | None = None
-        self.num_corrupt = 0
+        self.info = info
+        self.end = StreamEnd()

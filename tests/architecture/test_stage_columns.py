@@ -146,7 +146,7 @@ def test_a_clip_outside_its_source_fails_with_a_message(
     row = {
         "path": str(path), "file_name": "clip.mp4", "clip_id": "abc", "clip_start_s": 7.0,
         "clip_end_s": 8.0, "frame_rate_fps": 5.0, "is_variable_fps": False,
-        "staging_dir": str(tmp_path), **dict.fromkeys(ALWAYS),
+        "has_plain_clock": True, "staging_dir": str(tmp_path), **dict.fromkeys(ALWAYS),
     }  # fmt: skip
     assert set(row) == {*declared("encode").READS, *ALWAYS}
     with pytest.raises(MediaError, match=r"clip\.mp4 gives 0 frames"):

@@ -18,7 +18,7 @@ from animaray.platform.errors import DatasetError
 def test_every_table_carries_its_version() -> None:
     for table in TABLES:
         metadata = schema_of(table).metadata
-        assert metadata[b"animaray_schema_version"] == b"3"
+        assert metadata[b"animaray_schema_version"] == b"4"
         assert metadata[b"animaray_table"] == table.encode()
 
 
@@ -55,7 +55,7 @@ def test_foreign_schemas_are_refused() -> None:
     schema = schema_of("verdicts")
     check_schema("verdicts", schema, "here")
     older = schema.with_metadata({b"animaray_schema_version": b"0"})
-    with pytest.raises(DatasetError, match="schema version 0, expected 3"):
+    with pytest.raises(DatasetError, match="schema version 0, expected 4"):
         check_schema("verdicts", older, "here")
     more = schema.append(pa.field("extra", pa.string()))
     with pytest.raises(DatasetError, match="are not those of the table"):

@@ -18,7 +18,7 @@ CONFIG = AcquireConfig(max_file_bytes=1000)
 
 
 def expand(*sources: object, folder: Path) -> list[Input]:
-    return expand_sources([str(source) for source in sources], folder / "members", CONFIG)
+    return expand_sources([str(source) for source in sources], folder / "members", CONFIG).inputs
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def test_folder_is_listed_by_suffix_sorted_and_limited(tmp_path: Path) -> None:
 def test_missing_or_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Expected a folder of videos"):
         list_inputs(tmp_path / "none")
-    with pytest.raises(ConfigError, match="holds no file with a video suffix"):
+    with pytest.raises(ConfigError, match="it is empty"):
         list_inputs(tmp_path)
 
 

@@ -18,7 +18,7 @@ def source(tmp_path: Path, *, pts_s: np.ndarray | None = None) -> dict[str, obje
     return {
         "path": str(path), "file_name": "source.mp4", "clip_id": "abc", "clip_start_s": 1.0,
         "clip_end_s": 2.0, "frame_rate_fps": 20.0, "is_variable_fps": pts_s is not None,
-        "staging_dir": str(tmp_path / "staging"), "state": None,
+        "has_plain_clock": True, "staging_dir": str(tmp_path / "staging"), "state": None,
     }  # fmt: skip
 
 

@@ -44,6 +44,8 @@ def test_clip_scores_are_medians_over_its_frames(tmp_path: Path) -> None:
         {
             "samples": ClipSamples(str(path)),
             "clip_damaged_share": 0.1,
+            "clip_combed_share": None,
+            "clip_fps": 25.0,
             "clip_width": 640,
             "clip_height": 360,
         }
@@ -51,5 +53,6 @@ def test_clip_scores_are_medians_over_its_frames(tmp_path: Path) -> None:
     scores = row["picture_scores"]
     assert scores["picture_short_side_px"] == 360
     assert scores["picture_damaged_share"] == 0.1
+    assert (scores["picture_combed_share"], scores["picture_frame_rate_fps"]) == (None, 25.0)
     assert scores["picture_sharpness"] > 500
     assert scores["picture_flat_share"] < 0.05
