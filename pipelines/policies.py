@@ -17,7 +17,7 @@ import yaml
 from animaray.platform.config import (
     config_from_dict,
     config_to_dict,
-    fingerprint,
+    fingerprint_of_dict,
     read_settings_file,
 )
 from animaray.platform.errors import ConfigError
@@ -26,6 +26,8 @@ from animaray.platform.storage import write_bytes_atomic
 POLICY_FILES_DIR = Path(__file__).parent / "policy_files"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _WORDS = ("name", "description", "base")
+_YOUNG = ("max_combed_share", "min_frame_rate_fps")
+"""Thresholds that datasets of schema version 3 know nothing of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,12 +188,16 @@ def find_policy(policy: str | Path | Policy) -> Policy:
 
 @functools.lru_cache(maxsize=256)  # once per clip and policy otherwise: half of a commit's time
 def policy_fingerprint(policy: Policy) -> str:
-    """Return 16 hexadecimal digits that change with any threshold, but not with the name."""
-    return fingerprint(replace(policy, name="any", description=""))
+    """Return 16 hexadecimal digits that change with any threshold, but not with the name.
+
+    A younger rule that is switched off changes nothing: verdicts of an older version stay true.
+    """
+    data = config_to_dict(replace(policy, name="any", description=""))
+    return fingerprint_of_dict({k: v for k, v in data.items() if v is not None or k not in _YOUNG})
 
 
 def policy_from_dict(data: dict[str, Any], origin: str) -> Policy:
-    """Return the policy that `config_to_dict` turned into plain data.
+    """Return the policy that `config_to_dict` turned into plain data, of an older version, too.
 
     Raises:
         ConfigError: A threshold is unknown, missing or no number.

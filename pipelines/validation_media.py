@@ -39,11 +39,19 @@ def check_media(dataset: CurationDataset, report: Report, *, decode: bool) -> in
             for message in _byte_problems(video, clip):
                 report("media", clip_id, message)
             if decode:
-                tracks = dataset.tracks(clip_id) if clip_id in tracked else None
+                tracks = _tracks_of(dataset, clip_id) if clip_id in tracked else None
                 for message in _decode_problems(video, clip, tracks):
                     report("frames", clip_id, message)
             num_decoded += decode
     return num_decoded
+
+
+def _tracks_of(dataset: CurationDataset, clip_id: str) -> ClipTracks | None:
+    """Return the tracks of a clip; None where they are broken, which `check_tracks` tells."""
+    try:
+        return dataset.tracks(clip_id)
+    except ValueError:
+        return None
 
 
 def check_tracks(dataset: CurationDataset, report: Report) -> None:

@@ -146,7 +146,12 @@ def read_settings_file(file: Path) -> dict[str, Any]:
 
 def fingerprint(config: Any) -> str:  # noqa: ANN401 - any frozen dataclass
     """Return 16 hexadecimal digits that change when any setting changes."""
-    text = json_text(config_to_dict(config), sort_keys=True, compact=True)
+    return fingerprint_of_dict(config_to_dict(config))
+
+
+def fingerprint_of_dict(data: Mapping[str, Any]) -> str:
+    """Return the fingerprint of a configuration that is plain data."""
+    text = json_text(data, sort_keys=True, compact=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -210,14 +210,14 @@ def _candidates(declared_fps: float, measured: float) -> list[float]:
 
 def _runs(
     times_s: Float64[np.ndarray, " frames"], steps: Float64[np.ndarray, " steps"], usual_s: float
-) -> list[Float64[np.ndarray, " run"]]:
+) -> list[Float64[np.ndarray, " _"]]:
     """Split the frames where a step is longer than usual."""
     borders = np.flatnonzero(steps > _GAP_STEPS * usual_s) + 1
     edges = [0, *borders.tolist(), len(times_s)]
     return [times_s[first:end] for first, end in itertools.pairwise(edges)]
 
 
-def _spread(runs: list[Float64[np.ndarray, " run"]], rate: float) -> float:
+def _spread(runs: list[Float64[np.ndarray, " _"]], rate: float) -> float:
     """Return how far, at most, the frames of a run lie from an even grid, end to end, seconds."""
     worst = 0.0
     for run in runs:
@@ -226,7 +226,7 @@ def _spread(runs: list[Float64[np.ndarray, " run"]], rate: float) -> float:
     return worst
 
 
-def _fitted_rate(run: Float64[np.ndarray, " run"], measured: float) -> float:
+def _fitted_rate(run: Float64[np.ndarray, " _"], measured: float) -> float:
     """Return the rate of the line of least squares through the times of a run."""
     places = np.arange(len(run)) - (len(run) - 1) / 2
     step_s = float(places @ (run - run.mean())) / float(places @ places)

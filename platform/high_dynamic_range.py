@@ -83,7 +83,7 @@ def map_tones(
         # The display's own gamma follows the luminance of all three together.
         luminance = light @ _BT2020_LUMA
         light *= _PEAK_NITS * np.maximum(luminance, 1e-6)[..., None] ** (_HLG_GAMMA - 1)
-    brightest = light.max(axis=2)
+    brightest = np.maximum(np.maximum(light[..., 0], light[..., 1]), light[..., 2])
     light *= _roll_off(brightest)[..., None]
     if is_bt2020:
         light = light @ _BT2020_TO_BT709.T

@@ -188,7 +188,7 @@ def test_policy_files_come_back_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: mine", "of 32 thresholds, first `min_short_side_px`"),
+        ("name: mine", "of 34 thresholds, first `min_short_side_px`"),
         ("base: standard", "gives the policy no `name`"),
         ("base: moon\nname: mine", "builds on `moon`"),
         ("base: lax\nname: mine\nmax_drfit: 1", "Did you mean `max_drift`"),

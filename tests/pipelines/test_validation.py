@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile
+from animaray.datasets.compaction import merge_small_files
 from animaray.datasets.conditions import ClipConditions, commit_conditions, write_conditions
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import schema_of
@@ -86,6 +87,9 @@ def test_a_sound_dataset_has_no_problem(sound: Path) -> None:
         ("clips", first(motion_speed=None, motion_change=None), "scores"),
         ("clips", first(num_frames=13), "frames"),
         ("clips", first(width=66), "frames"),
+        ("clips", first(duration_s=2.0), "frames"),
+        ("clips", first(fps=11.0), "frames"),
+        ("tracks", first(pts_s=[0.1 * place for place in range(12)]), "frames"),
         ("clips", first(media_sha256="0" * 64), "media"),
         ("clips", first(media_bytes=7), "media"),
         ("clips", first(media_file=None), "media"),
@@ -113,6 +117,28 @@ def test_each_broken_promise_is_found(
     change(root, table, edit)
     assert invariant in found(root)
     assert invariant in INVARIANTS
+
+
+def test_a_dataset_of_the_version_before_is_read_with_unknown_scores(root: Path) -> None:
+    new = ("picture_combed_share", "picture_frame_rate_fps")
+    (file,) = CommitLog(root).snapshot().of_table("clips")
+    table = pq.read_table(root / file.path).drop_columns(list(new))
+    metadata = {**table.schema.metadata, b"animaray_schema_version": b"3"}
+    table = table.replace_schema_metadata(metadata)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    old = CommittedFile(
+        table="clips", path="clips/part-old.parquet", rows=len(table),
+        size_bytes=len(buffer.getvalue()), sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
+    )  # fmt: skip
+    (root / old.path).write_bytes(buffer.getvalue())
+    CommitLog(root).commit([old], removed=[file.path])
+    clips = CurationDataset.open(root).clips()
+    assert [clip[name] for clip in clips for name in new] == [None] * 6
+    reapply_policy(root, LAX)
+    assert validate(root).problems == ()
+    assert merge_small_files(root, min_files=1) is not None
+    assert validate(root).problems == ()
 
 
 def test_poses_of_fewer_frames_than_the_video_are_found(root: Path) -> None:
