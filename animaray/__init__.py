@@ -1,3 +1,113 @@
-"""animaray: a Ray-distributed platform for identity-preserving human image animation."""
+"""animaray: a Ray-distributed platform for identity-preserving human image animation.
+
+What a program of yours imports is named here (docs/python.md shows it at work); everything else
+may change. `import animaray` loads none of it: torch, Ray and the rest come with the first use of
+a name that needs them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from animaray.models.animation import Animation as Animation
+    from animaray.models.animation import AnimationOptions as AnimationOptions
+    from animaray.models.animation import AnimationPipeline as AnimationPipeline
+    from animaray.pipelines.curation import CurationConfig as CurationConfig
+    from animaray.pipelines.curation import CurationSummary as CurationSummary
+    from animaray.pipelines.curation import curate as curate
+    from animaray.pipelines.encode import EncodeConfig as EncodeConfig
+    from animaray.pipelines.encode import EncodeSummary as EncodeSummary
+    from animaray.pipelines.encode import encode_dataset as encode
+    from animaray.platform import errors as errors
+    from animaray.platform.errors import AnimarayError as AnimarayError
+    from animaray.platform.errors import AnimarayWarning as AnimarayWarning
+    from animaray.platform.video import decode_video as decode_video
+    from animaray.platform.video import read_picture as read_picture
+    from animaray.platform.video import write_mp4 as write_mp4
+    from animaray.platform.weights import resolve_weights as resolve_weights
+    from animaray.serving.client import AnimarayClient as Client
+    from animaray.serving.client import JobHandle as JobHandle
+    from animaray.training import recipes as recipes
+    from animaray.training.aligner import AlignerTrainingConfig as AlignerTrainingConfig
+    from animaray.training.aligner import train_aligner as train_aligner
+    from animaray.training.animator import AnimatorTrainingConfig as AnimatorTrainingConfig
+    from animaray.training.animator import train_animator as train_animator
+    from animaray.training.launch import TrainResult as TrainResult
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "AlignerTrainingConfig": "training.aligner",
+    "AnimarayError": "platform.errors",
+    "AnimarayWarning": "platform.errors",
+    "Animation": "models.animation",
+    "AnimationOptions": "models.animation",
+    "AnimationPipeline": "models.animation",
+    "AnimatorTrainingConfig": "training.animator",
+    "Client": "serving.client:AnimarayClient",
+    "CurationConfig": "pipelines.curation",
+    "CurationSummary": "pipelines.curation",
+    "EncodeConfig": "pipelines.encode",
+    "EncodeSummary": "pipelines.encode",
+    "JobHandle": "serving.client",
+    "TrainResult": "training.launch",
+    "curate": "pipelines.curation",
+    "decode_video": "platform.video",
+    "encode": "pipelines.encode:encode_dataset",
+    "errors": "platform.errors:",
+    "read_picture": "platform.video",
+    "recipes": "training.recipes:",
+    "resolve_weights": "platform.weights",
+    "train_aligner": "training.aligner",
+    "train_animator": "training.animator",
+    "write_mp4": "platform.video",
+}
+"""Where each name lives; after a colon its name there, nothing for the module itself."""
+
+__all__ = [
+    "AlignerTrainingConfig",
+    "AnimarayError",
+    "AnimarayWarning",
+    "Animation",
+    "AnimationOptions",
+    "AnimationPipeline",
+    "AnimatorTrainingConfig",
+    "Client",
+    "CurationConfig",
+    "CurationSummary",
+    "EncodeConfig",
+    "EncodeSummary",
+    "JobHandle",
+    "TrainResult",
+    "__version__",
+    "curate",
+    "decode_video",
+    "encode",
+    "errors",
+    "read_picture",
+    "recipes",
+    "resolve_weights",
+    "train_aligner",
+    "train_animator",
+    "write_mp4",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - each name has its own type, seen above
+    """Load a public name at its first use.
+
+    Raises:
+        AttributeError: There is no such name.
+    """
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module_name, colon, attribute = _HOMES[name].partition(":")
+    module = import_module(f"{__name__}.{module_name}")
+    found = module if colon and not attribute else getattr(module, attribute or name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the public names, loaded or not."""
+    return sorted({*globals(), *__all__})
