@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from animaray.platform.errors import AnimarayError
+from animaray.platform.errors import error_classes
 from animaray.serving.job_records import JOB_FAILURES
-from animaray.serving.problems import PROBLEM_KINDS
+from animaray.serving.problems import PROBLEM_KINDS, exit_code_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,22 +40,15 @@ def error_meanings() -> dict[str, ErrorMeaning]:
             meaning=(kind.__doc__ or "").strip(),
             exit_code=kind.exit_code,
         )
-        for kind in _error_classes(AnimarayError)
+        for kind in error_classes()
     }
     for code, problem in PROBLEM_KINDS.items():
-        exit_code = found[code].exit_code if code in found else None
         found[code] = ErrorMeaning(
             error_id=code,
             meaning=f"{problem.title}. {problem.explanation}",
-            exit_code=exit_code,
+            exit_code=problem.exit_code,
             http_status=problem.status,
         )
     for code, meaning in JOB_FAILURES.items():
-        found[code] = ErrorMeaning(error_id=code, meaning=meaning)
+        found[code] = ErrorMeaning(error_id=code, meaning=meaning, exit_code=exit_code_of(code))
     return dict(sorted(found.items()))
-
-
-def _error_classes(kind: type[AnimarayError]) -> list[type[AnimarayError]]:
-    """Return a class and all below it that have an id of their own."""
-    own = [kind] if "error_id" in vars(kind) else []
-    return own + [found for child in kind.__subclasses__() for found in _error_classes(child)]

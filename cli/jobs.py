@@ -60,7 +60,7 @@ def submit(
     face_optimization: FaceOptimizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Submit a job; with --out wait for it and save the video.
+    """Submit a job and print its id; with --out wait for it and save the video.
 
     Raises:
         UsageError: An input file does not exist.
@@ -87,7 +87,9 @@ def submit(
     given = {name: value for name, value in options.items() if value is not None}
     with AnimarayClient(server, api_key=api_key) as client:
         job = client.submit(image, video, **given)
-        print_hint(f"Submitted {job.id}. Watch: animaray jobs watch {job.id} --server {server}")
+        print_hint(f"Submitted. Watch: animaray jobs watch {job.id} --server {server}")
+        if not as_json:
+            typer.echo(job.id)
         if out is not None:
             job.wait()
             job.save(out)
@@ -98,11 +100,20 @@ def submit(
 
 @app.command("list")
 def list_(
-    server: ServerOption = DEFAULT_SERVER, api_key: KeyOption = None, as_json: JsonOption = False
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only jobs in this state, such as `failed`")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many")] = 50,
+    as_json: JsonOption = False,
 ) -> None:
     """List your jobs, newest first."""
     with AnimarayClient(server, api_key=api_key) as client:
-        jobs = client.list()
+        jobs = client.list(state=state, limit=limit + 1)
+    if len(jobs) > limit:
+        jobs = jobs[:limit]
+        print_hint(f"There are more than {limit} jobs: see older ones with --limit.")
     if as_json:
         print_json({"jobs": jobs})
         return
@@ -115,10 +126,12 @@ def list_(
 def watch(
     job_id: JobArgument, server: ServerOption = DEFAULT_SERVER, api_key: KeyOption = None
 ) -> None:
-    """Print a job's events until it ends."""
+    """Print a job's events until it ends; fails as the job does."""
     with AnimarayClient(server, api_key=api_key) as client:
-        for event in client.job(job_id).events():
+        job = client.job(job_id)
+        for event in job.events():
             typer.echo(f"{event}")
+        job.check_success()
 
 
 @app.command()
@@ -127,8 +140,13 @@ def cancel(
 ) -> None:
     """Cancel a job; a running one stops within a step."""
     with AnimarayClient(server, api_key=api_key) as client:
-        client.job(job_id).cancel()
-    print_hint(f"Cancelled {job_id}.")
+        state = client.job(job_id).cancel()["state"]
+    if state in ("succeeded", "failed"):
+        print_hint(f"Job {job_id} had {state} before; nothing was cancelled.")
+    elif state == "cancelled":
+        print_hint(f"Cancelled {job_id}.")
+    else:
+        print_hint(f"Job {job_id} is {state} and stops within a step.")
 
 
 @app.command()

@@ -36,7 +36,9 @@ from animaray.cli import (
 from animaray.platform.errors import AnimarayError
 from animaray.platform.ray_session import quiet_ray
 
+_CTRL_C = 130
 _STOPPED = "Stopped. The same command goes on from here."
+
 # typer brings its own click; its exceptions are reached through the public one.
 _ClickError: type[Any] = typer.BadParameter.__mro__[2]
 
@@ -115,7 +117,7 @@ def run(arguments: list[str]) -> int:
         error.show()
         return int(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail(_STOPPED, 130, None)
+        return _fail(_STOPPED, _CTRL_C, None)
     except _TerminatedError:
         return _fail("Terminated. The same command goes on from here.", 143, None)
     except Exception as error:  # noqa: BLE001 - the last border before the user
@@ -123,8 +125,8 @@ def run(arguments: list[str]) -> int:
         text = f"{str(error).strip().splitlines()[0]}" if str(error).strip() else "no message"
         hint = "Repeat with --debug before the command for the trace, and report it."
         return _fail(f"Unexpected {kind}: {text} {hint} [AR-BUG-01]", 1, error)
-    if result == 130:  # typer makes this of Ctrl-C before it reaches us
-        return _fail(_STOPPED, 130, None)
+    if result == _CTRL_C:  # typer makes an exit code of Ctrl-C and says nothing
+        return _fail(_STOPPED, _CTRL_C, None)
     return result if isinstance(result, int) else 0
 
 

@@ -21,14 +21,15 @@ Every message says what was expected, what came and what to do; `fix` holds the 
 change that helps. Exit codes follow docs/cli.md.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 
 class AnimarayError(Exception):
     """Report a foreseen failure: what happened, and what to do about it."""
 
-    error_id: ClassVar[str] = "AR-BUG-01"
-    exit_code: ClassVar[int] = 1
+    error_id: str = "AR-BUG-01"
+    exit_code: int = 1
 
     def __init__(self, message: str, *, fix: str | None = None, reason: str | None = None) -> None:
         super().__init__(message)
@@ -42,15 +43,42 @@ class AnimarayError(Exception):
         remedy = f" {self.fix}" if self.fix else ""
         return f"{self.message}{remedy} [{self.error_id}]"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data from which another process makes the same error."""
+        return {
+            "error_id": self.error_id,
+            "message": self.message,
+            "fix": self.fix,
+            "reason": self.reason,
+        }
+
     def __reduce__(self) -> tuple[object, ...]:
         """Keep message, remedy and reason when an error crosses a process border."""
         return _rebuild, (type(self), self.message, self.fix, self.reason)
+
+
+def error_classes(kind: type[AnimarayError] = AnimarayError) -> list[type[AnimarayError]]:
+    """Return an error class and all known ones below it that have an id of their own."""
+    own = [kind] if "error_id" in vars(kind) else []
+    return own + [found for child in kind.__subclasses__() for found in error_classes(child)]
 
 
 def _rebuild(
     kind: type[AnimarayError], message: str, fix: str | None, reason: str | None
 ) -> AnimarayError:
     return kind(message, fix=fix, reason=reason)
+
+
+def error_from_dict(data: Mapping[str, Any]) -> AnimarayError:
+    """Return the error that `AnimarayError.to_dict` described."""
+    kinds = {kind.error_id: kind for kind in _kinds(AnimarayError)}
+    kind = kinds.get(str(data.get("error_id")), AnimarayError)
+    return kind(str(data["message"]), fix=data.get("fix"), reason=data.get("reason"))
+
+
+def _kinds(kind: type[AnimarayError]) -> list[type[AnimarayError]]:
+    """Return a class and all below it, so that of one id the highest wins in a mapping."""
+    return [below for child in kind.__subclasses__() for below in _kinds(child)] + [kind]
 
 
 class UsageError(AnimarayError):

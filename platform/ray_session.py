@@ -8,7 +8,9 @@ typed error.
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,7 +139,12 @@ def _start(options: dict[str, Any], *, where: str, attempts: int) -> None:
 
     for left in reversed(range(attempts)):
         try:
-            with _silent_stderr(), empty_stdin(), _daemons_without_terminal():
+            with (
+                _silent_stderr(),
+                empty_stdin(),
+                _daemons_without_terminal(),
+                _kept_signal_handlers(),
+            ):
                 ray.init(**options)
         except Exception as error:  # Ray raises a bare one when a node is not up after 30 s
             ray.shutdown()
@@ -239,6 +246,23 @@ def _daemons_without_terminal() -> Iterator[None]:
         yield
     finally:
         setattr(services, _STARTER, start)
+
+
+@contextmanager
+def _kept_signal_handlers() -> Iterator[None]:
+    """Put the handlers of Ctrl-C and SIGTERM back, which Ray replaces, also below Python.
+
+    With Ray's own a SIGTERM ends in a trace of its C++ part and an abort: no `with` block of ours
+    would end, and no exit code would say what happened.
+    """
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in kept.items():
+                if callable(handler):
+                    signal.signal(number, handler)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from fastapi import UploadFile
 
 from animaray.platform.errors import AnimarayError, RefusedError
 from animaray.platform.json_text import json_text
-from animaray.serving.job_files import JobFiles
+from animaray.serving.job_files import JobFiles, is_job_id
 from animaray.serving.job_records import (
     ACTIVE_STATES,
     Job,
@@ -121,7 +121,8 @@ class AnimationService:
         Raises:
             ProblemError: There is none.
         """
-        job = self.store.get(job_id, tenant)
+        # What is no id of ours never reaches the database: PostgreSQL takes no NUL.
+        job = self.store.get(job_id, tenant) if is_job_id(job_id) else None
         if job is None:
             raise ProblemError("AR-SRV-04", _no_such_job(job_id))
         return job
@@ -134,7 +135,13 @@ class AnimationService:
     def list_animations(
         self, tenant: str, state: JobState | None, limit: int, before: str | None
     ) -> AnimationList:
-        """Return one page of a tenant's jobs, newest first."""
+        """Return one page of a tenant's jobs, newest first.
+
+        Raises:
+            ProblemError: `before` is no id of a job.
+        """
+        if before is not None and not is_job_id(before):
+            raise ProblemError("AR-SRV-11", f"`before` must be a job id, got `{before[:64]}`.")
         jobs = self.store.list_jobs(tenant, state=state, limit=limit + 1, before=before)
         page = jobs[:limit]
         return AnimationList(
@@ -148,7 +155,7 @@ class AnimationService:
         Raises:
             ProblemError: There is no such job.
         """
-        job = self.store.request_cancel(job_id, tenant)
+        job = self.store.request_cancel(job_id, tenant) if is_job_id(job_id) else None
         if job is None:
             raise ProblemError("AR-SRV-04", _no_such_job(job_id))
         if job.is_finished:
@@ -238,12 +245,14 @@ class AnimationService:
         for job in self.store.finished_before(time.time() - self.limits.keep_results_s):
             self.files.remove_results(job.job_id)
             self.store.forget(job.job_id, job.tenant)
+            # A warning, here and below, because Ray keeps nothing lower: the only trace of them.
+            _log.warning("Removed job %s with its result: its time is over.", job.job_id)
         swept = self.files.sweep(
             upload_ids=self.store.ids_in(ACTIVE_STATES),
             result_ids=self.store.ids_in([JobState.SUCCEEDED, *ACTIVE_STATES]),
         )
-        if swept:
-            _log.info("Removed %d files that no job needs.", len(swept))
+        for path in swept:
+            _log.warning("Removed %s: no job needs it.", path)
 
     def free_bytes(self) -> int:
         """Return the free space of the data folder."""

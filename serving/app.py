@@ -6,7 +6,7 @@ application/problem+json; long work is a job, never a long request.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,14 +16,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from animaray.platform.errors import AnimarayError
 from animaray.platform.file_kind import VIDEO_FORMATS
 from animaray.platform.picture import PICTURE_FORMATS_TEXT
 from animaray.serving.animation_service import AnimationService
+from animaray.serving.answers import HeadAnswers, problem_response
 from animaray.serving.event_stream import stream_events
 from animaray.serving.job_records import JobState
 from animaray.serving.metrics_page import render_metrics
+from animaray.serving.origins import OriginGuard
 from animaray.serving.problems import (
     PROBLEM_KINDS,
     PROBLEM_MEDIA_TYPE,
@@ -56,11 +59,17 @@ _router = APIRouter()
 _bearer = HTTPBearer(auto_error=False, description="The API key, if the operator asks for one.")
 
 
-def make_app(service: AnimationService, *, housekeeping_s: float = 5.0) -> FastAPI:
+def make_app(
+    service: AnimationService,
+    *,
+    allowed_hosts: Collection[str] = (),
+    housekeeping_s: float = 5.0,
+) -> FastAPI:
     """Build the application.
 
     Args:
         service: Jobs, files, limits and tenants.
+        allowed_hosts: Names of a proxy before it, see OriginGuard.
         housekeeping_s: Seconds between two rounds of housekeeping.
     """
     app = FastAPI(
@@ -74,6 +83,10 @@ def make_app(service: AnimationService, *, housekeeping_s: float = 5.0) -> FastA
     app.state.service = service
     app.include_router(_router)
     app.add_middleware(UploadGuard, limits=service.limits)
+    app.add_middleware(
+        OriginGuard, is_open=lambda: service.tenants.is_open, allowed_hosts=allowed_hosts
+    )
+    app.add_middleware(HeadAnswers)
     app.add_exception_handler(AnimarayError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -354,36 +367,42 @@ def show_page_part(name: str) -> Response:
     return Response((PAGE_DIR / name).read_bytes(), media_type=_PAGE_TYPES[name])
 
 
-def _answer(problem: ProblemError) -> JSONResponse:
-    return JSONResponse(
-        problem.document(),
-        status_code=problem.status,
-        headers=problem.headers(),
-        media_type=PROBLEM_MEDIA_TYPE,
-    )
-
-
 async def _answer_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, AnimarayError):
         return await _answer_bug(_request, error)
     problem = problem_from_error(error)
     if problem.code == "AR-SRV-01":
         _log.error("A request failed.", exc_info=error)
-    return _answer(problem)
+    return problem_response(problem)
 
 
 async def _answer_invalid(_request: Request, error: Exception) -> Response:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     where = ".".join(str(part) for part in first.get("loc", ()))
-    return _answer(ProblemError("AR-SRV-11", f"{where}: {first.get('msg', 'invalid')}."))
+    return problem_response(ProblemError("AR-SRV-11", f"{where}: {first.get('msg', 'invalid')}."))
 
 
-async def _answer_http_error(_request: Request, error: Exception) -> Response:
+async def _answer_http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: "AR-SRV-14", 405: "AR-SRV-15"}.get(status, "AR-SRV-11")
-    return _answer(ProblemError(code, str(getattr(error, "detail", "")) or "Refused."))
+    problem = ProblemError(code, str(getattr(error, "detail", "")) or "Refused.")
+    headers = {"Allow": ", ".join(_methods_of(request))} if status == 405 else {}
+    return problem_response(problem, headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return the methods that the request's address takes."""
+    methods = {
+        method
+        for route in _router.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE
+        for method in route.methods or ()
+    }
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def _answer_bug(_request: Request, error: Exception) -> Response:
     _log.error("A request failed unexpectedly.", exc_info=error)
-    return _answer(ProblemError("AR-SRV-01", "The service failed.", fix="Try again later."))
+    return problem_response(
+        ProblemError("AR-SRV-01", "The service failed.", fix="Try again later.")
+    )

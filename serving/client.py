@@ -19,11 +19,64 @@ from animaray.platform.errors import ServiceError, UsageError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic
 from animaray.serving.client_records import FINISHED, JobStatus, StreamedEvent
+from animaray.serving.job_records import JobCancelledError
+from animaray.serving.ports import is_loopback
+from animaray.serving.problems import exit_code_of
 
 _RETRY_STATUS = (429, 503)
 _MAX_RETRY_WAIT_S = 60.0
 _RESTART_REASONS = ("unreachable", "http_500", "http_502", "http_503", "http_504")
 """What a service that is being restarted answers, or the proxy before it."""
+
+
+class RemoteError(ServiceError):
+    """A service refused a request or could not do a job, and told why.
+
+    It carries the code that the service told, and the exit code that the same fault has in a
+    command that works without a server.
+
+    Args:
+        message: What happened.
+        code: The service's code.
+        fix: What to do, or None.
+        reason: For programs; None takes the code.
+    """
+
+    def __init__(
+        self, message: str, *, code: str, fix: str | None = None, reason: str | None = None
+    ) -> None:
+        super().__init__(message, fix=fix, reason=reason or code)
+        self.error_id = code
+        self.exit_code = exit_code_of(code)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep all parts when the error crosses a process border."""
+        return _rebuild_remote, (self.message, self.error_id, self.fix, self.reason)
+
+
+def _rebuild_remote(message: str, code: str, fix: str | None, reason: str | None) -> RemoteError:
+    return RemoteError(message, code=code, fix=fix, reason=reason)
+
+
+def _check_success(status: JobStatus) -> None:
+    """Return if the job has succeeded or still goes on.
+
+    Raises:
+        RemoteError: It failed or was cancelled.
+    """
+    failure = status["error"]
+    if failure is not None:
+        raise RemoteError(
+            f"Job {status['id']} failed. {failure['message']}",
+            code=failure["code"],
+            fix=failure["fix"],
+        )
+    if status["state"] == "cancelled":
+        raise RemoteError(
+            f"Job {status['id']} was cancelled.",
+            code=JobCancelledError.error_id,
+            reason=status["state"],
+        )
 
 
 class JobHandle:
@@ -74,7 +127,7 @@ class JobHandle:
                 return
 
     def wait(self, timeout_s: float | None = None, *, poll_s: float = 0.5) -> JobStatus:
-        """Block until the job has succeeded.
+        """Block until the job has succeeded; if it fails or is cancelled, RemoteError tells why.
 
         Args:
             timeout_s: Give up waiting (not the job) after so many seconds; None waits for ever.
@@ -84,22 +137,14 @@ class JobHandle:
             The status of the succeeded job.
 
         Raises:
-            ServiceError: The job failed or was cancelled (reason is the failure's code), or the
-                time is over (reason "timeout").
+            ServiceError: The time is over (reason "timeout").
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             status = self._status_patiently()
             if status["state"] == "succeeded":
                 return status
-            if status["state"] in FINISHED:
-                failure = status["error"]
-                raise ServiceError(
-                    f"Job {self.id} {status['state']}."
-                    + (f" {failure['message']}" if failure else ""),
-                    fix=failure["fix"] if failure else None,
-                    reason=failure["code"] if failure else status["state"],
-                )
+            _check_success(status)
             if deadline is not None and time.monotonic() >= deadline:
                 raise ServiceError(
                     f"Job {self.id} is still {status['state']} after {timeout_s:g} s.",
@@ -123,13 +168,26 @@ class JobHandle:
                     raise
                 time.sleep(1.0)
 
+    def check_success(self) -> None:
+        """Return if the job has succeeded or still goes on; otherwise RemoteError tells why."""
+        _check_success(self._status_patiently())
+
     def content(self) -> bytes:
         """Return the mp4 of the succeeded job."""
         return self._client.request("GET", f"{self._path}/content").content
 
     def save(self, path: Path | str) -> Path:
-        """Write the mp4 of the succeeded job; the file is complete or absent."""
+        """Write the mp4 of the succeeded job; the file is complete or absent.
+
+        Raises:
+            UsageError: The path is a folder.
+        """
         target = Path(path)
+        if target.is_dir():
+            raise UsageError(
+                f"{target} is a folder; the video needs a file name.",
+                fix=f"Name the file, such as {target / self.id}.mp4.",
+            )
         write_bytes_atomic(target, self.content())
         return target
 
@@ -160,7 +218,12 @@ class AnimarayClient:
             )
         key = api_key or os.environ.get("ANIMARAY_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=address.rstrip("/"), headers=headers, timeout=timeout_s)
+        self._http = httpx.Client(
+            base_url=address.rstrip("/"),
+            headers=headers,
+            timeout=timeout_s,
+            trust_env=not is_loopback(httpx.URL(address).host),  # a proxy cannot reach this machine
+        )
 
     def __enter__(self) -> "AnimarayClient":
         """Return the client."""
@@ -359,4 +422,4 @@ def _checked(response: httpx.Response) -> httpx.Response:
             fix="Is this the address of an animaray server?",
             reason=f"http_{response.status_code}",
         ) from error
-    raise ServiceError(f"{title}: {detail} ({code})", fix=problem.get("fix"), reason=code)
+    raise RemoteError(f"{title}: {detail}", code=code, fix=problem.get("fix"))

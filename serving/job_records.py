@@ -6,7 +6,7 @@ queued -> preparing -> running -> succeeded | failed | cancelled
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
 from animaray.platform.errors import RefusedError, ServiceError
 
@@ -30,25 +30,25 @@ FINISHED_STATES = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 class LeaseLostError(ServiceError):
     """Another worker holds the job now; nothing of this attempt may be published."""
 
-    error_id: ClassVar[str] = "AR-JOB-01"
+    error_id = "AR-JOB-01"
 
 
 class JobCancelledError(RefusedError):
     """The client cancelled the job while it ran."""
 
-    error_id: ClassVar[str] = "AR-JOB-02"
+    error_id = "AR-JOB-02"
 
 
 class WorkerDrainedError(ServiceError):
     """The worker stops; the job goes back to the queue."""
 
-    error_id: ClassVar[str] = "AR-JOB-03"
+    error_id = "AR-JOB-03"
 
 
 class DuplicateRowError(ServiceError):
     """A row of the same key was in the job database before."""
 
-    error_id: ClassVar[str] = "AR-JOB-05"
+    error_id = "AR-JOB-05"
 
 
 WORKER_LOST_CODE = "AR-JOB-04"

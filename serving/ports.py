@@ -1,10 +1,20 @@
-"""Ask whether a port can be listened on, and wait until a stopped server has let go of it."""
+"""Addresses of this machine: which are loopback, and which port can be listened on."""
 
 import errno
+import ipaddress
 import socket
 import time
 
 from animaray.platform.errors import PortError
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a name or address, without port or brackets, means this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        name = host.lower().rstrip(".")
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def check_port(host: str, port: int) -> None:

@@ -10,6 +10,7 @@ from animaray.platform.errors import (
     RefusedError,
     ServiceError,
     UsageError,
+    error_classes,
 )
 from animaray.platform.file_kind import VIDEO_FORMATS
 from animaray.platform.picture import PICTURE_FORMATS_TEXT
@@ -26,6 +27,8 @@ class ProblemKind:
     retryable: bool
     explanation: str
     """For the page that the problem's `type` points to."""
+    exit_code: int = ServiceError.exit_code
+    """Of a command that ends with it: what the same fault gives without a server."""
 
 
 PROBLEM_KINDS: Mapping[str, ProblemKind] = {
@@ -78,6 +81,7 @@ PROBLEM_KINDS: Mapping[str, ProblemKind] = {
         title="Upload is too large",
         retryable=False,
         explanation="The request, one file, its pixels, its frames or its length exceed a limit.",
+        exit_code=MediaError.exit_code,
     ),
     "AR-SRV-09": ProblemKind(
         status=415,
@@ -85,6 +89,7 @@ PROBLEM_KINDS: Mapping[str, ProblemKind] = {
         retryable=False,
         explanation=f"`reference_image` takes {PICTURE_FORMATS_TEXT}; `driving_video` takes"
         f" {', '.join(VIDEO_FORMATS)}.",
+        exit_code=MediaError.exit_code,
     ),
     "AR-SRV-10": ProblemKind(
         status=503,
@@ -97,6 +102,7 @@ PROBLEM_KINDS: Mapping[str, ProblemKind] = {
         title="Request is not valid",
         retryable=False,
         explanation="A field is missing, unknown, of the wrong type or out of range.",
+        exit_code=UsageError.exit_code,
     ),
     "AR-SRV-12": ProblemKind(
         status=408,
@@ -122,6 +128,14 @@ PROBLEM_KINDS: Mapping[str, ProblemKind] = {
         retryable=False,
         explanation="The address exists, but not for this HTTP method.",
     ),
+    "AR-SRV-16": ProblemKind(
+        status=403,
+        title="Request comes from elsewhere",
+        retryable=False,
+        explanation="A server without API keys answers to the names of its own machine only, and no"
+        " server takes a POST or DELETE from a page of another site: otherwise any page in the"
+        " operator's browser could use it. Names of a proxy are allowed with `allowed_hosts`.",
+    ),
 }
 
 _CODE_BY_REASON = {
@@ -133,6 +147,14 @@ _CODE_BY_REASON = {
     "not_a_picture": "AR-SRV-09",
     "not_a_video": "AR-SRV-09",
 }
+
+
+def exit_code_of(code: str) -> int:
+    """Return the exit code of a command that ends with this code of a problem or failed job."""
+    if code in PROBLEM_KINDS:
+        return PROBLEM_KINDS[code].exit_code
+    known = {kind.error_id: kind.exit_code for kind in error_classes()}
+    return known.get(code, ServiceError.exit_code)
 
 
 class ProblemError(ServiceError):
@@ -176,7 +198,8 @@ class ProblemError(ServiceError):
             "type": f"/errors/{self.code}",
             "title": kind.title,
             "status": kind.status,
-            "detail": self.message,
+            # A client's text comes back in messages; half a surrogate pair has no UTF-8 form.
+            "detail": self.message.encode(errors="replace").decode(),
             "code": self.code,
             "retryable": kind.retryable,
             "fix": self.fix,

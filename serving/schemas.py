@@ -1,11 +1,11 @@
 """What goes over the wire: the options of a request and the documents of the answers."""
 
 import difflib
-import json
 import secrets
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from animaray.models.person_choice import Casting, choices_of, parse_choices
 from animaray.platform.errors import PersonChoiceError, UsageError
@@ -23,7 +23,7 @@ RateField = Annotated[float, Field(gt=0, le=120)]
 class AnimationRequest(BaseModel):
     """Options of an animation, all optional: the JSON document of the form field `options`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     seed: int | None = Field(
         None,
@@ -189,7 +189,8 @@ def parse_options(text: str | None, limits: ServingLimits) -> dict[str, Any]:
         UsageError: The text is not a JSON object, an option is unknown or out of range.
     """
     try:
-        data = json.loads(text or "{}")
+        # Refuses, unlike the standard library, half a surrogate pair and endless nesting.
+        data = from_json(text or "{}", allow_inf_nan=False)
     except ValueError as error:
         raise UsageError(
             f"`options` must be a JSON object, and it is not JSON: {error}."

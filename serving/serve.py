@@ -6,7 +6,6 @@ The two meet in the job store only: either may die without losing a job. Command
 """
 
 import dataclasses
-import ipaddress
 import os
 import threading
 import time
@@ -28,7 +27,7 @@ from animaray.serving.app import make_app
 from animaray.serving.job_files import JobFiles
 from animaray.serving.jobs import JobStore
 from animaray.serving.limits import ServingLimits
-from animaray.serving.ports import await_free_port, check_port
+from animaray.serving.ports import await_free_port, check_port, is_loopback
 from animaray.serving.tenants import Tenants
 from animaray.serving.weights_folder import check_weights_folder
 
@@ -72,6 +71,8 @@ class ServeConfig:
     """Seconds a stopping replica gives its job before the job goes back to the queue."""
     ready_timeout_s: float | None = 600.0
     """Seconds to wait for a loaded model at the start; None returns at once."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names of a proxy in front, which an open service answers to beside the loopback ones."""
     limits: ServingLimits = field(default_factory=ServingLimits)
     """Caps on requests."""
 
@@ -89,7 +90,7 @@ class ServeConfig:
             )
         if self.lease_s < 2:
             raise ConfigError(f"Setting `lease_s` must be at least 2, got {self.lease_s}.")
-        if self.api_keys_path is None and not _is_loopback(self.host):
+        if self.api_keys_path is None and not is_loopback(self.host):
             raise ConfigError(
                 f"Serving on {self.host} without API keys would let everybody in.",
                 fix="Set `api_keys_path`, or bind 127.0.0.1 and put a proxy in front.",
@@ -192,7 +193,8 @@ class Ingress:
                 config.limits,
                 Tenants.load(config.api_keys_path),
                 worker_timeout_s=config.worker_timeout_s,
-            )
+            ),
+            allowed_hosts=config.allowed_hosts,
         )
 
 
@@ -288,6 +290,7 @@ def start_server(config: ServeConfig) -> ServerHandle:
     check_port(config.host, config.port)
     Tenants.load(config.api_keys_path)
     config = _with_absolute_paths(config)
+    JobFiles.check_data_dir(config.data_dir)
     _make_data_dir(config.data_dir)
     config.open_store().close()
     session = ExitStack()
@@ -340,13 +343,6 @@ def _with_absolute_paths(config: ServeConfig) -> ServeConfig:
         data_dir=config.data_dir.absolute(),
         api_keys_path=None if keys is None else keys.absolute(),
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _make_data_dir(data_dir: Path) -> None:

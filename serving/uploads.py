@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import Request, UploadFile
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
+from starlette.datastructures import UploadFile as FormFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from animaray.platform.file_kind import HEAD_BYTES
-from animaray.serving.job_files import JobFiles
+from animaray.serving.answers import problem_response
+from animaray.serving.job_files import UPLOAD_NAMES, JobFiles
 from animaray.serving.limits import ServingLimits, check_upload
-from animaray.serving.problems import PROBLEM_MEDIA_TYPE, ProblemError
+from animaray.serving.problems import ProblemError
 
-FILE_FIELDS = ("reference_image", "driving_video")
 _CHUNK_BYTES = 2**20
+_MAX_OPTIONS_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,13 +58,7 @@ class UploadGuard:
             try:
                 self._check_bytes(int(declared))
             except ProblemError as problem:
-                response = JSONResponse(
-                    problem.document(),
-                    status_code=problem.status,
-                    headers={**problem.headers(), "Connection": "close"},
-                    media_type=PROBLEM_MEDIA_TYPE,
-                )
-                await response(scope, receive, send)
+                await problem_response(problem, {"Connection": "close"})(scope, receive, send)
                 return
         await self._app(scope, self._guard(receive), send)
 
@@ -108,33 +103,52 @@ async def read_form(request: Request) -> tuple[dict[str, UploadFile], str | None
         ProblemError: The request is not multipart, or a field is missing, unknown or repeated.
     """
     kind = request.headers.get("content-type", "")
-    if not kind.startswith("multipart/form-data"):
+    if kind.partition(";")[0].strip().lower() != "multipart/form-data":
         raise ProblemError(
             "AR-SRV-11",
             f"Expected multipart/form-data, got {kind[:100] or 'no content type'}.",
             fix="Send the fields reference_image, driving_video and, if wished, options.",
         )
     try:
-        form = await request.form(max_files=2, max_fields=1, max_part_size=64 * 1024)
+        form = await request.form(max_files=3, max_fields=1, max_part_size=_MAX_OPTIONS_BYTES)
     except HTTPException as error:  # how starlette reports a malformed or oversized form
         raise ProblemError("AR-SRV-11", f"The form cannot be read: {error.detail}") from error
+    except (LookupError, ValueError) as error:  # a charset that is none, or does not fit
+        raise ProblemError("AR-SRV-11", f"The form cannot be read: {error}") from error
     files: dict[str, UploadFile] = {}
     options: str | None = None
     for name, value in form.multi_items():
-        if name in FILE_FIELDS and not isinstance(value, str) and name not in files:
+        if name in UPLOAD_NAMES and not isinstance(value, str) and name not in files:
             files[name] = UploadFile(value.file, filename=name)
-        elif name == "options" and isinstance(value, str):
-            options = value
+        elif name == "options" and options is None:
+            options = value if isinstance(value, str) else await _read_options(value)
         else:
             raise ProblemError(
                 "AR-SRV-11",
                 f"The form field `{name[:64]}` is unknown, repeated or of the wrong kind.",
-                fix="Send two files, reference_image and driving_video, and the text options.",
+                fix="Send two files, reference_image and driving_video, and the JSON options.",
             )
-    for name in FILE_FIELDS:
+    for name in UPLOAD_NAMES:
         if name not in files:
             raise ProblemError("AR-SRV-11", f"The form field `{name}` (a file) is missing.")
     return files, options
+
+
+async def _read_options(part: FormFile) -> str:
+    """Read options that came as a file, as programs that follow the OpenAPI document send JSON.
+
+    Raises:
+        ProblemError: They are too long or no text.
+    """
+    content = await part.read(_MAX_OPTIONS_BYTES + 1)
+    if len(content) > _MAX_OPTIONS_BYTES:
+        raise ProblemError(
+            "AR-SRV-11", f"The form field `options` has more than {_MAX_OPTIONS_BYTES:,} bytes."
+        )
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ProblemError("AR-SRV-11", "The form field `options` is not UTF-8.") from error
 
 
 def store_upload(

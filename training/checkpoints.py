@@ -5,6 +5,7 @@ the manifest last and renames the folder. A folder without a manifest does not e
 """
 
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from animaray.platform.errors import RunError
 from animaray.platform.storage import read_json, sha256_file, sync_folder, write_json_atomic
 
 MANIFEST = "manifest.json"
+_COMPLETE = re.compile(r"step-(\d{8})")
+_UNFINISHED = re.compile(r"\.step-\d{8}\.tmp")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +41,8 @@ def temporary_folder(checkpoints_dir: Path, step: int) -> Path:
 def clear_temporary(checkpoints_dir: Path) -> None:
     """Remove what a killed run left unfinished."""
     for path in checkpoints_dir.glob(".step-*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
+        if _UNFINISHED.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def commit_checkpoint(
@@ -72,8 +76,30 @@ def latest_checkpoint(checkpoints_dir: Path) -> Checkpoint | None:
     Raises:
         RunError: A file that its manifest lists is missing or has another size.
     """
-    complete = sorted(path.parent for path in checkpoints_dir.glob(f"step-*/{MANIFEST}"))
+    complete = list(checkpoint_folders(checkpoints_dir).values())
     return read_checkpoint(complete[-1]) if complete else None
+
+
+def checkpoint_folders(checkpoints_dir: Path) -> dict[int, Path]:
+    """Return the folders of complete checkpoints by step, oldest first.
+
+    A copy that somebody keeps beside them under a name of their own is none of ours.
+    """
+    found = sorted(checkpoints_dir.glob(f"step-*/{MANIFEST}"))
+    return {
+        int(match[1]): path.parent
+        for path in found
+        if (match := _COMPLETE.fullmatch(path.parent.name)) and not path.parent.is_symlink()
+    }
+
+
+def set_aside(path: Path) -> Path:
+    """Give a checkpoint a name under which no start finds it; return the new path."""
+    aside = path.with_name(f"diverged-{path.name}")
+    if not aside.exists():
+        path.rename(aside)
+        sync_folder(path.parent)
+    return aside
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -102,8 +128,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def prune_checkpoints(checkpoints_dir: Path, keep: int) -> None:
     """Delete all but the newest complete checkpoints, manifests first."""
-    complete = sorted(path.parent for path in checkpoints_dir.glob(f"step-*/{MANIFEST}"))
-    for path in complete[:-keep]:
+    for path in list(checkpoint_folders(checkpoints_dir).values())[:-keep]:
         (path / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
 

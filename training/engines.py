@@ -19,7 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from animaray.platform.errors import MachineError, RunError
 from animaray.training.configs import OptimizerConfig, ScaleConfig
-from animaray.training.weights_average import share_of_rank, trainable_weights
+from animaray.training.weights_average import (
+    names_not_finite,
+    share_of_rank,
+    trainable_weights,
+)
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _STEPS_KEY = "optimizer_steps"
@@ -44,7 +48,10 @@ class TrainEngine(Protocol):
         ...
 
     def step(self, lr: float) -> float:
-        """Update the weights and return the norm of the gradient before clipping."""
+        """Update the weights and return the norm of the gradient before clipping.
+
+        A gradient that is not finite moves nothing; the norm, equal on all ranks, tells.
+        """
         ...
 
     def states(self) -> Iterator[tuple[str, States]]:
@@ -88,8 +95,19 @@ class StateReader:
 
 def save_states(
     engine: TrainEngine, folder: Path, *, num_steps: int, rank: int, world_size: int
-) -> None:
-    """Write this rank's share of the states; all ranks must call it."""
+) -> list[str]:
+    """Write this rank's share of the states; all ranks must call it.
+
+    Args:
+        engine: Of the run.
+        folder: Where the checkpoint is being written.
+        num_steps: Optimizer steps that moved the weights.
+        rank: Of this worker.
+        world_size: Number of workers.
+
+    Returns:
+        Names of this rank's states that are not finite: such a checkpoint must not be completed.
+    """
     mine = set(share_of_rank(trainable_weights(engine.objective), rank=rank, world_size=world_size))
     tensors = {
         f"{name}/{kind}": tensor.detach().cpu().contiguous()
@@ -99,6 +117,7 @@ def save_states(
     }
     path = folder / f"states-{rank:03d}.safetensors"
     save_file(tensors, path, metadata={_STEPS_KEY: str(num_steps)})
+    return names_not_finite(tensors)
 
 
 def make_engine(
@@ -161,8 +180,9 @@ class TorchEngine:
         weights = trainable_weights(self.objective).values()
         limit = self._max_grad_norm if self._max_grad_norm is not None else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(weights, limit)
-        _set_lr(self._optimizer, lr)
-        self._optimizer.step()
+        if torch.isfinite(norm):
+            _set_lr(self._optimizer, lr)
+            self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
@@ -229,7 +249,10 @@ class DeepSpeedEngine:
             self._engine.step()  # counts the pass; weights move at the boundary only
 
     def step(self, lr: float) -> float:
-        """Update the weights and return the norm of the gradient before clipping."""
+        """Update the weights and return the norm of the gradient before clipping.
+
+        DeepSpeed itself skips the step of a gradient that is not finite, and reports infinity.
+        """
         _set_lr(self._optimizer, lr)
         self._engine.step()
         norm = self._engine.get_global_grad_norm()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from animaray.platform.config import config_from_dict, config_to_dict
-from animaray.platform.errors import AnimarayError, MachineError, RunError
+from animaray.platform.errors import AnimarayError, MachineError, RunError, error_from_dict
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session
 from animaray.platform.storage import read_json, write_json_atomic
@@ -99,7 +99,7 @@ def launch(
         with row, ray_session(), _Watcher(folder, row):
             _fit(worker, config, folder)
     except BaseException as error:
-        folder.write_status("failed", message=str(error))
+        folder.write_status("failed", message=str(error), reason=getattr(error, "reason", None))
         raise
     folder.write_status("finished")
     return _result(folder, found)
@@ -167,8 +167,8 @@ def _fit(worker: Worker, config: Any, folder: RunFolder) -> None:  # noqa: ANN40
         ) from error
     failure = folder.root / _FAILURE_FILE
     if failure.exists():
-        facts = read_json(failure)
-        raise RunError(f"{facts['message']}", fix=facts["fix"])
+        refused = error_from_dict(read_json(failure))
+        raise refused
 
 
 def _seen_from_any_folder(settings: dict[str, Any]) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _run_worker(payload: dict[str, Any]) -> None:
         require_shared_folder(folder.root, payload["token"])
         payload["worker"](config, folder, topology, report)
     except AnimarayError as error:
-        write_json_atomic(failure, {"message": error.message, "fix": error.fix})
+        write_json_atomic(failure, error.to_dict())
         raise
 
 
@@ -258,7 +258,8 @@ class _Watcher:
     def _show(self) -> None:
         status = self._folder.read_status()
         if status.get("state") == "running":
-            note = f"loss {status['loss']:.4f}, {status['samples_per_s']:.1f} samples/s"
+            loss = "not finite" if status["loss"] is None else f"{status['loss']:.4f}"
+            note = f"loss {loss}, {status['samples_per_s']:.1f} samples/s"
             self._row.update(done=int(status["step"]), note=note)
 
 

@@ -8,11 +8,13 @@
       weights/          what serving loads; written at the end
 
 Starting means resuming: the same configuration continues the newest complete checkpoint, another
-one is refused with the differences.
+one is refused with the differences. A run that stopped as diverged may be tamed: see
+MAY_CHANGE_AFTER_DIVERGENCE.
 """
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +23,9 @@ from animaray.platform.config import config_to_dict
 from animaray.platform.errors import ConfigError, RunError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import content_id, read_json, write_bytes_atomic, write_json_atomic
+from animaray.training.checkpoints import checkpoint_folders
+
+_HISTORY = "changed"
 
 RunState = Literal["starting", "running", "finished", "stopped", "failed"]
 
@@ -40,6 +45,18 @@ MAY_CHANGE = (
     "scale.zero_stage",
 )
 """Settings that a resumed run may change: they move neither data order nor optimizer steps."""
+
+DIVERGED = "diverged"
+"""Reason of the stop of a run whose loss was not finite."""
+
+MAY_CHANGE_AFTER_DIVERGENCE = (
+    "optimizer.lr",
+    "optimizer.max_grad_norm",
+    "optimizer.warmup_steps",
+    "scale.precision",
+)
+"""Settings that a run which stopped as diverged may change besides: they tame its steps. The data
+order stays, and config.json keeps what was changed at which step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +93,27 @@ class RunFolder:
             RunError: The folder belongs to another configuration.
         """
         folder = cls(root)
-        wanted = {"kind": type(config).__name__, "config": config_to_dict(config)}
+        wanted: dict[str, Any] = {"kind": type(config).__name__, "config": config_to_dict(config)}
         path = root / "config.json"
+        history: list[dict[str, Any]] = []
         if path.exists():
             found = read_json(path)
-            changes = _differences(_flatten(found), _flatten(wanted))
+            history = found.pop(_HISTORY, [])
+            has_diverged = folder.read_status().get("reason") == DIVERGED
+            tamed: tuple[str, ...] = MAY_CHANGE_AFTER_DIVERGENCE if has_diverged else ()
+            changes = _differences(_flatten(found), _flatten(wanted), free=MAY_CHANGE + tamed)
             if changes:
                 raise RunError(
                     f"The run folder {root} belongs to another configuration: "
                     f"{'; '.join(changes[:6])}.",
                     fix="Choose another run folder, or go back to those settings to resume.",
                 )
+            if steered := _differences(_flatten(found), _flatten(wanted), free=MAY_CHANGE):
+                step = max(checkpoint_folders(folder.checkpoints_dir), default=0)
+                history = [*history, {"step": step, "changes": steered}]
         wanted["fingerprint"] = content_id(json_text(_flatten(wanted), sort_keys=True))
+        if history:
+            wanted[_HISTORY] = history
         folder.checkpoints_dir.mkdir(parents=True, exist_ok=True)
         write_json_atomic(path, wanted)
         return folder
@@ -158,9 +184,11 @@ def _flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    free = {f"config.{name}" for name in MAY_CHANGE} | {"fingerprint"}
-    names = sorted((found.keys() | wanted.keys()) - free)
+def _differences(
+    found: dict[str, Any], wanted: dict[str, Any], *, free: Iterable[str]
+) -> list[str]:
+    ignored = {f"config.{name}" for name in free} | {"fingerprint"}
+    names = sorted((found.keys() | wanted.keys()) - ignored)
     return [
         f"{name.removeprefix('config.')} was {found.get(name)!r}, is now {wanted.get(name)!r}"
         for name in names

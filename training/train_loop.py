@@ -16,16 +16,17 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from animaray.platform.errors import RunError
 from animaray.training.batch_order import BatchLayout, noise_seed
 from animaray.training.checkpoints import (
     Checkpoint,
+    clear_temporary,
     commit_checkpoint,
     latest_checkpoint,
     prune_checkpoints,
     temporary_folder,
 )
 from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
+from animaray.training.divergence import DivergenceGuard
 from animaray.training.engines import StateReader, TrainEngine, make_engine, save_states
 from animaray.training.prefetch import Prefetcher
 from animaray.training.run_folder import RunFolder
@@ -112,7 +113,7 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
         on_checkpoint: Called by every rank after a checkpoint is complete.
 
     Raises:
-        RunError: The loss is not finite, or the newest checkpoint does not fit this run.
+        RunError: The loss stays not finite, or the newest checkpoint does not fit this run.
     """
     loop, scale, is_first = settings.loop, settings.scale, topology.rank == 0
     layout = BatchLayout(
@@ -139,17 +140,22 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
     )
 
     # Start means resume: the manifest on disk decides, not the launcher.
-    first_step = 0
+    first_step = num_skipped = 0
     found = latest_checkpoint(folder.checkpoints_dir)
     if found is not None:
-        engine.restore(StateReader(found.path))
+        states = StateReader(found.path)
+        engine.restore(states)
         first_step = found.step
+        num_skipped = first_step - states.num_steps
         if average is not None:
             average.load(found.path)
     _barrier()
     if is_first:
         folder.rewind_metrics(first_step)
     clock = _Clock(folder, loop.max_minutes)
+    guard = DivergenceGuard(
+        folder, settings.optimizer, scale, is_first=is_first, num_skipped=num_skipped
+    )
 
     def make_pass(number: int) -> tuple[int, Any]:
         step, micro_step = divmod(number, layout.num_micro_steps)
@@ -171,8 +177,10 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
                 engine.backward(measured.loss)
                 window.add(measured)
             lr = learning_rate(step, settings.optimizer, loop.num_steps)
-            window.add_step(grad_norm=engine.step(lr), num_items=layout.global_batch_size)
-            if average is not None:
+            grad_norm = engine.step(lr)
+            is_counted = guard.counts(step, grad_norm)
+            window.end_step(grad_norm if is_counted else None, num_items=layout.global_batch_size)
+            if average is not None and is_counted:
                 average.update(step)
 
             # Everything below is the same decision on every rank: it depends on the step and on
@@ -181,17 +189,14 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
             is_last = last_step == loop.num_steps or _agree(clock, topology)
             if is_last or last_step % loop.log_every_steps == 0:
                 values = window.close(step=last_step, lr=lr, wait_s=prefetcher.take_wait_s())
-                values["trained_s"] = clock.trained_s()
+                values |= {"trained_s": clock.trained_s(), "skipped_steps": guard.num_skipped}
                 if is_first:
                     folder.append_metrics(values)
                     folder.write_status("running", num_steps=loop.num_steps, **values)
-                if not math.isfinite(values["loss"]):
-                    raise RunError(
-                        f"The loss is not finite at step {last_step}.",
-                        fix="Lower optimizer.lr, or set scale.precision=float32.",
-                    )
+                if not math.isfinite(values["loss"]) and not guard.is_skipping:
+                    guard.stop(f"The loss is not finite at step {last_step}.", bad_step=last_step)
             if is_last or last_step % loop.checkpoint_every_steps == 0:
-                saved = _save(engine, average, folder, last_step, settings, topology)
+                saved = _save(engine, average, guard, folder, last_step, settings, topology)
                 if saved is not None and (figures := _evaluate(task, saved)):
                     folder.append_metrics({"step": last_step, **figures})
                 if on_checkpoint is not None:
@@ -207,27 +212,38 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
     return last_step
 
 
-def _save(
+def _save(  # noqa: PLR0913 - the parts of a run
     engine: TrainEngine,
     average: WeightsAverage | None,
+    guard: DivergenceGuard,
     folder: RunFolder,
     step: int,
     settings: LoopSettings,
     topology: Topology,
 ) -> Checkpoint | None:
-    """Write a checkpoint with all ranks; rank 0 completes it and returns it."""
+    """Write a checkpoint with all ranks; rank 0 completes it and returns it.
+
+    After a skipped step there is none: the weights may be what made the gradient not finite.
+    """
+    num_moves = step - guard.num_skipped
+    if num_moves == 0 or (guard.is_skipping and step < settings.loop.num_steps):
+        return None
     temporary = temporary_folder(folder.checkpoints_dir, step)
     temporary.mkdir(parents=True, exist_ok=True)
-    save_states(
+    bad = save_states(
         engine,
         temporary,
-        num_steps=step,
+        num_steps=num_moves,
         rank=topology.rank,
         world_size=topology.world_size,
     )
     if average is not None:
-        average.save(temporary)
-    _barrier()
+        bad += average.save(temporary)
+    if _any_rank(bool(bad), topology):
+        if topology.rank == 0:
+            clear_temporary(folder.checkpoints_dir)
+        named = f" ({bad[0]})" if bad else ""
+        guard.stop(f"The weights are not finite at step {step}{named}.", bad_step=step)
     saved = None
     if topology.rank == 0:
         saved = commit_checkpoint(
@@ -254,6 +270,7 @@ class _MetricsWindow:
 
     def _reset(self) -> None:
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self._step_sums: dict[str, tuple[Tensor, Tensor]] = {}
         self._grad_norms: list[float] = []
         self._num_items = 0
         self._started = time.monotonic()
@@ -261,19 +278,21 @@ class _MetricsWindow:
     def add(self, measured: Measured) -> None:
         """Add one pass."""
         sums = {"loss": (measured.loss, torch.ones_like(measured.loss)), **measured.sums}
-        for name, (total, count) in sums.items():
-            before = self._sums.get(name, (0.0, 0.0))
-            self._sums[name] = (total.detach() + before[0], count.detach() + before[1])
+        _add_sums(self._step_sums, sums)
 
-    def add_step(self, *, grad_norm: float, num_items: int) -> None:
-        """Add one optimizer step."""
-        self._grad_norms.append(grad_norm)
+    def end_step(self, grad_norm: float | None, *, num_items: int) -> None:
+        """End an optimizer step; the passes of one without a gradient norm were skipped."""
+        if grad_norm is not None:
+            _add_sums(self._sums, self._step_sums)
+            self._grad_norms.append(grad_norm)
+        self._step_sums = {}
         self._num_items += num_items
 
     def close(self, *, step: int, lr: float, wait_s: float) -> dict[str, Any]:
         """Return the line of this window, equal on all ranks, and begin the next."""
-        elapsed_s = max(time.monotonic() - self._started, 1e-9)
         names = sorted(self._sums)
+        if not names:  # every step was skipped, on all ranks
+            return self._line(step=step, lr=lr, wait_s=wait_s, means={})
         flat = torch.stack(
             [part.float().reshape(()) for name in names for part in self._sums[name]]
         )
@@ -286,17 +305,33 @@ class _MetricsWindow:
             if count > 0
         }
         self.last_loss = means["loss"]
+        return self._line(step=step, lr=lr, wait_s=wait_s, means=means)
+
+    def _line(
+        self, *, step: int, lr: float, wait_s: float, means: dict[str, float]
+    ) -> dict[str, Any]:
+        elapsed_s = max(time.monotonic() - self._started, 1e-9)
+        norms = self._grad_norms
         values = {
             "step": step,
+            "loss": float("nan"),
             **means,
             "lr": lr,
-            "grad_norm": sum(self._grad_norms) / max(1, len(self._grad_norms)),
+            "grad_norm": sum(norms) / len(norms) if norms else float("nan"),
             "samples_per_s": self._num_items / elapsed_s,
             "data_wait_share": min(1.0, wait_s / elapsed_s),
             "memory_gib": _peak_memory_gib(self._topology.device),
         }
         self._reset()
         return values
+
+
+def _add_sums(
+    into: dict[str, tuple[Tensor, Tensor]], sums: dict[str, tuple[Tensor, Tensor]]
+) -> None:
+    for name, (total, count) in sums.items():
+        before = into.get(name, (0.0, 0.0))
+        into[name] = (total.detach() + before[0], count.detach() + before[1])
 
 
 def _peak_memory_gib(device: torch.device) -> float:
@@ -328,6 +363,15 @@ def _agree(clock: _Clock, topology: Topology) -> bool:
     flag = torch.tensor([float(is_over)], device=topology.device)
     torch.distributed.broadcast(flag, src=0)
     return bool(flag.item())
+
+
+def _any_rank(flag: bool, topology: Topology) -> bool:  # noqa: FBT001 - the one thing it is about
+    """Return on every rank whether any rank says so; all ranks have come here then."""
+    if topology.world_size == 1:
+        return flag
+    total = torch.tensor([float(flag)], device=topology.device)
+    torch.distributed.all_reduce(total)
+    return bool(total.item())
 
 
 def _barrier() -> None:

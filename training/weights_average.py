@@ -34,10 +34,11 @@ class WeightsAverage:
         for name, weight in self._weights.items():
             self.averages[name].lerp_(weight.detach().float(), 1.0 - decay)
 
-    def save(self, folder: Path) -> None:
-        """Write this rank's share."""
+    def save(self, folder: Path) -> list[str]:
+        """Write this rank's share; return the names of averages that are not finite."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.averages.items()}
         save_file(tensors, folder / f"average-{self._rank:03d}.safetensors")
+        return names_not_finite(tensors)
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
@@ -50,6 +51,11 @@ class WeightsAverage:
 def trainable_weights(module: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that are trained, by name."""
     return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+
+
+def names_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of tensors that hold a number which is not finite."""
+    return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
 
 
 def share_of_rank(weights: Mapping[str, Tensor], *, rank: int, world_size: int) -> list[str]:

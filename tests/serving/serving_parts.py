@@ -127,6 +127,7 @@ def run_app(
     limits: ServingLimits,
     digests: dict[str, str] | None = None,
     port: int | None = None,
+    allowed_hosts: tuple[str, ...] = (),
 ) -> Iterator[Server]:
     """Serve the application from a thread until the block ends."""
     store = JobStore(f"sqlite:///{data_dir}/jobs.sqlite")
@@ -134,7 +135,11 @@ def run_app(
     service = AnimationService(store, files, limits, Tenants(digests or {}), worker_timeout_s=10.0)
     port = port or free_port()
     config = uvicorn.Config(
-        make_app(service), host="127.0.0.1", port=port, log_level="error", ws="none"
+        make_app(service, allowed_hosts=allowed_hosts),
+        host="127.0.0.1",
+        port=port,
+        log_level="error",
+        ws="none",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -154,7 +154,12 @@ def test_option_typo_is_answered_with_the_nearest_name(server: Server) -> None:
     [
         (lambda f: f.pop("driving_video"), "AR-SRV-11", "`driving_video` .a file. is missing"),
         (lambda f: f.update(other=f.pop("driving_video")), "AR-SRV-11", "`other` is unknown"),
-        (lambda f: f.update(extra=f["driving_video"]), "AR-SRV-11", "cannot be read"),
+        (lambda f: f.update(extra=f["driving_video"]), "AR-SRV-11", "`extra` is unknown"),
+        (
+            lambda f: f.update(a=f["driving_video"], b=f["driving_video"]),
+            "AR-SRV-11",
+            "cannot be read",
+        ),
         (lambda f: f.update(driving_video=f["reference_image"]), "AR-SRV-09", "swapped|JPEG"),
         (
             lambda f: f.update(driving_video=("v", b"\x00\x00\x00\x18ftyp" + bytes(4000))),
@@ -217,7 +222,7 @@ def test_slow_request_is_ended(server: Server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as raw:
         raw.sendall(
-            b"POST /v1/animations HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n"
+            b"POST /v1/animations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n"
             b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
         )
         started = time.monotonic()

@@ -1,5 +1,7 @@
 """The typed client against a real server; the worker's part is done by hand."""
 
+import pickle
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 from serving_parts import Server, free_port, run_app, upload_files
 
-from animaray.platform.errors import ServiceError, UsageError
+from animaray.platform.errors import FaceError, ServiceError, UsageError
 from animaray.serving.client import AnimarayClient
 from animaray.serving.job_records import JobFailure, JobResult, Lease
 from animaray.serving.limits import ServingLimits
@@ -97,7 +99,10 @@ def test_failure_of_the_job_is_an_error_with_its_remedy(
     server.store.leases.fail(take(server), failure, may_retry=False)
     with pytest.raises(ServiceError, match=r"failed. No face. Send another picture.") as caught:
         job.wait(5.0)
-    assert caught.value.reason == "AR-FAC-01"
+    assert (caught.value.reason, caught.value.exit_code) == ("AR-FAC-01", FaceError.exit_code)
+    assert re.findall(r"AR-\w+-\d+", str(caught.value)) == ["AR-FAC-01"]
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.exit_code) == (str(caught.value), FaceError.exit_code)
     with pytest.raises(ServiceError, match="Job has no result"):
         job.content()
 
@@ -110,8 +115,9 @@ def test_waiting_ends_without_ending_the_job(
         job.wait(0.2, poll_s=0.1)
     assert caught.value.reason == "timeout"
     assert job.cancel()["state"] == "cancelled"
-    with pytest.raises(ServiceError, match=f"Job {job.id} cancelled"):
+    with pytest.raises(ServiceError, match=f"Job {job.id} was cancelled. .AR-JOB-02") as caught:
         job.wait(5.0)
+    assert (caught.value.reason, caught.value.exit_code) == ("cancelled", 5)
     job.remove()
     with pytest.raises(ServiceError, match="No such job"):
         job.status()
