@@ -58,7 +58,7 @@ ReferencePersonOption = Annotated[
 AlignmentOption = Annotated[
     AlignmentChoice | None,
     typer.Option(
-        help="How the pose moves onto the person; default: learned if trained, else procrustes",
+        help="How the pose moves onto the person; default: learned",
         rich_help_panel=PEOPLE,
     ),
 ]

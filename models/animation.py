@@ -35,6 +35,7 @@ from animaray.models.person_choice import PersonChoice
 from animaray.models.pose.aligner import PoseAligner
 from animaray.models.pose.alignment import AlignedPose
 from animaray.models.reference import Reference, embed_identity, prepare_references
+from animaray.platform.weights import resolve_weights
 
 __all__ = [
     "Animation",
@@ -49,6 +50,8 @@ __all__ = [
 
 PERCEPTION_FILE = "perception.json"
 ALIGNER_FOLDER = "aligner"
+BUNDLED_ALIGNER = "generated/aligner"
+"""Registry id of the aligner of weights folders that have none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,11 +88,11 @@ class AnimationPipeline:
     def from_pretrained(
         cls, folder: Path | str, perception: Perception | None = None
     ) -> "AnimationPipeline":
-        """Load a weights folder: the animator, aligner/ if there, and perception.json's profile.
+        """Load a weights folder: the animator, aligner/ and perception.json's profile.
 
-        Codec, image encoder and recogniser come from the folder where it has them (imported
-        published weights), else from the profile. A missing or damaged file raises WeightsError,
-        an unknown profile ConfigError.
+        A folder without an aligner of its own gets the bundled one. Codec, image encoder and
+        recogniser come from the folder where it has them (imported published weights), else from
+        the profile. A missing or damaged file raises WeightsError, an unknown profile ConfigError.
 
         Args:
             folder: As `save_pretrained`, training or `animaray weights import` wrote it.
@@ -99,10 +102,11 @@ class AnimationPipeline:
 
         folder = Path(folder)
         profile = load_config(folder / PERCEPTION_FILE, PerceptionChoice).profile
-        has_aligner = (folder / ALIGNER_FOLDER).is_dir()
+        own_aligner = folder / ALIGNER_FOLDER
+        aligner = own_aligner if own_aligner.is_dir() else resolve_weights(BUNDLED_ALIGNER)
         return cls(
             Animator.from_pretrained(folder),
-            PoseAligner.from_pretrained(folder / ALIGNER_FOLDER) if has_aligner else None,
+            PoseAligner.from_pretrained(aligner),
             load_codec(profile, folder=folder),
             load_image_encoder(profile, folder=folder),
             perception or load_perception(profile, folder=folder),

@@ -49,7 +49,7 @@ class AnimationOptions:
     window_rule: Tiling | None = None
     """How windows lie over a long video."""
     alignment: AlignmentMethod | None = None
-    """None: `learned` where the weights have an aligner, else `procrustes`."""
+    """None: `learned` where there is an aligner (the bundled one at least), else `procrustes`."""
     alignment_scope: TransformScope = "clip"
     """One transform for the whole clip, or one per frame."""
     face_optimization: bool | FaceOptimizationMode | None = None

@@ -68,7 +68,11 @@ class WeightsEntry:
 
 
 def _generated(
-    part: str, purpose: str, file: str, needed_by: tuple[str, ...] = ("generated",)
+    part: str,
+    purpose: str,
+    file: str,
+    needed_by: tuple[str, ...] = ("generated",),
+    made_on: str = "generated figures",
 ) -> WeightsEntry:
     return WeightsEntry(
         id=f"generated/{part}",
@@ -77,7 +81,7 @@ def _generated(
         source=BUNDLED,
         size_bytes=None,
         sha256=None,
-        licence="Apache-2.0 (trained by this project on generated figures)",
+        licence=f"Apache-2.0 (trained by this project on {made_on})",
         commercial_use=True,
         needed_by=needed_by,
         confirmed_by="made by this project",
@@ -96,7 +100,13 @@ _GENERATED = (
     ),
     _generated("codec", "frames to 4-channel latents and back", "codec.safetensors"),
     _generated("animator", "small animator for 192 px figures", "animator"),
-    _generated("aligner", "small pose aligner (optional)", "aligner", needed_by=()),
+    _generated(
+        "aligner",
+        "pose aligner of weights that have none of their own",
+        "aligner",
+        ("generated", "permissive", "paper"),
+        "generated and recorded motion",
+    ),
 )
 
 _PERMISSIVE_PROFILE = ("permissive",)

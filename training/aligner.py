@@ -37,6 +37,8 @@ from animaray.training.launch import TrainResult, launch
 from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import LoopSettings, Measured, Topology, run_training
 
+BUNDLED_ALIGNER = "generated/aligner"
+"""Registry id of the weights that the demo's training starts from."""
 _EVALUATED_FRAMES = 16
 _EVALUATED_DRAWS = 4
 _WAYS: dict[str, tuple[AlignmentMethod, TransformScope]] = {

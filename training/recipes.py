@@ -13,7 +13,7 @@ from animaray.models.diffusion.noise_levels import NoiseLevelConfig
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.moved_reference import MovedReferenceConfig
 from animaray.models.pose.aligner import AlignerConfig
-from animaray.training.aligner import AlignerTrainingConfig
+from animaray.training.aligner import BUNDLED_ALIGNER, AlignerTrainingConfig
 from animaray.training.animator import BUNDLED_ANIMATOR, AnimatorTrainingConfig
 from animaray.training.batch_order import WindowConfig
 from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
@@ -28,14 +28,15 @@ _SMALL_LOSS = LossConfig(
 
 
 def aligner_demo_cpu() -> AlignerTrainingConfig:
-    """Train the pose aligner on the demo's clips: one CPU worker, about a minute.
+    """Train the pose aligner on the demo's clips: two CPU workers, about a minute.
 
-    Held-out clips should come out clearly better than by the closed form.
+    It starts from the bundled aligner; with `--set init_from=null` it starts as the closed form.
     """
     return AlignerTrainingConfig(
         data_dir="dataset",
         run_dir="runs/aligner",
         aligner=AlignerConfig(width=64, feed_forward_factor=2),
+        init_from=BUNDLED_ALIGNER,
         optimizer=OptimizerConfig(
             lr=1e-3, warmup_steps=20, schedule="cosine", weight_decay=0.01, ema_decay=0.99
         ),

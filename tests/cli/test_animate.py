@@ -15,6 +15,8 @@ from animaray.cli import animate_plan
 from animaray.cli.main import run
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.animation import AnimationPipeline
+from animaray.models.animation_records import AnimationOptions
+from animaray.models.animation_run import chosen_method
 from animaray.models.pose_files import write_pose_file
 from animaray.platform.video import encode_mp4
 from animaray.platform.weights import resolve_weights
@@ -58,6 +60,12 @@ def _in_the_media_folder(
     monkeypatch.setattr(
         animate_plan.AnimationPipeline, "from_pretrained", lambda folder: _checked(folder, pipeline)
     )
+
+
+def test_weights_without_an_aligner_use_the_bundled_one(pipeline: AnimationPipeline) -> None:
+    assert not (resolve_weights("generated/animator") / "aligner").exists()
+    assert pipeline.aligner is not None
+    assert chosen_method(AnimationOptions(), pipeline.aligner) == "learned"
 
 
 _from_pretrained = AnimationPipeline.from_pretrained
@@ -173,7 +181,6 @@ WRONG = [
     (["one.png", "one.mp4", "--identity", "nobody.png"], 5, "nobody.png: The identity picture"),
     (["one.png", "bad.json"], 5, "bad.json is not a pose file"),
     (["one.png", "one.mp4", "--alignment", "magic"], 2, "'magic' is not one of 'none', 'fit'"),
-    (["one.png", "one.mp4", "--alignment", "learned"], 2, "`learned` needs an aligner"),
     (["one.png", "one.mp4", "--out", "no-folder/a.mp4"], 2, "There is no folder"),
     (["one.png", "one.mp4", "--out", "a.avi"], 2, "must end in .mp4"),
     (["one.png", "one.mp4", "--save-poses", "a.txt"], 2, "ends in .json or .npz"),

@@ -174,6 +174,13 @@ def test_bundled_file_comes_first(tmp_path, monkeypatch, own_cache):
     assert weights.resolve_weights("test/net") == bundled / "net.bin"
 
 
+def test_every_bundled_file_is_there():
+    bundled = [entry.id for entry in WEIGHTS.values() if entry.source == "bundled"]
+    assert "generated/aligner" in bundled
+    for weights_id in bundled:
+        assert weights.resolve_weights(weights_id).is_relative_to(weights.bundled_folder())
+
+
 def test_bundled_folder_lies_in_the_package():
     assert weights.bundled_folder().resolve() == ROOT / "models" / "frozen" / "generated"
 

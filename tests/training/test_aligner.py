@@ -20,6 +20,7 @@ from animaray.training.aligner_pairs import (
     split_clips,
 )
 from animaray.training.configs import LoopConfig
+from animaray.training.pretrain_aligner import generated_pose_clip
 from animaray.training.recipes import aligner_demo_cpu
 from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import LoopSettings, Topology, run_training
@@ -126,6 +127,7 @@ def test_training_beats_the_closed_form_on_held_out_clips(tmp_path: Path) -> Non
     recipe = aligner_demo_cpu()
     config = replace(
         recipe,
+        init_from=None,
         aligner=AlignerConfig(width=32, num_heads=2),
         loop=LoopConfig(num_steps=400, log_every_steps=40, checkpoint_every_steps=400),
         optimizer=replace(recipe.optimizer, lr=2e-3, ema_decay=0.95),
@@ -141,6 +143,20 @@ def test_training_beats_the_closed_form_on_held_out_clips(tmp_path: Path) -> Non
     assert figures["learned_frame"] < 0.9 * figures["procrustes_frame"]
     last = folder.read_metrics()[-1]
     assert last["dis_learned_frame"] == pytest.approx(figures["learned_frame"])
+
+
+def test_bundled_aligner_beats_the_closed_form_on_people_it_has_not_seen() -> None:
+    unseen = [generated_pose_clip(seed) for seed in range(10)]
+    clips = make_pose_clips(
+        [points for points, _ in unseen],
+        [confidence for _, confidence in unseen],
+        [1.0] * len(unseen),
+        [str(number) for number in range(len(unseen))],
+    )
+    aligner = load_initial_aligner(aligner_demo_cpu()).eval()
+    figures = evaluate_alignment(aligner, clips, PairConfig())
+    assert figures["learned_clip"] < 0.9 * figures["procrustes_clip"]
+    assert figures["learned_frame"] < 0.9 * figures["procrustes_frame"]
 
 
 def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:

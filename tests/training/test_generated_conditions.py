@@ -12,6 +12,7 @@ from animaray.models.diffusion.sampler import SamplerConfig
 from animaray.models.frozen.generated_codec import GeneratedCodec
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.platform.errors import DatasetError
 from animaray.training.animator_batches import collate, make_item
 from animaray.training.batch_order import Window
 from animaray.training.generated_conditions import (
@@ -19,7 +20,12 @@ from animaray.training.generated_conditions import (
     encode_generated,
     load_encoders,
 )
-from animaray.training.pretrain_aligner import generated_pose_clip, pretraining_clips
+from animaray.training.pretrain_aligner import (
+    generated_pose_clip,
+    pretraining_clips,
+    read_motions,
+    recorded_pose_clip,
+)
 from animaray.training.sample_sheet import write_sample_sheet
 
 CLIPS = GeneratedClips(num_clips=1, num_frames=3, width_px=96, height_px=96)
@@ -90,3 +96,24 @@ def test_generated_skeletons_stand_in_the_picture_and_move() -> None:
     clips = pretraining_clips(3, [], 0)
     assert clips.length.tolist() == [20, 20, 20]
     assert len(set(clips.groups)) == 3
+
+
+def test_recorded_motion_is_seen_upright_and_whole_by_a_still_camera(tmp_path: Path) -> None:
+    standing = np.zeros((60, 18, 3), np.float32)
+    standing[:, 0], standing[:, 1] = [0, 1.7, 0.1], [0, 1.5, 0]
+    standing[:, 2], standing[:, 5] = [-0.2, 1.5, 0], [0.2, 1.5, 0]
+    standing[:, 8], standing[:, 11] = [-0.1, 0.9, 0], [0.1, 0.9, 0]
+    standing += np.linspace(0, 4, 60)[:, None, None] * np.array([1, 0, 0])  # walks away sideways
+    np.savez(tmp_path / "motion.npz", free_a=standing, other_b=standing)
+    (motion,) = read_motions(tmp_path / "motion.npz", "free_")
+    rng = np.random.default_rng(0)
+    views = [recorded_pose_clip(motion, rng) for _ in range(20)]
+    for view in views:
+        assert ((view > 0) & (view < 1)).all()
+        assert (view[:, 0, 1] < view[:, 8, 1]).all()  # y grows downwards
+    facing = np.mean([view[:, 2, 0] < view[:, 5, 0] for view in views])
+    assert facing > 0.5  # most people face the camera: their right shoulder is on the left
+    clips = pretraining_clips(1, [motion], 2)
+    assert clips.groups == ("person-0", "motion-0", "motion-0")
+    with pytest.raises(DatasetError, match="no motion of a second or more whose name begins"):
+        read_motions(tmp_path / "motion.npz", "bn_")
