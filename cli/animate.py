@@ -76,7 +76,7 @@ def animate(
 ) -> None:
     """Animate a picture with the motion of a video on this machine.
 
-    Example: animaray animate me.jpg dance.mp4 --weights demo/weights --out me-dancing.mp4
+    Example: animaray animate me.jpg dance.mp4 --weights demo/runs/animator/weights --out me.mp4
     """
     image_path = _one_of(image, image_option, "--image")
     driving_path = _one_of(driving, driving_option, "--driving")

@@ -45,6 +45,26 @@ class DemoSettings:
         return self.out / "dataset"
 
     @property
+    def aligner_dir(self) -> Path:
+        """Run folder of the aligner's training; its weights are in `weights`."""
+        return self.out / "runs" / "aligner"
+
+    @property
+    def animator_dir(self) -> Path:
+        """Run folder of the animator's training; its weights are in `weights`."""
+        return self.out / "runs" / "animator"
+
+    @property
+    def serving_dir(self) -> Path:
+        """Data folder of the service."""
+        return self.out / "serving"
+
+    @property
+    def evaluation_dir(self) -> Path:
+        """Folder of the evaluation's tables and videos."""
+        return self.out / "evaluation"
+
+    @property
     def media_dir(self) -> Path:
         """Folder of the page's pictures and videos."""
         return self.out / "media"

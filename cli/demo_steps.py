@@ -135,7 +135,7 @@ def _train_aligner(run: DemoRun) -> TrainResult:
         config = replace(
             aligner_demo_cpu(),
             data_dir=str(settings.dataset_dir),
-            run_dir=str(settings.out / "runs" / "aligner"),
+            run_dir=str(settings.aligner_dir),
         )
         result = train_aligner(config)
         record["note"] = result.found
@@ -150,7 +150,7 @@ def _train_animator(run: DemoRun, aligner: TrainResult) -> TrainResult:
         config = replace(
             recipe,
             data_dir=str(settings.dataset_dir),
-            run_dir=str(settings.out / "runs" / "animator"),
+            run_dir=str(settings.animator_dir),
             aligner_weights=str(aligner.weights_dir),
             loop=replace(recipe.loop, max_minutes=settings.train_minutes),
         )
@@ -211,9 +211,7 @@ def _jobs(
     key += f"-{sha256_file(weights / 'unet' / 'diffusion_pytorch_model.safetensors')[:12]}"
     with run.step("jobs", "serve with Ray Serve, one HTTP job with and one without") as record:
         server = start_server(
-            ServeConfig(
-                weights_dir=weights, port=find_free_port(), data_dir=settings.out / "serving"
-            )
+            ServeConfig(weights_dir=weights, port=find_free_port(), data_dir=settings.serving_dir)
         )
         transcript = []
         try:
@@ -279,7 +277,7 @@ def _evaluate(run: DemoRun, weights: Path) -> EvaluationTable:
             EvaluateConfig(
                 data_dir=settings.dataset_dir,
                 weights_dir=weights,
-                out_dir=settings.out / "evaluation",
+                out_dir=settings.evaluation_dir,
                 limit=2,
                 max_frames=8,
                 num_inference_steps=12,

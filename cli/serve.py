@@ -21,7 +21,7 @@ def serve(
 ) -> None:
     """Serve a weights folder until Ctrl-C; jobs survive restarts.
 
-    Example: animaray serve --weights demo/weights --port 8500
+    Example: animaray serve --weights demo/runs/animator/weights --port 8500
     """
     from animaray.serving.serve import ServeConfig, start_server
 

@@ -94,7 +94,11 @@ def write_score_dataset(root: Path | str, tables: ScoreTables) -> Path:
                     "media_bytes": len(video), "media_sha256": hashlib.sha256(video).hexdigest(),
                 }  # fmt: skip
         files.append(write_shard(root, "clips", clips))
-        facts = {"code": "animaray world", "config": str(tables.seed), "profile": "generated"}
+        facts = {
+            "code": "animaray.datasets.world",
+            "config": str(tables.seed),
+            "profile": "generated",
+        }
         log.commit(files, inputs=[source["input_id"] for source in sources], facts=facts)
     return root
 
@@ -116,7 +120,7 @@ def draw_source(number: int, tables: ScoreTables) -> dict[str, Any]:
         "num_clips": tables.clips_per_source,
         "hashes": rng.integers(-(2**63), 2**63 - 1, max(1, round(duration_s))).tolist(),
         "motion_signature": rng.bytes(128), "profile": "generated", "policy": "standard",
-        "code": "animaray world", "config": str(tables.seed),
+        "code": "animaray.datasets.world", "config": str(tables.seed),
     }  # fmt: skip
 
 

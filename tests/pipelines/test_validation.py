@@ -218,7 +218,7 @@ def test_other_columns_are_found(root: Path) -> None:
 
 def test_a_changed_history_is_found(root: Path) -> None:
     entry = root / "_commits" / "00000001.json"
-    entry.write_text(entry.read_text().replace("animaray world", "another world"))
+    entry.write_text(entry.read_text().replace("animaray.datasets.world", "another world"))
     assert found(root) == {"log"}
 
 
