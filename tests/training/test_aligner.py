@@ -146,7 +146,7 @@ def test_training_beats_the_closed_form_on_held_out_clips(tmp_path: Path) -> Non
 
 
 def test_bundled_aligner_beats_the_closed_form_on_people_it_has_not_seen() -> None:
-    unseen = [generated_pose_clip(seed) for seed in range(10)]
+    unseen = [generated_pose_clip(seed) for seed in range(5)]
     clips = make_pose_clips(
         [points for points, _ in unseen],
         [confidence for _, confidence in unseen],
