@@ -15,6 +15,7 @@ from animaray.models.motion import DRIVING_SHORT_SIDE_PX, Motion, PeopleInVideo
 from animaray.models.person_choice import Casting, PersonChoice
 from animaray.models.pose_files import check_pose_file_name, is_pose_file, read_pose_file
 from animaray.models.reference import Reference
+from animaray.platform.disk import check_folder
 from animaray.platform.errors import AnimarayError, MediaError, PersonChoiceError, UsageError
 from animaray.platform.progress import stage_progress
 from animaray.platform.video import ChildFrameStream, FrameSelection, probe_in_child
@@ -72,8 +73,11 @@ class AnimateRequest:
             check_pose_file_name(self.save_poses)
         for target in (self.out, self.save_poses, self.report_dir):
             folder = None if target is None else target.absolute().parent
-            if folder is not None and not folder.is_dir():
+            if folder is None or target is None:
+                continue
+            if not folder.is_dir():
                 raise UsageError(f"There is no folder {folder} for {target}.", fix="Make it first.")
+            check_folder(target if target.is_dir() else folder, f"{target}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

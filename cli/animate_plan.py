@@ -1,6 +1,8 @@
 """What `animaray animate` is going to do: everything is looked at before anything is written."""
 
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -21,10 +23,16 @@ from animaray.models.diffusion.tiles import tile_indices
 from animaray.models.memory import MemoryEstimate
 from animaray.models.pose.alignment import AlignedPose, AlignmentMethod
 from animaray.models.pose.alignment_quality import AlignmentQuality, judge_alignment
+from animaray.platform.disk import check_room
 from animaray.platform.errors import PoseError, UsageError
 from animaray.platform.machine import available_memory_bytes, check_memory
 from animaray.platform.video import read_picture
 from animaray.platform.weights import resolve_weights
+
+_MP4_BYTES_PER_PIXEL = 0.3
+"""More than the busiest of our results has."""
+_MP4_BYTES = 64 * 1024
+"""Of head and index."""
 
 BUNDLED_ANIMATOR = "generated/animator"
 
@@ -62,6 +70,14 @@ class AnimatePlan:
     def num_frames(self) -> int:
         """Length of the result."""
         return len(self.cast[0][1].keypoints)
+
+    def check_room(self) -> None:
+        """Refuse a result that the disks could not hold, before the work for it; see DiskError."""
+        config = self.pipeline.animator.config
+        pixels = self.num_frames * config.width_px * config.height_px
+        needed = round(pixels * _MP4_BYTES_PER_PIXEL) + _MP4_BYTES
+        check_room(self.request.out.absolute().parent, needed, f"{self.request.out}")
+        check_room(Path(tempfile.gettempdir()), needed, "The encoder's temporary file")
 
     def check(self) -> None:
         """Refuse what would waste the user's time.

@@ -30,6 +30,7 @@ def run_animation(request: AnimateRequest, *, dry_run: bool, as_json: bool) -> N
     plan = make_plan(replace(request, report_dir=None) if dry_run else request)
     facts = plan_facts(plan)
     lines = plan_lines(facts, plan.qualities)
+    plan.check_room()
     if dry_run:
         if as_json:
             print_json({"plan": facts, "is_dry_run": True})

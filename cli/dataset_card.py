@@ -9,6 +9,7 @@ from typing import Any
 from animaray.cli.dataset_page import render_template
 from animaray.datasets.reader import CurationDataset
 from animaray.pipelines.card import Card, RuleCard, dataset_card
+from animaray.platform.disk import check_folder
 from animaray.platform.quantities import spell_hours
 from animaray.platform.storage import write_bytes_atomic
 
@@ -28,8 +29,9 @@ def write_dataset_card(dataset: Path, out: Path, *, policy: str = "standard") ->
     Raises:
         DatasetError: There is no dataset, or the policy was never applied.
     """
-    card = dataset_card(dataset, policy)
     page = out if out.suffix == ".html" else out / "index.html"
+    check_folder(page.parent, "The page")
+    card = dataset_card(dataset, policy)
     sheet = sorted(card.kept_clips)[:MAX_SHEET]  # ids are hashes
     shown = {entry["clip_id"] for rule in card.rules for entry in (*rule.good_side, *rule.bad_side)}
     opened = CurationDataset.open(dataset)

@@ -9,8 +9,12 @@ import typer
 
 from animaray.cli.demo_run import DemoRun, DemoSettings
 from animaray.cli.output import JsonOption, print_hint, print_json
+from animaray.platform.disk import check_room
 from animaray.platform.errors import UsageError
 from animaray.platform.ray_session import ray_session
+
+DEMO_BYTES = 1024**3
+"""Of the demo's folder in the end; checkpoints are the most of it."""
 
 
 def demo(
@@ -43,6 +47,7 @@ def demo(
         train_minutes=train_minutes,
     )
     _check(settings, weights)
+    check_room(out, DEMO_BYTES, "The demo")
     from animaray.cli import demo_steps
     from animaray.cli.demo_page import write_demo_page
 

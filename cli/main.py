@@ -33,6 +33,7 @@ from animaray.cli import (
     verify_golden,
     weights,
 )
+from animaray.platform.disk import disk_error
 from animaray.platform.errors import AnimarayError
 from animaray.platform.ray_session import quiet_ray
 
@@ -121,6 +122,8 @@ def run(arguments: list[str]) -> int:
     except _TerminatedError:
         return _fail("Terminated. The same command goes on from here.", 143, None)
     except Exception as error:  # noqa: BLE001 - the last border before the user
+        if (no_disk := disk_error(error)) is not None:
+            return _fail(str(no_disk), no_disk.exit_code, error)
         kind = type(error).__name__
         text = f"{str(error).strip().splitlines()[0]}" if str(error).strip() else "no message"
         hint = "Repeat with --debug before the command for the trace, and report it."

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from animaray.platform.disk import disk_errors
 from animaray.platform.errors import DatasetError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import make_folder, sha256_file, sync_folder
@@ -239,16 +240,17 @@ class CommitLog:
         """Write an entry under its number unless the number is taken."""
         data = (json_text(asdict(commit), indent=1, sort_keys=True) + "\n").encode()
         temporary = self._folder / f".{commit.version:08d}.{secrets.token_hex(4)}.tmp"
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            # A hard link fails when the name exists; a rename would replace it silently.
-            os.link(temporary, self._path(commit.version))
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_folder(self._folder)
+        with disk_errors(self._folder):
+            try:
+                with temporary.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                # A hard link fails when the name exists; a rename would replace it silently.
+                os.link(temporary, self._path(commit.version))
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            sync_folder(self._folder)
         return self._digest(commit.version) == hashlib.sha256(data).hexdigest()

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from animaray.datasets.commit_log import Commit, CommitLog, CommittedFile
+from animaray.datasets.commit_log import Commit, CommitLog, CommittedFile, Snapshot
 from animaray.datasets.schemas import concat_versions, schema_of
 from animaray.datasets.shards import key_of, write_media_shard, write_shard, write_table
 from animaray.datasets.sweep import writing
+from animaray.platform.disk import check_room
 
 MERGED_TABLES = ("sources", "clips", "verdicts")
 _SMALL_ROWS = 4096
@@ -41,6 +42,7 @@ def _compact(root: Path) -> Commit | None:
     clip_rows = {file.path: _rows(root, file) for file in snapshot.of_table("clips")}
     everything = [row for rows in clip_rows.values() for row in rows]
     hidden = {row["clip_id"] for row in everything if row["source_id"] in snapshot.withdrawn}
+    check_room(root, _rewritten_bytes(snapshot, everything, hidden), "Compacting")
     added: list[CommittedFile] = []
     removed: list[str] = []
     moved: dict[str, dict[str, Any]] = {}
@@ -65,6 +67,14 @@ def _compact(root: Path) -> Commit | None:
     if snapshot.withdrawn:
         _delete_replaced(root, log)
     return commit
+
+
+def _rewritten_bytes(
+    snapshot: Snapshot, clips: Sequence[Mapping[str, Any]], hidden: set[str]
+) -> int:
+    """Return how large the files are that hold hidden clips, which are there twice for a while."""
+    media = {clip["media_file"] for clip in clips if clip["clip_id"] in hidden}
+    return sum(f.size_bytes for f in snapshot.files if f.table != "media" or f.path in media)
 
 
 def _delete_replaced(root: Path, log: CommitLog) -> None:

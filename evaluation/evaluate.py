@@ -33,6 +33,7 @@ from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.models.pose.misalignment import MisalignmentConfig, random_similarity
 from animaray.models.reference import MAX_PERCEPTION_PX, Reference
 from animaray.platform.config import config_to_dict
+from animaray.platform.disk import check_folder, check_room
 from animaray.platform.errors import ConfigError, DatasetError, RefusedError
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.storage import content_id
@@ -40,6 +41,9 @@ from animaray.platform.video import decode_video, write_mp4
 from animaray.platform.video_colour import OWN_UNTAGGED
 
 STILL_PICTURE = "still picture"
+_PANELS = 5
+"""Pictures side by side in a comparison video, each at most a quarter of a byte per pixel."""
+_TABLES_BYTES = 1024**2
 
 __all__ = ["EvaluateConfig", "EvaluationTable", "evaluate", "evaluate_pipeline"]
 
@@ -116,6 +120,7 @@ def evaluate(config: EvaluateConfig, progress: StageProgress | None = None) -> E
         config: What to evaluate.
         progress: Row to advance; None shows an own row.
     """
+    check_folder(config.out_dir, "The evaluation")
     pipeline = AnimationPipeline.from_pretrained(config.weights_dir)
     return evaluate_pipeline(config, pipeline, progress)
 
@@ -126,6 +131,9 @@ def evaluate_pipeline(
     """Evaluate a pipeline that is already loaded; see `evaluate`."""
     dataset = CurationDataset.open(config.data_dir)
     clip_ids = choose_clips(dataset, config)
+    size = pipeline.animator.config
+    pixels = len(clip_ids) * config.max_frames * size.width_px * size.height_px
+    check_room(config.out_dir, pixels * _PANELS // 4 + _TABLES_BYTES, "The evaluation")
     identities = _identities(dataset, config.policy, pipeline.perception)
     rows: list[EvaluationRow] = []
     failed: list[FailedClip] = []

@@ -33,6 +33,7 @@ from animaray.pipelines.stage_runner import Row
 from animaray.pipelines.stages.acquire import refuse_withdrawn
 from animaray.pipelines.stages.duplicates import find_duplicates
 from animaray.pipelines.verdicts import reapply_policy, renew_stale_verdicts
+from animaray.platform.disk import check_folder, check_room
 from animaray.platform.errors import DatasetError
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session
@@ -41,6 +42,11 @@ __all__ = ["CurationConfig", "CurationSummary", "curate", "reapply_policy"]
 
 STAGING_DIR = "_staging"
 _LOCK_FILE = "_lock"
+
+_ROOM_PER_SOURCE_BYTE = 2
+"""Clips are about as large as their source: once in the staging folder, once in the tables."""
+_LEAST_ROOM_BYTES = 8 * 1024**2
+"""For tracks, previews and the log of few small sources."""
 
 ProgressMaker = Callable[[str, int | None], StageProgress]
 
@@ -54,6 +60,7 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
     """
     started = time.monotonic()
     refuse_absent(config.sources)
+    check_folder(config.output_dir, "The dataset")
     with _only_writer(config.output_dir):
         staging = config.output_dir / STAGING_DIR
         shutil.rmtree(staging, ignore_errors=True)
@@ -118,6 +125,9 @@ class _Run:
     def curate_wave(self, rows: Sequence[Row]) -> None:
         """Curate some sources whose near-duplicates are looked for together."""
         from animaray.pipelines.curation_chain import scan_sources
+
+        needed = _ROOM_PER_SOURCE_BYTE * sum(_size(row) for row in rows) + _LEAST_ROOM_BYTES
+        check_room(self._config.output_dir, needed, f"Curating the next {len(rows)} sources")
 
         # The largest first: what starts last keeps a single worker busy after all others.
         rows = [

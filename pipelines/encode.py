@@ -36,7 +36,8 @@ from animaray.models.framing import FrameFit
 from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.frozen.protocols import IdentityEmbedder, ImageEncoder, LatentCodec
 from animaray.models.pose.layouts import MIRROR
-from animaray.platform.errors import AnimarayError, ConfigError, DatasetError
+from animaray.platform.disk import check_room
+from animaray.platform.errors import ConfigError, DatasetError, RefusedError
 from animaray.platform.json_text import json_text
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session
@@ -139,6 +140,7 @@ def encode_dataset(config: EncodeConfig, progress: StageProgress | None = None) 
     with row:
         row.update(done=len(kept) - len(missing), total=len(kept))
         if missing:
+            check_room(root, _room_bytes(root, missing, config), f"Encoding {len(missing)} clips")
             sweep(root)
             with ray_session(), writing(root):
                 for result in _encode_on_ray(config, root, encoder_id, missing):
@@ -162,6 +164,15 @@ def encode_dataset(config: EncodeConfig, progress: StageProgress | None = None) 
         skipped=skipped,
         seconds=time.monotonic() - started,
     )
+
+
+def _room_bytes(root: Path, clip_ids: list[str], config: EncodeConfig) -> int:
+    """Return about how large the tables of some clips will be."""
+    clips = {clip["clip_id"]: clip for clip in CurationDataset.open(root).clips()}
+    frames = config.fps * sum(clips[clip_id]["duration_s"] for clip_id in clip_ids)
+    # At most four bytes of latents for each block of 4x4 pixels, and a few embeddings.
+    per_frame = config.width_px * config.height_px / 4 + 8192
+    return round(frames * per_frame * (2 if config.mirrored_copies else 1))
 
 
 def make_encoder_id(config: EncodeConfig) -> str:
@@ -317,7 +328,7 @@ class EncodeActor:
         for clip_id in clip_ids:
             try:
                 rows += encode_clip(self._dataset, clip_id, self._encoders, self._config)
-            except AnimarayError as error:
+            except RefusedError as error:  # what the machine lacks is no fault of the clip
                 skipped[clip_id] = error.message
         file = write_conditions(self._root, self._encoder_id, rows) if rows else None
         report = {

@@ -11,7 +11,7 @@ published code only. Poses hold the 18 body points; hands and faces are not stor
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from animaray.datasets.reader import ClipTracks, CurationDataset
 from animaray.datasets.windows import MAX_FACE_GAP_S
 from animaray.models.framing import FrameFit
 from animaray.models.pose.drawing import PoseStyle, draw_pose
+from animaray.platform.disk import check_room
 from animaray.platform.errors import DatasetError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import read_json, write_bytes_atomic, write_json_atomic
@@ -86,6 +87,7 @@ def export_published(
     }  # fmt: skip
     if not clip_ids:
         raise DatasetError(f"Policy {policy} keeps no stored clip of {root}.", reason="empty")
+    check_room(out, _room_bytes(dataset, clip_ids), "The export")
     _claim(out, settings)
     entries, skipped, written = [], {}, 0
     for number, clip_id in enumerate(clip_ids, start=1):
@@ -113,6 +115,13 @@ def export_published(
         frames_without_face=sum(entry["frames_without_face"] for entry in entries),
         skipped=skipped,
     )
+
+
+def _room_bytes(dataset: CurationDataset, clip_ids: Sequence[str]) -> int:
+    """Return about how large the pictures will be: PNG of a photo has half a picture's bytes."""
+    width, height = SIZES["vec"]
+    frames = sum(dataset.clip(clip_id)["num_frames"] for clip_id in clip_ids)
+    return frames * width * height * 3 // 2
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:

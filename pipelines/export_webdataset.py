@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 
 from animaray.datasets.reader import CurationDataset
+from animaray.platform.disk import check_room
 from animaray.platform.errors import DatasetError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic, write_json_atomic
+
+_OTHER_BYTES = 512 * 1024
+"""Of a clip besides its video: poster, facts, poses, identity."""
 
 
 def export_webdataset(
@@ -46,6 +50,8 @@ def export_webdataset(
         raise DatasetError(f"Policy {policy} keeps no stored clip of {root}.", reason="empty")
     if out.is_dir() and any(out.iterdir()):
         raise DatasetError(f"{out} is not empty.", fix="Choose another folder.", reason="conflict")
+    media = sum(dataset.clip(clip_id)["media_bytes"] or 0 for clip_id in clip_ids)
+    check_room(out, media + len(clip_ids) * _OTHER_BYTES, "The export")
     out.mkdir(parents=True, exist_ok=True)
     verdicts = {row["clip_id"]: row for row in dataset.verdicts(policy)}
     shards: list[dict[str, Any]] = []

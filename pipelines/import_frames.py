@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from animaray.platform.errors import AnimarayError, DatasetError, MediaError
+from animaray.platform.errors import DatasetError, MediaError, RefusedError
 from animaray.platform.storage import write_json_atomic
 from animaray.platform.video import Mp4Writer, read_picture
 
@@ -84,7 +84,7 @@ def import_frames(
             if not target.is_file():
                 _write(paths, target, fps, crf)
             result |= {"state": "written", "reason": None, "detail": None}
-        except AnimarayError as error:
+        except RefusedError as error:
             result |= {"file": None, "state": "failed", "reason": error.reason}
             result["detail"] = error.message
         results.append(result)

@@ -5,9 +5,11 @@ The engine then has nothing to retry or abort, and every input ends in exactly o
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from animaray.platform.errors import AnimarayError
+from animaray.platform.disk import disk_error
+from animaray.platform.errors import AnimarayError, DiskError
 
 Row = dict[str, Any]
 Stage = Callable[[Row], Row]
@@ -35,6 +37,7 @@ def run_stage(name: str, stage: Stage, row: Row) -> Row:
     try:
         after = stage(row)
     except Exception as error:  # noqa: BLE001 - any failure of one row is data
+        _refuse_disk_error(error, row)
         after = {**row, "state": "failed", "reason": name, "detail": describe_error(error)}
     return _with_seconds(after, name, started)
 
@@ -61,6 +64,7 @@ def run_family(
     try:
         after = {**stage(row), f"{family}_state": "ok", f"{family}_note": None}
     except Exception as error:  # noqa: BLE001 - any failure of one clip is data
+        _refuse_disk_error(error, row)
         note = describe_error(error)
         after = {**row, f"{family}_state": "failed", f"{family}_note": note}
     return _with_seconds(after, family, started)
@@ -71,6 +75,18 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, AnimarayError):
         return error.message
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def _refuse_disk_error(error: Exception, row: Row) -> None:
+    """Stop the run where our own disk failed: that says nothing about the input.
+
+    Raises:
+        DiskError: It did.
+    """
+    staging = row.get("staging_dir")
+    found = disk_error(error, Path(staging) if staging else None)
+    if found is not None and (found.reason == "disk_full" or isinstance(error, DiskError)):
+        raise found from error
 
 
 def _with_seconds(row: Row, name: str, started: float) -> Row:

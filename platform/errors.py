@@ -6,6 +6,7 @@
     |   +-- PersonChoiceError several people, and none or the wrong one is chosen exit 2
     +-- MachineError          this machine lacks something                        exit 4
     |   +-- WeightsError      a weights file is missing, damaged or of another kind
+    |   +-- DiskError         a disk is full or may not be written
     |   +-- PortError         a network port is taken
     +-- RefusedError          a check refused the input                           exit 5
     |   +-- MediaError        a video or picture cannot be used
@@ -111,6 +112,12 @@ class WeightsError(MachineError):
     """A weights file is missing, damaged or of another architecture."""
 
     error_id = "AR-WGT-01"
+
+
+class DiskError(MachineError):
+    """A disk is full, read-only or not ours to write; what was complete stays."""
+
+    error_id = "AR-DSK-01"
 
 
 class PortError(MachineError):

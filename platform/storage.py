@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from animaray.platform.disk import disk_errors
 from animaray.platform.errors import DatasetError
 from animaray.platform.json_text import json_text
 
@@ -35,24 +36,29 @@ def sync_folder(folder: Path) -> None:
 def make_folder(folder: Path) -> None:
     """Make a folder, with its parents, that survives a power cut; nothing happens if it exists."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in reversed(missing):
-        sync_folder(path.parent)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in reversed(missing):
+            sync_folder(path.parent)
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that readers and crashes see the old content or all of the new."""
+    """Write a file so that readers and crashes see the old content or all of the new.
+
+    A full or read-only disk raises DiskError.
+    """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with disk_errors(path.parent):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def write_json_atomic(path: Path, data: Any) -> None:  # noqa: ANN401 - any JSON value

@@ -10,6 +10,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, UInt8
 
+from animaray.platform.disk import disk_errors
 from animaray.platform.errors import MediaError
 from animaray.platform.storage import write_bytes_atomic
 from animaray.platform.video_colour import tag_stream, to_yuv
@@ -48,7 +49,10 @@ def encode_mp4(
             reason="empty",
         )
     times = np.arange(len(frames_uint8)) / fps if pts_s is None else pts_s
-    with tempfile.TemporaryDirectory(prefix="animaray-encode-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="animaray-encode-") as folder,
+        disk_errors(Path(folder)),
+    ):
         path = Path(folder) / "clip.mp4"
         with Mp4Writer(path, fps, crf=crf, gop=gop, preset=preset) as writer:
             for time_s, rgb in zip(times, frames_uint8, strict=True):

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from animaray.platform.disk import disk_error
 from animaray.platform.errors import WeightsError
 from animaray.platform.progress import StageProgress
 from animaray.platform.storage import content_id
@@ -90,6 +91,8 @@ def fetch(entry: WeightsEntry, cache: Path, progress: StageProgress) -> Path:
     except OSError as error:
         if error.errno in _FULL_DISK:
             _refuse_full_disk(entry, folder, error)
+        if (no_disk := disk_error(error, folder)) is not None:
+            raise no_disk from error
         _refuse_download(entry, error)
 
 

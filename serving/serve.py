@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from animaray.platform.disk import check_room, disk_errors
 from animaray.platform.errors import ConfigError, MachineError, WeightsError
 from animaray.platform.ray_session import come_up, ray_session
 from animaray.serving.animation_service import AnimationService
@@ -34,6 +35,8 @@ from animaray.serving.weights_folder import check_weights_folder
 APPLICATION = "animaray"
 INGRESS_CPUS = 0.1
 MAX_OPEN_CONNECTIONS = 500
+_LEAST_ROOM_BYTES = 16 * 1024**2
+"""For the job database; uploads and results are checked when they come."""
 """Requests at the same time; most are event streams that wait."""
 HEALTH_TIMEOUT_S = 120
 """A replica of a busy machine may answer late; a dead process is seen at once in any case."""
@@ -346,13 +349,9 @@ def _with_absolute_paths(config: ServeConfig) -> ServeConfig:
 
 
 def _make_data_dir(data_dir: Path) -> None:
-    try:
+    check_room(data_dir, _LEAST_ROOM_BYTES, "The service")
+    with disk_errors(data_dir):
         JobFiles(data_dir)
-    except OSError as error:
-        raise ConfigError(
-            f"The data folder {data_dir} cannot be used: {error.strerror}.",
-            fix="Choose a folder that may be written with --data.",
-        ) from error
 
 
 def _check_cpus(config: ServeConfig) -> None:

@@ -1,6 +1,8 @@
 """Fixtures shared by all tests: seeds, the real media, one local Ray session."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -82,6 +84,23 @@ def golden_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"golden vectors are absent: ANIMARAY_GOLDEN names {folder}")
     return folder
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """Yield the folder of a file system of 12 MiB, or skip where none can be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if os.getuid() != 0 or mount is None:
+        pytest.skip("a tiny file system needs root and mount")
+    size = ["-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
+    if subprocess.run([mount, *size], capture_output=True, check=False).returncode:  # noqa: S603
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S603, S607
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ animaray.training.train_loop; the run folder on shared storage is how they repor
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,14 @@ from typing import Any
 import torch
 
 from animaray.platform.config import config_from_dict, config_to_dict
-from animaray.platform.errors import AnimarayError, MachineError, RunError, error_from_dict
+from animaray.platform.disk import check_folder, disk_error
+from animaray.platform.errors import (
+    AnimarayError,
+    DiskError,
+    MachineError,
+    RunError,
+    error_from_dict,
+)
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session
 from animaray.platform.storage import read_json, write_json_atomic
@@ -77,6 +85,7 @@ def launch(
         MachineError: The Ray session has too few CPUs or GPUs.
     """
     loop: LoopConfig = config.loop
+    check_folder(Path(config.run_dir), "The run")
     folder = RunFolder.claim(Path(config.run_dir).absolute(), config)
     kind = type(config).__name__.removesuffix("TrainingConfig").lower()
     checkpoint = latest_checkpoint(folder.checkpoints_dir)
@@ -99,7 +108,9 @@ def launch(
         with row, ray_session(), _Watcher(folder, row):
             _fit(worker, config, folder)
     except BaseException as error:
-        folder.write_status("failed", message=str(error), reason=getattr(error, "reason", None))
+        with suppress(DiskError):
+            reason = getattr(error, "reason", None)
+            folder.write_status("failed", message=str(error), reason=reason)
         raise
     folder.write_status("finished")
     return _result(folder, found)
@@ -160,6 +171,8 @@ def _fit(worker: Worker, config: Any, folder: RunFolder) -> None:  # noqa: ANN40
     try:
         trainer.fit()
     except TrainingFailedError as error:
+        if (no_disk := disk_error(error, folder.root)) is not None:
+            raise no_disk from error
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         raise RunError(
             f"The training workers failed: {lines[-1] if lines else error}",
@@ -214,8 +227,20 @@ def _run_worker(payload: dict[str, Any]) -> None:
         require_shared_folder(folder.root, payload["token"])
         payload["worker"](config, folder, topology, report)
     except AnimarayError as error:
-        write_json_atomic(failure, error.to_dict())
+        _leave_failure(folder, error)
         raise
+    except Exception as error:
+        if (no_disk := disk_error(error, folder.root)) is None:
+            raise
+        _leave_failure(folder, no_disk)
+        raise no_disk from error
+
+
+def _leave_failure(folder: RunFolder, error: AnimarayError) -> None:
+    """Write why no other try can help; what was half written is room for it on a full disk."""
+    clear_temporary(folder.checkpoints_dir)
+    with suppress(DiskError):
+        write_json_atomic(folder.root / _FAILURE_FILE, error.to_dict())
 
 
 def _require_resources(scale: ScaleConfig) -> None:

@@ -16,9 +16,11 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from animaray.platform.disk import check_room, disk_errors
 from animaray.training.batch_order import BatchLayout, noise_seed
 from animaray.training.checkpoints import (
     Checkpoint,
+    checkpoint_folders,
     clear_temporary,
     commit_checkpoint,
     latest_checkpoint,
@@ -30,7 +32,7 @@ from animaray.training.divergence import DivergenceGuard
 from animaray.training.engines import StateReader, TrainEngine, make_engine, save_states
 from animaray.training.prefetch import Prefetcher
 from animaray.training.run_folder import RunFolder
-from animaray.training.weights_average import WeightsAverage, averaged_weights
+from animaray.training.weights_average import WeightsAverage, averaged_weights, trainable_weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +153,7 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
             average.load(found.path)
     _barrier()
     if is_first:
+        _check_room(task.objective, folder, settings)
         folder.rewind_metrics(first_step)
     clock = _Clock(folder, loop.max_minutes)
     guard = DivergenceGuard(
@@ -228,17 +231,21 @@ def _save(  # noqa: PLR0913 - the parts of a run
     num_moves = step - guard.num_skipped
     if num_moves == 0 or (guard.is_skipping and step < settings.loop.num_steps):
         return None
+    if topology.rank == 0:
+        size = _checkpoint_bytes(engine.objective, settings)
+        check_room(folder.root, size, f"The checkpoint of step {step}")
     temporary = temporary_folder(folder.checkpoints_dir, step)
     temporary.mkdir(parents=True, exist_ok=True)
-    bad = save_states(
-        engine,
-        temporary,
-        num_steps=num_moves,
-        rank=topology.rank,
-        world_size=topology.world_size,
-    )
-    if average is not None:
-        bad += average.save(temporary)
+    with disk_errors(folder.checkpoints_dir):
+        bad = save_states(
+            engine,
+            temporary,
+            num_steps=num_moves,
+            rank=topology.rank,
+            world_size=topology.world_size,
+        )
+        if average is not None:
+            bad += average.save(temporary)
     if _any_rank(bool(bad), topology):
         if topology.rank == 0:
             clear_temporary(folder.checkpoints_dir)
@@ -252,6 +259,21 @@ def _save(  # noqa: PLR0913 - the parts of a run
         prune_checkpoints(folder.checkpoints_dir, settings.loop.keep_checkpoints)
     _barrier()
     return saved
+
+
+def _checkpoint_bytes(objective: nn.Module, settings: LoopSettings) -> int:
+    """Return the size of a checkpoint: float32 weights, two moments and perhaps averages."""
+    trained = sum(weight.numel() for weight in trainable_weights(objective).values())
+    return 4 * trained * (3 if settings.optimizer.ema_decay is None else 4)
+
+
+def _check_room(objective: nn.Module, folder: RunFolder, settings: LoopSettings) -> None:
+    """Refuse a run whose checkpoints and weights the disk cannot hold; see DiskError."""
+    # One more than are kept: the oldest goes only when the newest is complete.
+    missing = settings.loop.keep_checkpoints + 1 - len(checkpoint_folders(folder.checkpoints_dir))
+    weights = 4 * sum(weight.numel() for weight in objective.parameters())
+    needed = max(1, missing) * _checkpoint_bytes(objective, settings) + weights
+    check_room(folder.root, needed, "The run with its checkpoints")
 
 
 def _evaluate(task: TrainingTask, saved: Checkpoint) -> dict[str, float]:

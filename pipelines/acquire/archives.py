@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from animaray.pipelines.acquire.acquire_config import AcquireConfig
 from animaray.pipelines.stages.acquire import VIDEO_SUFFIXES
+from animaray.platform.disk import disk_error
 from animaray.platform.errors import ConfigError
 from animaray.platform.storage import content_id, sync_folder
 
@@ -95,6 +96,8 @@ def _read_tar(path: Path, files_dir: Path, config: AcquireConfig) -> Iterator[Ar
                     _write(target, path, iter(partial(source.read, _BLOCK_BYTES), b""))
                 yield ArchiveEntry(name=name, path=target)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        if (no_disk := disk_error(error, files_dir)) is not None:
+            raise no_disk from error
         yield ArchiveEntry(
             name=f"{path.name}/(rest)", problem=("broken", f"the archive is damaged: {error}"[:300])
         )

@@ -20,7 +20,8 @@ import httpx
 
 from animaray.pipelines.acquire.acquire_config import AcquireConfig, FetchOutcome
 from animaray.pipelines.acquire.addresses import resolve, split_url
-from animaray.platform.errors import AnimarayError
+from animaray.platform.disk import disk_error
+from animaray.platform.errors import AnimarayError, DiskError
 from animaray.platform.storage import write_json_atomic
 
 _MAX_REDIRECTS = 5
@@ -78,6 +79,9 @@ async def download(url: str, part_path: Path, config: AcquireConfig) -> FetchOut
         url: http or https address.
         part_path: File to append to; kept after a cut, removed when it is of no use.
         config: Limits and time-outs.
+
+    Raises:
+        DiskError: Our own disk is full or may not be written.
     """
     part = _Part(part_path)
     try:
@@ -87,6 +91,8 @@ async def download(url: str, part_path: Path, config: AcquireConfig) -> FetchOut
         return _failed("timeout", f"took longer than {config.item_timeout_s:g} s")
     except _EndError as end:
         return end.outcome
+    except DiskError:
+        raise
     except AnimarayError as error:
         return _failed(error.reason or "bad_address", error.message)
     except httpx.TimeoutException as error:
@@ -94,6 +100,8 @@ async def download(url: str, part_path: Path, config: AcquireConfig) -> FetchOut
     except (httpx.RemoteProtocolError, httpx.ReadError) as error:
         return _failed("cut", f"the connection was cut after {part.size()} bytes: {error}")
     except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+        if (no_disk := disk_error(error, part_path.parent)) is not None:
+            raise no_disk from error
         return _failed("connection", f"{type(error).__name__}: {error}")
 
 

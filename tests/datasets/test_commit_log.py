@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile
-from animaray.platform.errors import DatasetError
+from animaray.platform.errors import DatasetError, DiskError
 from animaray.platform.storage import sha256_file, write_bytes_atomic
 
 
@@ -136,7 +136,7 @@ def test_crash_between_entry_and_link_leaves_no_trace(
 
     log = CommitLog(tmp_path)
     monkeypatch.setattr(os, "link", die)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskError, match="no room left"):
         log.commit([add_file(tmp_path, "one")])
     monkeypatch.undo()
     assert log.head() == 0

@@ -20,7 +20,8 @@ from animaray.pipelines.explain import explain
 from animaray.pipelines.policies import LAX, STANDARD
 from animaray.pipelines.report import dataset_report
 from animaray.pipelines.validation import validate
-from animaray.platform.errors import DatasetError
+from animaray.platform.disk import disk_error, free_bytes
+from animaray.platform.errors import DatasetError, DiskError
 from animaray.platform.progress import StageProgress
 from animaray.platform.video import decode_video, write_mp4
 
@@ -75,6 +76,40 @@ def curated(
 def states(root: Path) -> dict[str, tuple[str, str | None]]:
     rows = CurationDataset.open(root).sources()
     return {row["uri"]: (row["state"], row["reason"]) for row in rows}
+
+
+def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_room(
+    videos: Path, tmp_path: Path, tiny_disk: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.mp4", "b cut.mp4"):
+        shutil.copy(videos / name, tmp_path / "in" / name)
+    config = CurationConfig(
+        input_dir=tmp_path / "in",
+        output_dir=tiny_disk / "dataset",
+        profile="generated",
+        num_workers=1,
+    )
+    ballast = tiny_disk / "ballast"
+    ballast.write_bytes(bytes(free_bytes(tiny_disk) - 2**20))
+    with pytest.raises(DiskError, match=r"next 2 sources needs about .* bytes in .*dataset"):
+        curate(config, quiet)
+    # What no estimate sees: the disk fills up while a worker writes.
+    ballast.write_bytes(bytes(free_bytes(tiny_disk) + ballast.stat().st_size - 2**14))
+    monkeypatch.setattr("animaray.pipelines.curation.check_room", lambda *_: None)
+    with pytest.raises(Exception, match="no room left") as caught:
+        curate(config, quiet)
+    assert disk_error(caught.value) is not None
+    # It was no fault of the sources, so none of them has ended.
+    assert CommitLog(config.output_dir).head() == 0
+    assert not (config.output_dir / "_staging").exists()
+    ballast.unlink()
+    curate(config, quiet)
+    assert states(config.output_dir) == {
+        "a.mp4": ("dropped", "no_face"),
+        "b cut.mp4": ("dropped", "no_face"),
+    }
+    assert CommitLog(config.output_dir).verify() == []
 
 
 def test_every_input_ends_in_exactly_one_state(curated: tuple[CurationConfig, dict]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from animaray.platform.errors import ConfigError, PortError, WeightsError
+from animaray.platform.errors import ConfigError, DiskError, PortError, WeightsError
 from animaray.serving import serve
 from animaray.serving.serve import ServeConfig, start_server
 
@@ -44,7 +44,7 @@ def test_unusable_data_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(serve, "check_port", fine)
     (tmp_path / "file").write_text("")
     config = ServeConfig(weights_dir=tmp_path, data_dir=tmp_path / "file" / "data")
-    with pytest.raises(ConfigError, match=r"data folder .* cannot be used"):
+    with pytest.raises(DiskError, match=r"but .* is a file"):
         start_server(config)
 
 

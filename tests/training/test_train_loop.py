@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from animaray.platform.errors import RunError
+from animaray.platform.disk import free_bytes
+from animaray.platform.errors import DiskError, RunError
 from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
 from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import (
@@ -148,3 +149,47 @@ def test_learning_rate_rises_then_falls_to_a_tenth() -> None:
     rates = [learning_rate(step, config, 104) for step in (0, 3, 4, 54, 104)]
     assert rates == pytest.approx([0.25, 1.0, 1.0, 0.55, 0.1])
     assert learning_rate(50, OptimizerConfig(lr=2.0), 100) == 2.0
+
+
+class WideObjective(LinearObjective):
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Parameter(torch.zeros(2**16))
+
+    def forward(self, batch: torch.Tensor, noise_seed: int) -> Measured:
+        measured = super().forward(batch, noise_seed)
+        return Measured(loss=measured.loss + 0.0 * self.wide.sum(), sums={})
+
+
+class WideTask(LinearTask):
+    """Its checkpoints have a megabyte, of which three are kept for a moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objective = WideObjective()
+
+
+def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_room(
+    tmp_path: Path, tiny_disk: Path
+) -> None:
+    config = LinearTrainingConfig()
+    whole = _losses(_run(tmp_path / "whole", config, WideTask()))
+    ballast = tiny_disk / "ballast"
+    ballast.write_bytes(bytes(free_bytes(tiny_disk) - 2**20))
+    with pytest.raises(DiskError, match=r"The run with its checkpoints needs about .* bytes in"):
+        _run(tiny_disk / "run", config, WideTask())
+    ballast.unlink()
+
+    class FillingTask(WideTask):
+        """Somebody else fills the disk after the first checkpoint."""
+
+        def evaluate(self) -> dict[str, float]:
+            ballast.write_bytes(bytes(free_bytes(tiny_disk) - 2**18))
+            return {}
+
+    with pytest.raises(DiskError, match="The checkpoint of step 8 needs about"):
+        _run(tiny_disk / "run", config, FillingTask())
+    names = [path.name for path in (tiny_disk / "run" / "checkpoints").iterdir()]
+    assert names == ["step-00000004"]
+    ballast.unlink()
+    assert _losses(_run(tiny_disk / "run", config, WideTask())) == whole
