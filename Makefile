@@ -76,5 +76,7 @@ $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock uv
 
+# What tools made; `demo` holds results of yours, so it stays.
 clean:
-	rm -rf demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .mypy_cache .ruff_cache .pytest_cache
+	@[ ! -e demo ] || echo "demo/ stays: it holds trained weights and results; remove it yourself"

@@ -1,6 +1,5 @@
 """`animaray cache`: the folders that animaray fills outside your project."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ import typer
 
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
 from animaray.platform.errors import UsageError
-from animaray.platform.weights import weights_cache_dir
+from animaray.platform.weights import prune_weights_cache, weights_cache_dir
 
 app = typer.Typer(help="List and prune caches.", no_args_is_help=True)
 
@@ -39,7 +38,7 @@ def prune(
     name: Annotated[str, typer.Argument(help="A name of `animaray cache list`")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove one cache. Datasets and runs are never touched.
+    """Remove what we put into one cache. Other files, datasets and runs are never touched.
 
     Raises:
         UsageError: The cache is unknown.
@@ -48,12 +47,19 @@ def prune(
     if name not in folders:
         raise UsageError(f"Unknown cache `{name}`.", fix=f"Known: {', '.join(folders)}.")
     folder, command = folders[name]
-    size = humanize.naturalsize(_size(folder))
+    before = _size(folder)
     if not yes:
-        typer.confirm(f"Remove {folder} ({size})?", abort=True, err=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    print_hint(f"Removed {folder} ({size}). `{command}` fills it again.")
+        size = humanize.naturalsize(before)
+        question = f"Remove what animaray put into {folder} ({size} in all)?"
+        typer.confirm(question, abort=True, err=True)
+    prune_weights_cache()
+    left = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    size = humanize.naturalsize(before - _size(folder))
+    print_hint(f"Removed {size} from {folder}. `{command}` fills it again.")
+    if left:
+        print_hint(f"Left {len(left)} files that animaray did not put there, as {left[0]}.")
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.stat().st_size for path in files)

@@ -1,6 +1,6 @@
 """The demo's chain, one function per step; each finds what an earlier start finished."""
 
-import shutil
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.pipelines.curation import CurationConfig, CurationSummary, curate
 from animaray.pipelines.encode import EncodeConfig, encode_dataset
 from animaray.pipelines.stages.camera import CameraConfig
+from animaray.platform.errors import UsageError
 from animaray.platform.machine import find_free_port
 from animaray.platform.picture import read_picture, write_png
+from animaray.platform.removal import remove_own
 from animaray.platform.storage import sha256_file
 from animaray.platform.video import decode_video, write_mp4
 from animaray.serving.client import AnimarayClient
@@ -32,6 +34,7 @@ from animaray.training.launch import TrainResult
 from animaray.training.recipes import aligner_demo_cpu, animator_demo_cpu
 
 DRIVING_FPS = 8.0
+_RENDERED = re.compile(r"clip_\d{4}\.(mp4|truth\.json)|\.clip_\d{4}\..+\.[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,11 +97,25 @@ def _videos(run: DemoRun) -> None:
         if marker.is_file():
             record["found"] = True
         else:
-            shutil.rmtree(settings.videos_dir, ignore_errors=True)
+            _clear_videos(settings.videos_dir)
             write_world(settings.videos_dir, num_videos=settings.num_videos, seed=settings.seed)
             marker.touch()
         count = len(list(settings.videos_dir.glob("*.mp4")))
         record["note"] = f"{count} rendered videos of generated people in {settings.videos_dir}"
+
+
+def _clear_videos(folder: Path) -> None:
+    """Remove what a stopped start rendered; other files are not ours to remove or to curate.
+
+    Raises:
+        UsageError: There are other files.
+    """
+    remove_own(folder, _RENDERED, "a stopped start of the demo rendered it")
+    if folder.is_dir() and (others := sorted(path.name for path in folder.iterdir())):
+        raise UsageError(
+            f"{folder} holds what the demo did not make: {', '.join(others[:3])}.",
+            fix=f"Show it your videos with --videos {folder}, or name another --out.",
+        )
 
 
 def _curate(run: DemoRun) -> CurationSummary:

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from animaray.datasets.commit_log import Commit, CommitLog, CommittedFile, Snapshot
 from animaray.datasets.schemas import concat_versions, schema_of
 from animaray.datasets.shards import key_of, write_media_shard, write_shard, write_table
-from animaray.datasets.sweep import writing
+from animaray.datasets.sweep import is_own_file, writing
 from animaray.platform.disk import check_room
+from animaray.platform.removal import remove
 
 MERGED_TABLES = ("sources", "clips", "verdicts")
 _SMALL_ROWS = 4096
@@ -82,8 +83,9 @@ def _delete_replaced(root: Path, log: CommitLog) -> None:
     counting = {file.path for file in log.snapshot().files}
     for entry in log.commits():
         for file in entry.files:
-            if file.path not in counting:
-                (root / file.path).unlink(missing_ok=True)
+            # A log from elsewhere may name any path.
+            if file.path not in counting and is_own_file(file.path):
+                remove(root / file.path, "it was replaced, and may hold withdrawn rows")
 
 
 def merge_small_files(root: Path | str, *, min_files: int = 256) -> Commit | None:

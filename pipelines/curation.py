@@ -10,12 +10,12 @@ read, and each commit holds whole sources.
 
 import fcntl
 import itertools
+import re
 import secrets
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,12 @@ from animaray.platform.disk import check_folder, check_room
 from animaray.platform.errors import DatasetError
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session
+from animaray.platform.removal import remove_own
 
 __all__ = ["CurationConfig", "CurationSummary", "curate", "reapply_policy"]
 
 STAGING_DIR = "_staging"
+_STAGED_RUN = re.compile(r"[0-9a-f]{8}")
 _LOCK_FILE = "_lock"
 
 _ROOM_PER_SOURCE_BYTE = 2
@@ -63,7 +65,7 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
     check_folder(config.output_dir, "The dataset")
     with _only_writer(config.output_dir):
         staging = config.output_dir / STAGING_DIR
-        shutil.rmtree(staging, ignore_errors=True)
+        _clear_staging(staging)
         sweep(config.output_dir)
         known = _known_sources(config.output_dir)
         acquisition = Acquisition(config, known)
@@ -71,7 +73,7 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
         run = _Run(config, progress, staging / secrets.token_hex(4), known)
         with ExitStack() as stack:
             # Once the workers have ended, however the run ends; a killed one leaves it to the next.
-            stack.callback(shutil.rmtree, staging, ignore_errors=True)
+            stack.callback(_clear_staging, staging)
             for batch in itertools.chain(acquisition.local(), acquisition.remote()):
                 run.end(batch.ended)
                 if batch.pending and not run.is_ready:
@@ -214,6 +216,13 @@ class _Run:
         self._reasons.update(reason for reason in reasons if reason)
         most = ", ".join(f"{reason} {count}" for reason, count in self._reasons.most_common(4))
         shown.advance(1, f"{file_name} (dropped: {most})" if most else file_name)
+
+
+def _clear_staging(staging: Path) -> None:
+    """Remove what runs left in the staging folder, and the folder when nothing else is in it."""
+    remove_own(staging, _STAGED_RUN, "a run of `curate` has ended")
+    with suppress(OSError):
+        staging.rmdir()
 
 
 def _known_sources(root: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ published code only. Poses hold the 18 body points; hands and faces are not stor
 """
 
 import io
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from animaray.models.pose.drawing import PoseStyle, draw_pose
 from animaray.platform.disk import check_room
 from animaray.platform.errors import DatasetError
 from animaray.platform.json_text import json_text
+from animaray.platform.removal import remove
 from animaray.platform.storage import read_json, write_bytes_atomic, write_json_atomic
 from animaray.platform.video_window import read_frames
 
@@ -161,8 +161,8 @@ def _write_clip(
         height,
         keypoint_confidence=tracks.keypoint_confidence,
     )
-    shutil.rmtree(folder, ignore_errors=True)
     for name in ("images", "faces", "poses"):
+        remove(folder / name, "this clip was not complete")
         (folder / name).mkdir(parents=True)
     video = dataset.media_bytes(clip["clip_id"])
     without = 0

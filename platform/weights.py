@@ -6,10 +6,12 @@ Look-up order: shipped inside the package, then the folder `ANIMARAY_WEIGHTS`, t
 
 import json
 import os
+import re
 import secrets
 import shutil
 import struct
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
@@ -18,6 +20,7 @@ import platformdirs
 
 from animaray.platform.errors import DatasetError, WeightsError
 from animaray.platform.progress import StageProgress, stage_progress
+from animaray.platform.removal import remove, remove_own
 from animaray.platform.storage import (
     content_id,
     read_json,
@@ -25,7 +28,7 @@ from animaray.platform.storage import (
     sync_folder,
     write_json_atomic,
 )
-from animaray.platform.weights_download import fetch, one_at_a_time
+from animaray.platform.weights_download import PART_NAME, fetch, one_at_a_time
 from animaray.platform.weights_table import BUNDLED, CONVERTED, WEIGHTS, WeightsEntry
 
 __all__ = [
@@ -192,6 +195,28 @@ def _download(entry: WeightsEntry, progress: StageProgress) -> Path:
             _remember(entry, target)
             progress.update(note="")
     return path
+
+
+def prune_weights_cache() -> list[Path]:
+    """Remove every registered file from the cache, with what cut downloads left; return them.
+
+    Files that nobody registered stay, and so does whatever a symbolic link leads to.
+    """
+    cache = weights_cache_dir()
+    removed: list[Path] = []
+    for entry in WEIGHTS.values():
+        place = cache / entry.file
+        half = re.compile(rf"\.{re.escape(place.name)}\.[0-9a-f]{{8}}\.(folder|tmp)")
+        removed += remove_own(place.parent, half, "an unpacking was cut")
+        removed += [place] if remove(place, "the weights cache is pruned") else []
+    removed += remove_own(cache.parent / "downloads", PART_NAME, "a download was cut")
+    for path in removed:
+        for folder in path.parents:
+            if folder != cache and cache not in folder.parents:
+                break
+            with suppress(OSError):  # it is not empty, or gone already
+                folder.rmdir()
+    return removed
 
 
 def _usable(entry: WeightsEntry) -> Path | None:
@@ -365,7 +390,7 @@ def _accept_download(entry: WeightsEntry, part: Path, target: Path) -> None:
             problem = "hash", f"it has SHA-256 {found[:12]}…, expected {expected[:12]}…."
     if problem is not None:
         reason, sentence = problem
-        _remove(part)
+        remove(part, f"it is not `{entry.id}`")
         raise WeightsError(
             f"What came from {entry.source} is not `{entry.id}`: {sentence}",
             fix="Try again; if it stays, the source has changed: please report it.",
@@ -375,7 +400,7 @@ def _accept_download(entry: WeightsEntry, part: Path, target: Path) -> None:
         try:
             _unpack(entry, part, target)
         finally:
-            _remove(part)
+            remove(part, "it was unpacked, or is no archive")
     else:
         part.replace(target)
         sync_folder(target.parent)
@@ -403,18 +428,11 @@ def _unpack(entry: WeightsEntry, archive: Path, target: Path) -> None:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with content.open(info) as source, place.open("wb") as file:
                     shutil.copyfileobj(source, file)
-        _remove(target)
+        remove(target, "another version takes its place")
         folder.replace(target)
     except zipfile.BadZipFile as error:
         raise WeightsError(
             f"What came from {entry.source} is not a zip archive.", reason="archive"
         ) from error
     finally:
-        _remove(folder)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        remove(folder, "it was unpacked, or could not be")

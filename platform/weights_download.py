@@ -8,6 +8,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import shutil
 import urllib.parse
 import urllib.request
@@ -22,6 +23,8 @@ from animaray.platform.progress import StageProgress
 from animaray.platform.storage import content_id
 from animaray.platform.weights_table import HUGGINGFACE, WeightsEntry
 
+PART_NAME = re.compile(r"[0-9a-f]{20}\.part")
+"""Of a download that is not complete, in `downloads/`."""
 CHUNK_BYTES = 1 << 20
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SHA256_DIGITS = 64

@@ -6,13 +6,13 @@ the manifest last and renames the folder. A folder without a manifest does not e
 
 import os
 import re
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from animaray.platform.errors import RunError
+from animaray.platform.removal import remove, remove_own
 from animaray.platform.storage import read_json, sha256_file, sync_folder, write_json_atomic
 
 MANIFEST = "manifest.json"
@@ -40,9 +40,7 @@ def temporary_folder(checkpoints_dir: Path, step: int) -> Path:
 
 def clear_temporary(checkpoints_dir: Path) -> None:
     """Remove what a killed run left unfinished."""
-    for path in checkpoints_dir.glob(".step-*.tmp"):
-        if _UNFINISHED.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
+    remove_own(checkpoints_dir, _UNFINISHED, "this checkpoint was never completed")
 
 
 def commit_checkpoint(
@@ -64,7 +62,7 @@ def commit_checkpoint(
     }
     write_json_atomic(temporary / MANIFEST, manifest)
     final = checkpoints_dir / f"step-{step:08d}"
-    shutil.rmtree(final, ignore_errors=True)
+    remove(final, "the same step is written again")
     temporary.rename(final)
     sync_folder(checkpoints_dir)
     return Checkpoint(path=final, step=step, world_size=world_size, strategy=strategy)
@@ -130,7 +128,7 @@ def prune_checkpoints(checkpoints_dir: Path, keep: int) -> None:
     """Delete all but the newest complete checkpoints, manifests first."""
     for path in list(checkpoint_folders(checkpoints_dir).values())[:-keep]:
         (path / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path, f"the run keeps its newest {keep}")
 
 
 def _sync_and_hash(path: Path) -> str:

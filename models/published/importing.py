@@ -6,7 +6,6 @@ in its own precision; no network is built with weights. The folder gets its name
 
 import json
 import secrets
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +51,7 @@ from animaray.models.published.sizes import (
 )
 from animaray.platform.errors import ConfigError, UsageError, WeightsError
 from animaray.platform.json_text import json_text
+from animaray.platform.removal import remove
 from animaray.platform.storage import sync_folder, write_bytes_atomic, write_json_atomic
 
 OnFile = Callable[[str], None]
@@ -119,7 +119,7 @@ class new_folder:  # noqa: N801 - used as a context, like contextlib's
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         """Give the folder its name, or remove it."""
         if kind is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove(self._folder, "the import failed")
             return
         if self._out.is_dir():
             self._out.rmdir()

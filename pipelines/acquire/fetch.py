@@ -15,7 +15,6 @@ import asyncio
 import os
 import queue
 import random
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from animaray.pipelines.acquire.download import download
 from animaray.pipelines.acquire.ledger import Clock, Item, Ledger
 from animaray.pipelines.stages.acquire import VIDEO_SUFFIXES
 from animaray.platform.errors import RefusedError
+from animaray.platform.removal import remove
 from animaray.platform.storage import content_id, read_json, sync_folder, write_json_atomic
 
 LEDGER_NAME = "ledger.sqlite"
@@ -283,7 +283,7 @@ class Fetcher:
         item.state, item.reason, item.detail = outcome.state, outcome.reason, outcome.detail
         self._ledger.save([item])
         if item.state in _ENDED:
-            shutil.rmtree(self._work_dir / item.item_id, ignore_errors=True)
+            remove(self._work_dir / item.item_id, f"{item.url} has ended as {item.state}")
         self._finish(item)
 
     def _finish(self, item: Item) -> None:

@@ -10,6 +10,7 @@ import pytest
 from animaray.cli.error_ids import error_meanings
 from animaray.cli.main import run
 from animaray.cli.output import JSON_SCHEMA_VERSION
+from animaray.platform.weights import weights_entry
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,10 +107,26 @@ def test_a_cache_is_pruned_and_filled_again_by_a_named_command(
     (row,) = json.loads(capsys.readouterr().out)["caches"]
     folder = Path(row["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "old.onnx").write_bytes(b"x" * 10)
+    ours = folder / weights_entry("paper/antelopev2").file / "scrfd_10g_bnkps.onnx"
+    ours.parent.mkdir(parents=True)
+    ours.write_bytes(b"x" * 10)
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / f"{'0a' * 10}.part").write_bytes(b"x")
+    # Somebody named a folder of their own as the cache.
+    strangers = [folder / "thesis.pdf", tmp_path / "downloads" / "film.part", tmp_path / "notes"]
+    for path in strangers:
+        path.write_bytes(b"mine")
+    (folder / "elsewhere").symlink_to(tmp_path)
     assert run(["cache", "prune", "weights", "--yes"]) == 0
-    assert "animaray weights pull" in capsys.readouterr().err
-    assert not folder.exists()
+    said = capsys.readouterr().err
+    assert "animaray weights pull" in said
+    assert "Left 1 files that animaray did not put there" in said
+    assert not ours.parent.exists()
+    assert {path.name for path in tmp_path.rglob("*") if not path.is_dir()} == {
+        "thesis.pdf", "film.part", "notes",
+    }  # fmt: skip
+    (folder / "elsewhere").unlink()
+    (folder / "thesis.pdf").unlink()
 
 
 def test_error_ids_are_explained(capsys: pytest.CaptureFixture[str]) -> None:

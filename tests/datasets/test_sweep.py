@@ -37,12 +37,29 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     replaced = commit_one(tmp_path, "c")
     CommitLog(tmp_path).commit([], removed=[replaced], kind="merge")
     subprocess.run([sys.executable, "-c", _KILLED_WRITER, str(tmp_path)], check=False)  # noqa: S603
-    half = [tmp_path / "clips/.part-1.parquet.0123abcd.tmp", tmp_path / "_commits/.5.0123abcd.tmp"]
-    others = [tmp_path / "_acquired/a.parquet", tmp_path / "notes.txt", tmp_path / "report/a.png"]
+    half = [
+        tmp_path / f"clips/.part-{'0' * 20}.parquet.0123abcd.tmp",
+        tmp_path / "_commits/.00000005.0123abcd.tmp",
+    ]
+    others = [
+        tmp_path / name
+        for name in (
+            "_acquired/a.parquet", "notes.txt", "report/a.png", "analysis/table.parquet",
+            "clips/mine.parquet", "clips/.draft.0123abcd.tmp", f"mine/part-{'0' * 20}.parquet",
+            "_commits/.swap.0123abcd.tmp",
+        )
+    ]  # fmt: skip
     for path in (*half, *others):
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (outside / f"part-{'1' * 20}.parquet").write_bytes(b"theirs")
+    (tmp_path / "media").symlink_to(outside)
+    (tmp_path / f"clips/part-{'2' * 20}.parquet").symlink_to(tmp_path / "notes.txt")
     assert len(sweep(tmp_path)) == 3
+    assert (outside / f"part-{'1' * 20}.parquet").exists()
+    assert (tmp_path / f"clips/part-{'2' * 20}.parquet").is_symlink()
     assert unnamed_files(tmp_path) == sweep(tmp_path) == []
     assert all((tmp_path / path).exists() for path in (*kept, replaced, *others))
     assert not any(path.exists() for path in half)
