@@ -34,6 +34,10 @@ _VIDEO_MARKS = (
     (0, b"FLV\1", "FLV"),
     (0, b"OggS", "Ogg"),
 )
+PICTURE_FORMATS_TEXT = (
+    "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and, where pillow-heif is installed, HEIC"
+)
+"""Pictures that can be read, for people; here, because reading them takes heavy packages."""
 VIDEO_FORMATS = (
     "MP4", "QuickTime", "WebM/Matroska", "AVI", "GIF", "MPEG-TS", "MPEG", "Windows Media", "Ogg",
     "FLV",

@@ -22,10 +22,6 @@ MAX_PICTURE_PIXELS = 120_000_000
 """The largest pictures of telephones have 108 million; 360 MB of them are held in memory."""
 _FORMATS = {"JPEG": "JPEG", "PNG": "PNG", "WebP": "WEBP", "GIF": "GIF", "BMP": "BMP",
             "TIFF": "TIFF", "AVIF": "AVIF", "HEIC": "HEIF"}  # fmt: skip
-PICTURE_FORMATS_TEXT = (
-    f"{', '.join(name for name in _FORMATS if name != 'HEIC')} and, where pillow-heif is installed,"
-    " HEIC"
-)
 """For texts that are the same on every machine."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

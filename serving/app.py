@@ -19,8 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from animaray.platform.errors import AnimarayError
-from animaray.platform.file_kind import VIDEO_FORMATS
-from animaray.platform.picture import PICTURE_FORMATS_TEXT
+from animaray.platform.file_kind import PICTURE_FORMATS_TEXT, VIDEO_FORMATS
 from animaray.serving.animation_service import AnimationService
 from animaray.serving.answers import HeadAnswers, problem_response
 from animaray.serving.event_stream import stream_events

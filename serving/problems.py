@@ -12,8 +12,7 @@ from animaray.platform.errors import (
     UsageError,
     error_classes,
 )
-from animaray.platform.file_kind import VIDEO_FORMATS
-from animaray.platform.picture import PICTURE_FORMATS_TEXT
+from animaray.platform.file_kind import PICTURE_FORMATS_TEXT, VIDEO_FORMATS
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
