@@ -27,14 +27,12 @@ from animaray.platform.disk import check_room
 from animaray.platform.errors import PoseError, UsageError
 from animaray.platform.machine import available_memory_bytes, check_memory
 from animaray.platform.video import read_picture
-from animaray.platform.weights import resolve_weights
+from animaray.platform.weights import BUNDLED_ANIMATOR, resolve_weights
 
 _MP4_BYTES_PER_PIXEL = 0.3
 """More than the busiest of our results has."""
 _MP4_BYTES = 64 * 1024
 """Of head and index."""
-
-BUNDLED_ANIMATOR = "generated/animator"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

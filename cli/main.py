@@ -26,6 +26,7 @@ from animaray.cli import (
     evaluate,
     explain,
     jobs,
+    keys,
     ledger,
     runs,
     serve,
@@ -60,6 +61,7 @@ app.command("verify-golden")(verify_golden.verify_golden)
 app.command("animate")(animate.animate)
 app.command("serve")(serve.serve)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(keys.app, name="keys")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(runs.app, name="runs")
 app.add_typer(weights.app, name="weights")

@@ -72,14 +72,9 @@ def _rebuild(
 
 def error_from_dict(data: Mapping[str, Any]) -> AnimarayError:
     """Return the error that `AnimarayError.to_dict` described."""
-    kinds = {kind.error_id: kind for kind in _kinds(AnimarayError)}
+    kinds = {kind.error_id: kind for kind in reversed(error_classes())}
     kind = kinds.get(str(data.get("error_id")), AnimarayError)
     return kind(str(data["message"]), fix=data.get("fix"), reason=data.get("reason"))
-
-
-def _kinds(kind: type[AnimarayError]) -> list[type[AnimarayError]]:
-    """Return a class and all below it, so that of one id the highest wins in a mapping."""
-    return [below for child in kind.__subclasses__() for below in _kinds(child)] + [kind]
 
 
 class UsageError(AnimarayError):

@@ -42,16 +42,23 @@ def make_folder(folder: Path) -> None:
             sync_folder(path.parent)
 
 
-def write_bytes_atomic(path: Path, data: bytes) -> None:
+def write_bytes_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write a file so that readers and crashes see the old content or all of the new.
 
     A full or read-only disk raises DiskError.
+
+    Args:
+        path: The file; its folder is made.
+        data: Its content.
+        mode: Permissions, less the process' umask.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with disk_errors(path.parent):
         try:
-            with temporary.open("wb") as file:
+            with open(
+                temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)
+            ) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -61,9 +68,9 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
-def write_json_atomic(path: Path, data: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Write indented JSON atomically, keys in insertion order."""
-    write_bytes_atomic(path, (json_text(data, indent=2) + "\n").encode())
+def write_json_atomic(path: Path, data: Any, *, mode: int = 0o666) -> None:  # noqa: ANN401 - any JSON value
+    """Write indented JSON atomically, keys in insertion order; `mode` as in write_bytes_atomic."""
+    write_bytes_atomic(path, (json_text(data, indent=2) + "\n").encode(), mode=mode)
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value

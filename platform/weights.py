@@ -32,6 +32,7 @@ from animaray.platform.weights_download import PART_NAME, fetch, one_at_a_time
 from animaray.platform.weights_table import BUNDLED, CONVERTED, WEIGHTS, WeightsEntry
 
 __all__ = [
+    "BUNDLED_ANIMATOR",
     "WEIGHTS",
     "WeightsEntry",
     "WeightsState",
@@ -45,6 +46,9 @@ __all__ = [
     "weights_entry",
     "weights_state",
 ]
+
+BUNDLED_ANIMATOR = "generated/animator"
+"""The folder of weights that commands take where none is named."""
 
 _POINTER_PREFIXES = (b"version https://git-lfs.github.com/spec", b"/annex/objects/")
 _LONGEST_POINTER_BYTES = 1024

@@ -6,13 +6,14 @@ The two meet in the job store only: either may die without losing a job. Command
 """
 
 import dataclasses
+import math
 import os
 import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import ray
@@ -29,7 +30,7 @@ from animaray.serving.job_files import JobFiles
 from animaray.serving.jobs import JobStore
 from animaray.serving.limits import ServingLimits
 from animaray.serving.ports import await_free_port, check_port, is_loopback
-from animaray.serving.tenants import Tenants
+from animaray.serving.tenants import DEFAULT_KEY_FILE, Tenants
 from animaray.serving.weights_folder import check_weights_folder
 
 APPLICATION = "animaray"
@@ -62,8 +63,10 @@ class ServeConfig:
     """Replicas, each with a model and one job at a time."""
     num_cpus_per_replica: float = 1.0
     """Logical CPUs that Ray reserves for each replica."""
-    num_gpus_per_replica: float = 0.0
-    """GPUs that Ray reserves for each replica."""
+    num_gpus_per_replica: float | None = None
+    """GPUs that Ray reserves for each replica; None: one where `device` is cuda, else none."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks work; auto: on the GPU where one is reserved."""
     num_threads: int | None = None
     """CPU threads of each replica's networks; None shares the cores among the replicas."""
     lease_s: float = 30.0
@@ -93,10 +96,21 @@ class ServeConfig:
             )
         if self.lease_s < 2:
             raise ConfigError(f"Setting `lease_s` must be at least 2, got {self.lease_s}.")
+        if self.device == "cpu" and self.gpus_per_replica > 0:
+            raise ConfigError(
+                f"Setting `device` is cpu, but `num_gpus_per_replica` is {self.gpus_per_replica:g}."
+            )
+        if self.device == "cuda" and self.gpus_per_replica == 0:
+            raise ConfigError(
+                "Setting `device` is cuda, but `num_gpus_per_replica` is 0.",
+                fix="Leave it out, or set it above 0: `--gpus 1`.",
+            )
         if self.api_keys_path is None and not is_loopback(self.host):
             raise ConfigError(
                 f"Serving on {self.host} without API keys would let everybody in.",
-                fix="Set `api_keys_path`, or bind 127.0.0.1 and put a proxy in front.",
+                fix="Make a key with `animaray keys new me` and start with"
+                f" `--api-keys {DEFAULT_KEY_FILE}` as well; or bind 127.0.0.1 and put a proxy in"
+                " front.",
             )
 
     @property
@@ -111,9 +125,21 @@ class ServeConfig:
         return self.num_threads or max(1, (os.cpu_count() or 1) // self.num_replicas)
 
     @property
-    def device(self) -> str:
-        """Where the networks work."""
-        return "cuda" if self.num_gpus_per_replica > 0 else "cpu"
+    def gpus_per_replica(self) -> float:
+        """GPUs that Ray reserves for each replica."""
+        if self.num_gpus_per_replica is not None:
+            return self.num_gpus_per_replica
+        return 1.0 if self.device == "cuda" else 0.0
+
+    @property
+    def torch_device(self) -> str:
+        """Where the networks work, as torch names it."""
+        return "cuda" if self.gpus_per_replica > 0 else "cpu"
+
+    @property
+    def logical_cpus(self) -> float:
+        """CPUs that the service reserves of a Ray session."""
+        return self.num_replicas * self.num_cpus_per_replica + INGRESS_CPUS
 
     def open_store(self) -> JobStore:
         """Open the job database."""
@@ -147,7 +173,7 @@ class AnimatorReplica:
             store = config.open_store()
             worker = AnimationWorker(
                 store,
-                lambda: load_model(config.weights_dir, config.device),
+                lambda: load_model(config.weights_dir, config.torch_device),
                 JobFiles(config.data_dir.absolute()),
                 config.limits,
                 WorkerSettings(lease_s=config.lease_s, drain_s=config.drain_s),
@@ -289,15 +315,11 @@ def start_server(config: ServeConfig) -> ServerHandle:
     Returns:
         The running service, ready to work unless `ready_timeout_s` is None.
     """
-    check_weights_folder(config.weights_dir)
     check_port(config.host, config.port)
-    Tenants.load(config.api_keys_path)
-    config = _with_absolute_paths(config)
-    JobFiles.check_data_dir(config.data_dir)
-    _make_data_dir(config.data_dir)
-    config.open_store().close()
+    config = check_before_start(config)
     session = ExitStack()
-    session.enter_context(ray_session())
+    # A session of our own gets as many logical CPUs as it takes; the threads are real.
+    session.enter_context(ray_session(num_cpus=max(4, math.ceil(config.logical_cpus))))
     handle = ServerHandle(config, session)
     try:
         _check_cpus(config)
@@ -311,7 +333,26 @@ def start_server(config: ServeConfig) -> ServerHandle:
     return handle
 
 
-def _deploy(config: ServeConfig) -> None:
+def check_before_start(config: ServeConfig) -> ServeConfig:
+    """Check weights, keys, data folder and database; errors as in `start_server`.
+
+    Args:
+        config: What to serve.
+
+    Returns:
+        The same for processes that run in another working folder.
+    """
+    check_weights_folder(config.weights_dir)
+    Tenants.load(config.api_keys_path)
+    config = _with_absolute_paths(config)
+    JobFiles.check_data_dir(config.data_dir)
+    _make_data_dir(config.data_dir)
+    config.open_store().close()
+    return config
+
+
+def build_application(config: ServeConfig) -> serve.Application:
+    """Return ingress and replicas as one application, ready for `serve.run`."""
     replicas = serve.deployment(
         name="AnimatorReplica",
         max_ongoing_requests=1,
@@ -321,7 +362,7 @@ def _deploy(config: ServeConfig) -> None:
         graceful_shutdown_timeout_s=config.drain_s + 20,
         ray_actor_options={
             "num_cpus": config.num_cpus_per_replica,
-            "num_gpus": config.num_gpus_per_replica,
+            "num_gpus": config.gpus_per_replica,
         },
     )(AnimatorReplica)
     ingress = serve.deployment(
@@ -330,11 +371,15 @@ def _deploy(config: ServeConfig) -> None:
         health_check_timeout_s=HEALTH_TIMEOUT_S,
         ray_actor_options={"num_cpus": INGRESS_CPUS},
     )(Ingress)
+    return ingress.bind(config, replicas.bind(config))
+
+
+def _deploy(config: ServeConfig) -> None:
     serve.start(
         http_options={"host": config.host, "port": config.port, "location": "HeadOnly"},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
-    serve.run(ingress.bind(config, replicas.bind(config)), name=APPLICATION, route_prefix="/")
+    serve.run(build_application(config), name=APPLICATION, route_prefix="/")
 
 
 def _with_absolute_paths(config: ServeConfig) -> ServeConfig:
@@ -355,10 +400,10 @@ def _make_data_dir(data_dir: Path) -> None:
 
 
 def _check_cpus(config: ServeConfig) -> None:
-    needed = config.num_replicas * config.num_cpus_per_replica + INGRESS_CPUS
+    needed = config.logical_cpus
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     there, gpus_there = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    gpus = config.num_replicas * config.num_gpus_per_replica
+    gpus = config.num_replicas * config.gpus_per_replica
     if needed > there or gpus > gpus_there:
         raise MachineError(
             f"{config.num_replicas} replicas need {needed:g} CPUs and {gpus:g} GPUs; the Ray"

@@ -132,7 +132,7 @@ def run_app(
     """Serve the application from a thread until the block ends."""
     store = JobStore(f"sqlite:///{data_dir}/jobs.sqlite")
     files = JobFiles(data_dir)
-    service = AnimationService(store, files, limits, Tenants(digests or {}), worker_timeout_s=10.0)
+    service = AnimationService(store, files, limits, Tenants(digests), worker_timeout_s=10.0)
     port = port or free_port()
     config = uvicorn.Config(
         make_app(service, allowed_hosts=allowed_hosts),

@@ -66,7 +66,7 @@ def test_housekeeping_removes_ours_and_nothing_else(
         make_old(shared)
         make_old(shared.parent / "elsewhere")
     store = JobStore(f"sqlite:///{shared}/jobs.sqlite")
-    service = AnimationService(store, JobFiles(shared), ServingLimits(), Tenants({}))
+    service = AnimationService(store, JobFiles(shared), ServingLimits(), Tenants(None))
     before = names_in(shared)
     service.housekeep()
     store.close()
