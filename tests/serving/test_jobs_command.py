@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,8 +45,10 @@ def submit(media: list[str], capsys: Capture) -> str:
 
 
 def fail(server: Server, failure: JobFailure) -> None:
-    lease = server.store.leases.claim("w", 10.0)
-    assert lease is not None
+    deadline = time.monotonic() + 30
+    while (lease := server.store.leases.claim("w", 10.0)) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     server.store.leases.fail(lease, failure, may_retry=False)
 
 
@@ -80,12 +84,10 @@ def test_failed_job_ends_the_command_as_animate_would(
         fail(server, failure)
         code = run(["jobs", "watch", job_id])
     else:
-        import threading
-
-        timer = threading.Timer(0.7, fail, (server, failure))
-        timer.start()
+        worker = threading.Thread(target=fail, args=(server, failure))
+        worker.start()
         code = run(["jobs", "submit", *media, "--out", str(tmp_path / "out.mp4")])
-        timer.join()
+        worker.join()
         assert not (tmp_path / "out.mp4").exists()
     assert code == error.exit_code
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "animaray: " in text]
