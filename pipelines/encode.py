@@ -316,7 +316,7 @@ class EncodeActor:
         self._encoders = ClipEncoders(
             codec=_on_device(load_codec(config.profile), device),
             image_encoder=_on_device(load_image_encoder(config.profile), device),
-            identity_embedder=load_perception(config.profile).identity_embedder,
+            identity_embedder=load_perception(config.profile, device=device.type).identity_embedder,
             device=device,
         )
 

@@ -31,11 +31,13 @@ class GeneratedFaceDetector:
         long_side_px: int = 256,
         min_score: float = 0.3,
         max_overlap: float = 0.4,
+        device: str = "cpu",
     ) -> None:
         """Open the network.
 
         Args:
             path: An ONNX file; None takes the shipped one.
+            device: "cpu" or "cuda".
             long_side_px: Size at which the network looks.
             min_score: Faces below are not reported.
             max_overlap: Of faces that overlap more (intersection over union) the better is kept.
@@ -44,7 +46,7 @@ class GeneratedFaceDetector:
             WeightsError: The file is missing or damaged.
         """
         self.name = "generated/face_detector"
-        self._session = open_onnx_session(path or resolve_generated("face_detector"))
+        self._session = open_onnx_session(path or resolve_generated("face_detector"), device=device)
         self._long_side_px = long_side_px
         self._min_score = min_score
         self._max_overlap = max_overlap

@@ -63,8 +63,9 @@ class GeneratedIdentityEmbedder(nn.Module):
             landmarks: Eyes, nose, mouth corners, pixels of the picture.
         """
         crop = align_face(frame, landmarks, FACE_TEMPLATE, CROP_PX, CROP_PX)
-        tensor = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None]
-        return self.embed_crops(tensor.float() / 127.5 - 1)[0].numpy()
+        device = next(self.parameters()).device
+        tensor = torch.from_numpy(np.ascontiguousarray(crop)).to(device).permute(2, 0, 1)[None]
+        return self.embed_crops(tensor.float() / 127.5 - 1)[0].cpu().numpy()
 
     def embed_crops(
         self, crops: Float[Tensor, "crops 3 crop_height crop_width"]

@@ -44,12 +44,18 @@ class GeneratedPoseEstimator:
     """Estimate poses of the generated world; confidences above 0.3 are visible keypoints."""
 
     def __init__(
-        self, path: Path | None = None, *, long_side_px: int = 192, min_score: float = 0.3
+        self,
+        path: Path | None = None,
+        *,
+        long_side_px: int = 192,
+        min_score: float = 0.3,
+        device: str = "cpu",
     ) -> None:
         """Open the network.
 
         Args:
             path: An ONNX file; None takes the shipped one.
+            device: "cpu" or "cuda".
             long_side_px: Size at which the network looks.
             min_score: People whose centre scores below are not reported.
 
@@ -57,7 +63,7 @@ class GeneratedPoseEstimator:
             WeightsError: The file is missing or damaged.
         """
         self.name = "generated/pose"
-        self._session = open_onnx_session(path or resolve_generated("pose"))
+        self._session = open_onnx_session(path or resolve_generated("pose"), device=device)
         self._long_side_px = long_side_px
         self._min_score = min_score
 

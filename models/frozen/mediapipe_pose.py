@@ -83,6 +83,7 @@ class MediaPipePoseEstimator:
         *,
         config: MediaPipePoseConfig | None = None,
         num_threads: int = 1,
+        device: str = "cpu",
     ) -> None:
         """Open the two ONNX files.
 
@@ -91,15 +92,22 @@ class MediaPipePoseEstimator:
             landmarks_path: Landmark network.
             config: Settings; None takes the defaults.
             num_threads: CPU threads of each network.
+            device: "cpu" or "cuda".
         """
         self.name = "permissive/mediapipe_pose"
         self.config = config or MediaPipePoseConfig()
-        self._detector = open_onnx_session(detector_path, num_threads=num_threads)
-        self._landmarks = open_onnx_session(landmarks_path, num_threads=num_threads)
+        self._detector, self._landmarks = (
+            open_onnx_session(path, num_threads=num_threads, device=device)
+            for path in (detector_path, landmarks_path)
+        )
 
     @classmethod
     def load(
-        cls, *, config: MediaPipePoseConfig | None = None, num_threads: int = 1
+        cls,
+        *,
+        config: MediaPipePoseConfig | None = None,
+        num_threads: int = 1,
+        device: str = "cpu",
     ) -> "MediaPipePoseEstimator":
         """Open the registered weights."""
         return cls(
@@ -107,6 +115,7 @@ class MediaPipePoseEstimator:
             resolve_weights("permissive/pose_landmarks"),
             config=config,
             num_threads=num_threads,
+            device=device,
         )
 
     def estimate(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[PersonPose]:

@@ -25,7 +25,7 @@ from animaray.models.frozen.protocols import (
     Perception,
     PointTracker,
 )
-from animaray.platform.errors import ConfigError
+from animaray.platform.errors import ConfigError, MachineError
 from animaray.platform.weights import resolve_weights
 
 PROFILES = ("generated", "permissive", "paper")
@@ -57,10 +57,18 @@ def load_perception(
             (profile paper).
         num_threads: CPU threads of onnxruntime, and of PyTorch and OpenCV in this whole process;
             None takes OMP_NUM_THREADS or 1 for onnxruntime and leaves the other two alone.
-        device: "cpu" or "cuda"; only DWPose (profile paper) is large enough to be moved.
+        device: "cpu" or "cuda"; every network of the profile works there. Only YuNet may stay
+            behind, with a word in the log: OpenCV of the package index has no CUDA.
 
+    Raises:
+        MachineError: CUDA is asked for and PyTorch has none.
     """
     name = _known(profile)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MachineError(
+            f"CUDA was asked for, but PyTorch {torch.__version__} sees no GPU on this machine.",
+            fix="See `animaray doctor`, or choose device cpu.",
+        )
     threads = _use_threads(num_threads)
     if name == "generated":
         from animaray.models.frozen.generated_faces import GeneratedFaceDetector
@@ -69,9 +77,9 @@ def load_perception(
 
         return Perception(
             profile=name,
-            face_detector=GeneratedFaceDetector(),
-            identity_embedder=GeneratedIdentityEmbedder.load(),
-            pose_estimator=GeneratedPoseEstimator(),
+            face_detector=GeneratedFaceDetector(device=device),
+            identity_embedder=GeneratedIdentityEmbedder.load().to(device),
+            pose_estimator=GeneratedPoseEstimator(device=device),
         )
     if name == "paper":
         from animaray.models.frozen.arc_face import ArcFaceEmbedder
@@ -81,8 +89,10 @@ def load_perception(
         own = folder and folder / IDENTITY_FOLDER / _IDENTITY_FILE
         return Perception(
             profile=name,
-            face_detector=ScrfdFaceDetector.load(num_threads=threads),
-            identity_embedder=ArcFaceEmbedder.load(own if own and own.is_file() else None),
+            face_detector=ScrfdFaceDetector.load(num_threads=threads, device=device),
+            identity_embedder=ArcFaceEmbedder.load(own if own and own.is_file() else None).to(
+                device
+            ),
             pose_estimator=DwposeEstimator.load(num_threads=threads, device=device),
         )
     from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
@@ -91,9 +101,9 @@ def load_perception(
 
     return Perception(
         profile=name,
-        face_detector=YuNetFaceDetector.load(),
-        identity_embedder=MobileFaceNetEmbedder.load(),
-        pose_estimator=MediaPipePoseEstimator.load(num_threads=threads),
+        face_detector=YuNetFaceDetector.load(device=device),
+        identity_embedder=MobileFaceNetEmbedder.load().to(device),
+        pose_estimator=MediaPipePoseEstimator.load(num_threads=threads, device=device),
     )
 
 

@@ -30,7 +30,12 @@ class ScrfdFaceDetector:
     """Find faces in RGB pictures."""
 
     def __init__(
-        self, path: Path, *, score_threshold: float = SCORE_THRESHOLD, num_threads: int = 1
+        self,
+        path: Path,
+        *,
+        score_threshold: float = SCORE_THRESHOLD,
+        num_threads: int = 1,
+        device: str = "cpu",
     ) -> None:
         """Open the ONNX file.
 
@@ -38,13 +43,14 @@ class ScrfdFaceDetector:
             path: With scores, boxes and landmarks for three strides.
             score_threshold: Least score in [0, 1].
             num_threads: CPU threads.
+            device: "cpu" or "cuda".
 
         Raises:
             WeightsError: The graph has another signature.
         """
         self.name = "paper/scrfd"
         self._threshold = score_threshold
-        self._session = open_onnx_session(path, num_threads=num_threads)
+        self._session = open_onnx_session(path, num_threads=num_threads, device=device)
         found = len(self._session.get_outputs())
         if found != 3 * len(STRIDES):
             raise WeightsError(
@@ -54,10 +60,12 @@ class ScrfdFaceDetector:
             )
 
     @classmethod
-    def load(cls, path: Path | None = None, *, num_threads: int = 1) -> "ScrfdFaceDetector":
+    def load(
+        cls, path: Path | None = None, *, num_threads: int = 1, device: str = "cpu"
+    ) -> "ScrfdFaceDetector":
         """Open the registered weights (`paper/antelopev2`), or those of a file."""
         path = path or resolve_weights("paper/antelopev2") / ONNX_FILE
-        return cls(path, num_threads=num_threads)
+        return cls(path, num_threads=num_threads, device=device)
 
     def detect(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[FaceDetection]:
         """Return the faces of one RGB picture, largest box first."""

@@ -4,6 +4,7 @@ References:
     Wu, Peng, Yu 2023, "YuNet: A Tiny Millisecond-level Face Detector".
 """
 
+import logging
 import threading
 from pathlib import Path
 
@@ -18,17 +19,27 @@ from animaray.platform.weights import resolve_weights
 _NMS_IOU = 0.3
 _MOST_CANDIDATES = 5000
 
+_log = logging.getLogger("animaray.models")
+
 
 class YuNetFaceDetector:
     """Find real faces of about 10 px and more; safe to share between threads."""
 
-    def __init__(self, path: Path, *, score_threshold: float = 0.7, max_side_px: int = 640) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        score_threshold: float = 0.7,
+        max_side_px: int = 640,
+        device: str = "cpu",
+    ) -> None:
         """Open the ONNX file.
 
         Args:
             path: YuNet's ONNX file.
             score_threshold: Least score in [0, 1]; cats and dogs reach 0.65.
             max_side_px: Larger pictures are averaged down to this long side first.
+            device: "cpu" or "cuda"; OpenCV of the package index has no CUDA, which is said.
 
         Raises:
             WeightsError: OpenCV cannot read the file.
@@ -36,9 +47,14 @@ class YuNetFaceDetector:
         self.name = "permissive/yunet"
         self.max_side_px = max_side_px
         self._lock = threading.Lock()
+        engine = (cv2.dnn.DNN_BACKEND_OPENCV, cv2.dnn.DNN_TARGET_CPU)
+        if device == "cuda" and cv2.cuda.getCudaEnabledDeviceCount() > 0:
+            engine = (cv2.dnn.DNN_BACKEND_CUDA, cv2.dnn.DNN_TARGET_CUDA)
+        elif device == "cuda":
+            _log.warning("%s stays on the CPU: this OpenCV was built without CUDA.", self.name)
         try:
             self._detector = cv2.FaceDetectorYN.create(
-                str(path), "", (320, 320), score_threshold, _NMS_IOU, _MOST_CANDIDATES
+                str(path), "", (320, 320), score_threshold, _NMS_IOU, _MOST_CANDIDATES, *engine
             )
         except cv2.error as error:
             raise WeightsError(
@@ -48,9 +64,9 @@ class YuNetFaceDetector:
             ) from error
 
     @classmethod
-    def load(cls, path: Path | None = None) -> "YuNetFaceDetector":
+    def load(cls, path: Path | None = None, *, device: str = "cpu") -> "YuNetFaceDetector":
         """Open the registered weights, or those of a file."""
-        return cls(path or resolve_weights("permissive/face_detector"))
+        return cls(path or resolve_weights("permissive/face_detector"), device=device)
 
     def detect(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[FaceDetection]:
         """Return the faces of one RGB picture, largest box first.
