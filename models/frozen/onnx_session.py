@@ -24,13 +24,11 @@ def open_onnx_session(
         ConfigError: The device is unknown or num_threads is below 1.
         WeightsError: The file is no ONNX graph that onnxruntime can run.
     """
-    provider = _PROVIDERS.get(device)
-    if provider is None or num_threads < 1:
+    if device not in _PROVIDERS or num_threads < 1:
         raise ConfigError(
             f"Expected device cpu or cuda and at least 1 thread; got {device!r} and {num_threads}."
         )
-    if provider not in onnxruntime.get_available_providers():
-        _refuse_cuda(path, "an onnxruntime that was built without CUDA")
+    provider = provider_of(device, path.name)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
@@ -49,17 +47,35 @@ def open_onnx_session(
         ) from error
     got = session.get_providers()[0]
     if got != provider:
-        _refuse_cuda(path, f"the {got} that onnxruntime fell back to")
+        _refuse_cuda(path.name, f"the {got} that onnxruntime fell back to")
     return session
 
 
-def _refuse_cuda(path: Path, instead: str) -> NoReturn:
+def provider_of(device: str, what: str) -> str:
+    """Return onnxruntime's name of a device; CUDA that cannot be had raises MachineError.
+
+    Args:
+        device: "cpu" or "cuda".
+        what: What is going to be opened, for the message.
+
+    Raises:
+        ConfigError: The device is unknown.
+    """
+    provider = _PROVIDERS.get(device)
+    if provider is None:
+        raise ConfigError(f"Expected device cpu or cuda, got {device!r}.")
+    if provider not in onnxruntime.get_available_providers():
+        _refuse_cuda(what, "an onnxruntime that was built without CUDA")
+    return provider
+
+
+def _refuse_cuda(what: str, instead: str) -> NoReturn:
     """Raise that CUDA was asked for in vain.
 
     Raises:
         MachineError: Always.
     """
     raise MachineError(
-        f"CUDA was asked for, but {path.name} would run on {instead}.",
+        f"CUDA was asked for, but {what} would run on {instead}.",
         fix="Install animaray[gpu] with CUDA 13 and cuDNN 9, or choose device cpu.",
     )
