@@ -38,8 +38,12 @@ from animaray.cli.animate_options import (
     WindowOverlapOption,
     WindowRuleOption,
 )
-from animaray.cli.output import JsonOption
+from animaray.cli.early_checks import check_picture, check_video, existing_weights
+from animaray.cli.output import JsonOption, print_hint
 from animaray.platform.errors import UsageError
+
+POSE_SUFFIXES = (".json", ".npz")
+"""A driving file with one of these holds poses, not pictures."""
 
 
 def animate(
@@ -80,7 +84,13 @@ def animate(
     """
     image_path = _one_of(image, image_option, "--image")
     driving_path = _one_of(driving, driving_option, "--driving")
+    for picture in (image_path, *(identity or ())):
+        check_picture(picture)
+    if not (driving_path.is_dir() or driving_path.suffix.lower() in POSE_SUFFIXES):
+        check_video(driving_path)
+    existing_weights(weights)
     # torch is loaded only when there is something to do
+    print_hint("The inputs can be read; loading PyTorch and the networks ...")
     from animaray.cli.animate_inputs import AnimateRequest
     from animaray.cli.animate_run import run_animation
     from animaray.models.animation_records import AnimationOptions

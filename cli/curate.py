@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from animaray.cli.early_checks import check_named_videos
 from animaray.cli.output import (
     ConfigOption,
     DefaultCommandGroup,
@@ -99,6 +100,7 @@ def run(
     if show_config:
         print_config(config)
         return
+    check_named_videos(config.sources)
     summary = curate(config)
     if as_json:
         print_json(summary.to_dict())

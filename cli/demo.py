@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from animaray.cli.demo_run import DemoRun, DemoSettings
+from animaray.cli.early_checks import check_picture
 from animaray.cli.output import JsonOption, print_hint, print_json
 from animaray.platform.disk import check_room
 from animaray.platform.errors import UsageError
@@ -68,9 +69,16 @@ def _check(settings: DemoSettings, weights: Path | None) -> None:
             raise UsageError(f"There is no folder {folder} ({name}).")
     if settings.image is not None and not settings.image.is_file():
         raise UsageError(f"There is no picture {settings.image} (--image).")
+    if settings.image is not None:
+        check_picture(settings.image)
     if weights is not None:
         os.environ["ANIMARAY_WEIGHTS"] = str(weights.absolute())
     if settings.videos is not None:
+        from animaray.models.frozen.perception_files import check_perception_files
+        from animaray.pipelines.stages.acquire import list_inputs
+
+        list_inputs(settings.videos)
+        check_perception_files(settings.profile)
         from animaray.models.frozen.profiles import load_codec, load_perception
 
         load_perception(settings.profile)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from animaray.cli.early_checks import existing_dataset, existing_weights
 from animaray.cli.output import (
     ConfigOption,
     JsonOption,
@@ -19,10 +20,12 @@ from animaray.platform.config import resolve_config
 
 def evaluate(
     data: Annotated[
-        Path | None, typer.Option("--data", help="Curated dataset folder; needed")
+        Path | None,
+        typer.Option("--data", help="Curated dataset folder; needed", callback=existing_dataset),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="Weights folder; needed")
+        Path | None,
+        typer.Option("--weights", help="Weights folder; needed", callback=existing_weights),
     ] = None,
     out: Annotated[
         Path | None,

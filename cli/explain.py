@@ -15,9 +15,12 @@ def explain(
     data: Annotated[Path, typer.Option("--data", help="Curated dataset folder")] = Path("dataset"),
     as_json: JsonOption = False,
 ) -> None:
-    """Explain an error id, a clip or source of a dataset, or a run folder."""
-    if what.startswith("AR-"):
-        _explain_error(what, as_json=as_json)
+    """Explain an error id, a clip or source of a dataset, or a run folder.
+
+    Example: animaray explain AR-MED-01
+    """
+    if what.upper().startswith("AR-"):
+        _explain_error(what.upper(), as_json=as_json)
     elif (Path(what) / "status.json").is_file():
         status = read_json(Path(what) / "status.json")
         if as_json:
@@ -30,15 +33,18 @@ def explain(
 
 def _explain_error(error_id: str, *, as_json: bool) -> None:
     from animaray.cli.error_ids import error_meanings
+    from animaray.cli.error_remedies import REMEDIES
 
     meanings = error_meanings()
     if error_id not in meanings:
         raise UsageError(f"Unknown error id {error_id}.", fix=f"Known: {', '.join(meanings)}.")
-    found = meanings[error_id]
+    found, remedy = meanings[error_id], REMEDIES[error_id]
+    parts = {"cause": remedy.cause, "fix": remedy.fix, "example": remedy.example}
     if as_json:
-        print_json({"id": error_id, "meaning": found.meaning, "exit_code": found.exit_code})
+        facts = {"id": error_id, "meaning": found.meaning, "exit_code": found.exit_code}
+        print_json({**facts, **parts})
     else:
-        print_lines(found.line())
+        print_lines(found.line(), *(f"  {name + ':':<9}{text}" for name, text in parts.items()))
 
 
 def _explain_clip(what: str, data: Path, *, as_json: bool) -> None:

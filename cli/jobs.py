@@ -20,8 +20,8 @@ from animaray.cli.animate_options import (
     WindowOverlapOption,
     WindowRuleOption,
 )
+from animaray.cli.early_checks import check_picture, check_video
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
-from animaray.platform.errors import UsageError
 from animaray.serving.client import AnimarayClient
 
 app = typer.Typer(help="Use an animaray server.", no_args_is_help=True)
@@ -62,12 +62,10 @@ def submit(
 ) -> None:
     """Submit a job and print its id; with --out wait for it and save the video.
 
-    Raises:
-        UsageError: An input file does not exist.
+    Example: animaray jobs submit me.jpg dance.mp4 --out me-dancing.mp4
     """
-    for path in (image, video):
-        if not path.is_file():
-            raise UsageError(f"There is no file {path}.")
+    check_picture(image)
+    check_video(video)
     options: dict[str, Any] = {
         "seed": seed,
         "person": person or None,

@@ -34,6 +34,7 @@ from animaray.cli import (
     verify_golden,
     weights,
 )
+from animaray.cli.help_pages import tidy_help
 from animaray.platform.disk import disk_error
 from animaray.platform.errors import AnimarayError
 from animaray.platform.ray_session import quiet_ray
@@ -81,7 +82,10 @@ def _print_version(value: bool) -> bool:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_print_version, is_eager=True, help="Show the version."
+        ),
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the trace of an error.", envvar="ANIMARAY_DEBUG")
@@ -112,6 +116,7 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors become one clear line on stderr."""
     quiet_ray()
     command = typer.main.get_command(app)
+    tidy_help(command)
     try:
         result = command.main(args=arguments, prog_name="animaray", standalone_mode=False)
     except AnimarayError as error:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from animaray.cli.early_checks import existing_dataset
 from animaray.cli.output import (
     ConfigOption,
     JsonOption,
@@ -23,7 +24,12 @@ app = typer.Typer(help="Train the pose aligner or the animator.", no_args_is_hel
 
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", help="Curated dataset folder", show_default="the recipe's: dataset"),
+    typer.Option(
+        "--data",
+        help="Curated dataset folder",
+        show_default="the recipe's: dataset",
+        callback=existing_dataset,
+    ),
 ]
 
 
@@ -54,6 +60,7 @@ def aligner(
     if show_config:
         print_config(config)
         return
+    existing_dataset(Path(config.data_dir))
     with ray_session():
         result = train_aligner(config)
     _print_result(result, as_json=as_json)
@@ -81,6 +88,7 @@ def animator(
     if show_config:
         print_config(config)
         return
+    existing_dataset(Path(config.data_dir))
     with ray_session():
         result = train_animator(config)
     _print_result(result, as_json=as_json)

@@ -23,6 +23,7 @@ from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.compaction import merge_small_files
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.sweep import sweep
+from animaray.models.frozen.perception_files import check_perception_files
 from animaray.pipelines.acquire.inputs import refuse_absent
 from animaray.pipelines.acquisition import Acquisition
 from animaray.pipelines.curation_commit import BatchCommitter
@@ -271,6 +272,7 @@ def _waves(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
 
 def _check_profile(profile: str) -> None:
     """Load the networks once here: what is missing stops the run before it starts."""
+    check_perception_files(profile)  # before torch is imported
     from animaray.models.frozen.profiles import load_perception, load_point_tracker
 
     load_perception(profile)

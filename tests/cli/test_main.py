@@ -134,6 +134,19 @@ def test_error_ids_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert "video or picture is missing, unreadable" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("error_id", error_meanings())
+def test_an_error_id_comes_with_cause_fix_and_example(
+    error_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["explain", error_id.lower()]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(error_id)
+    assert [line.split()[0] for line in lines[1:]] == ["cause:", "fix:", "example:"]
+    assert run(["explain", error_id, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert all(len(facts[name]) > 10 for name in ("meaning", "cause", "fix", "example"))
+
+
 def test_every_error_id_in_the_code_is_explained() -> None:
     folders = ("platform", "models", "datasets", "pipelines", "training", "serving", "cli")
     used = {

@@ -1,0 +1,82 @@
+"""Checks of what the user names, before torch, Ray or a network is loaded: wrong ones cost no wait.
+
+Those that take a value and return it are callbacks of options: typer calls them while it reads the
+command line.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from animaray.platform.errors import AnimarayError, UsageError
+
+_MOST_PROBES = 8
+
+
+def existing_dataset(folder: Path | None) -> Path | None:
+    """Return the folder of a curated dataset, or None where none is named."""
+    if folder is not None:
+        from animaray.datasets.reader import CurationDataset
+
+        CurationDataset.open(folder)
+    return folder
+
+
+def existing_weights(folder: Path | None) -> Path | None:
+    """Return a weights folder that is whole, or None where none is named."""
+    if folder is not None:
+        from animaray.serving.weights_folder import check_weights_folder
+
+        check_weights_folder(folder)
+    return folder
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a file that is no readable picture.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+    from animaray.platform.picture import read_picture
+
+    read_picture(path)
+
+
+def check_video(path: Path) -> None:
+    """Refuse a file that is no readable video.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+    from animaray.platform.video import probe_in_child
+
+    probe_in_child(path)
+
+
+def check_named_videos(sources: Sequence[str]) -> None:
+    """Refuse a call that names video files and nothing else where none of them can be opened.
+
+    Where others are named, too, an unreadable one is one of the results, as in a folder.
+
+    Raises:
+        AnimarayError: The first file's own reason.
+    """
+    from animaray.pipelines.stages.acquire import VIDEO_SUFFIXES
+
+    paths = [Path(source) for source in sources]
+    if not 0 < len(paths) <= _MOST_PROBES or not all(
+        path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES for path in paths
+    ):
+        return
+    failures: list[AnimarayError] = []
+    for path in paths:
+        try:
+            check_video(path)
+        except AnimarayError as error:
+            failures.append(error)
+        else:
+            return
+    raise failures[0]
