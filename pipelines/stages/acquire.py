@@ -97,8 +97,7 @@ def _starts_like_a_video(head: bytes) -> bool:
     if head[4:8] == b"ftyp":
         return head[8:].startswith(_VIDEO_BRANDS)  # pictures and sound have brands of their own
     is_transport = any(
-        len(head) > start + step and head[start] == head[start + step] == 0x47
-        for start, step in ((0, 188), (4, 192))
+        head[start : start + 2 * step + 1 : step] == b"GGG" for start, step in ((0, 188), (4, 192))
     )
     return (
         is_transport
