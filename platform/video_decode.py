@@ -57,7 +57,7 @@ class StreamEnd:
     """False when times do not follow from the file's own stamps alone: `FrameSelection.seeks` must
     be False, too."""
     combed_share: float | None = None
-    """Median share of moving pixels with the combs of interlacing that nothing marks; None where it
+    """Mean share of moving pixels with the combs of interlacing that nothing marks; None where it
     was not looked for, or nothing moves."""
 
 

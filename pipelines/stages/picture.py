@@ -4,7 +4,7 @@ Reads: samples, clip_damaged_share, clip_combed_share, clip_fps, clip_width, cli
 picture_scores. Drops: nothing. Scores: luminance_p5, luminance_p95 (medians over frames of the
 darkest and brightest 5 %, 0 to 255), sharpness (median Laplacian variance at 360 px), flat_share
 (median share of 16 px blocks without any texture or with one colour), damaged_share (frames the
-decoder marked), combed_share (median share of moving pixels with the combs of interlacing that the
+decoder marked), combed_share (mean share of moving pixels with the combs of interlacing that the
 file does not mark; none where nothing moves), frame_rate_fps, short_side_px.
 """
 
