@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from animaray.pipelines.encode import encode_dataset as encode
     from animaray.platform import errors as errors
     from animaray.platform.errors import AnimarayError as AnimarayError
-    from animaray.platform.errors import AnimarayWarning as AnimarayWarning
     from animaray.platform.video import decode_video as decode_video
     from animaray.platform.video import read_picture as read_picture
     from animaray.platform.video import write_mp4 as write_mp4
@@ -39,7 +38,6 @@ __version__ = "0.1.0"
 _HOMES = {
     "AlignerTrainingConfig": "training.aligner",
     "AnimarayError": "platform.errors",
-    "AnimarayWarning": "platform.errors",
     "Animation": "models.animation",
     "AnimationOptions": "models.animation",
     "AnimationPipeline": "models.animation",
@@ -67,7 +65,6 @@ _HOMES = {
 __all__ = [
     "AlignerTrainingConfig",
     "AnimarayError",
-    "AnimarayWarning",
     "Animation",
     "AnimationOptions",
     "AnimationPipeline",

@@ -175,7 +175,3 @@ class ServiceError(AnimarayError):
 
     error_id = "AR-SRV-01"
     exit_code = 6
-
-
-class AnimarayWarning(UserWarning):
-    """Warn about something that works but is probably not what the user wants."""
