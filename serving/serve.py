@@ -376,7 +376,8 @@ def build_application(config: ServeConfig) -> serve.Application:
 
 def _deploy(config: ServeConfig) -> None:
     serve.start(
-        http_options={"host": config.host, "port": config.port, "location": "HeadOnly"},
+        proxy_location="HeadOnly",
+        http_options={"host": config.host, "port": config.port},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
     serve.run(build_application(config), name=APPLICATION, route_prefix="/")

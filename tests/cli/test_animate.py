@@ -158,7 +158,8 @@ def test_several_people_are_shown_with_their_numbers(capsys: pytest.CaptureFixtu
         message = capsys.readouterr().err.splitlines()[-1]
         assert message.startswith("animaray: 2 people are visible in the ")
         assert f"See report/{picture}." in message
-        assert Image.open(f"report/{picture}").size[0] > 100
+        with Image.open(f"report/{picture}") as shown:
+            assert shown.size[0] > 100
         Path(f"report/{picture}").unlink()
 
 
