@@ -11,6 +11,7 @@ from jaxtyping import Float32, UInt8
 
 from animaray.cli.animate_report import write_people
 from animaray.models.animation import AnimationOptions, AnimationPipeline
+from animaray.models.looking import find_people
 from animaray.models.motion import DRIVING_SHORT_SIDE_PX, Motion, PeopleInVideo
 from animaray.models.person_choice import Casting, PersonChoice
 from animaray.models.pose_files import check_pose_file_name, is_pose_file, read_pose_file
@@ -109,7 +110,7 @@ def prepare_people(
     except PersonChoiceError as error:
         if request.report_dir is None:
             raise
-        people = pipeline.perception.pose_estimator.estimate(picture)
+        people = find_people(picture, pipeline.perception.pose_estimator)
         path = write_people(request.report_dir / "people-picture.png", picture, people)
         _refuse_with_picture(error, path)
 

@@ -23,6 +23,7 @@ from animaray.models.diffusion.tiles import tile_indices
 from animaray.models.memory import MemoryEstimate
 from animaray.models.pose.alignment import AlignedPose, AlignmentMethod
 from animaray.models.pose.alignment_quality import AlignmentQuality, judge_alignment
+from animaray.models.reference import check_face_sizes
 from animaray.platform.disk import check_room
 from animaray.platform.errors import PoseError, UsageError
 from animaray.platform.machine import available_memory_bytes, check_memory
@@ -138,6 +139,8 @@ def make_plan(request: AnimateRequest) -> AnimatePlan:
     sampler = sampler_settings(pipeline.animator.config, request.options)
     device = _device(request.device)
     references = prepare_people(request, pipeline, picture)
+    if not request.identities:
+        check_face_sizes(references)
     identities = embed_identities(request, pipeline, portraits)
     driving = read_driving(request, pipeline)
     cast = pair_people(references, driving.motions, request.casting)
@@ -252,6 +255,8 @@ def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
 def _notes(plan: AnimatePlan) -> list[str]:
     """Return what the user should know about the plan."""
     notes = list(plan.driving.warnings)
+    if not plan.request.identities:
+        notes += check_face_sizes([reference for reference, _ in plan.cast])
     if plan.request.weights is None:
         notes.append("The bundled animator knows drawn people only; real ones need --weights.")
     if len(plan.cast) > 1:

@@ -27,11 +27,12 @@ from animaray.evaluation.metrics import (
 from animaray.evaluation.table import EvaluationRow, EvaluationTable, FailedClip
 from animaray.models.animation import AnimationOptions, AnimationPipeline
 from animaray.models.frozen.protocols import Perception
+from animaray.models.looking import MAX_PERCEPTION_PX
 from animaray.models.motion import Motion
 from animaray.models.pose.alignment import AlignmentMethod
 from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.models.pose.misalignment import MisalignmentConfig, random_similarity
-from animaray.models.reference import MAX_PERCEPTION_PX, Reference
+from animaray.models.reference import Reference
 from animaray.platform.config import config_to_dict
 from animaray.platform.disk import check_folder, check_room
 from animaray.platform.errors import ConfigError, DatasetError, RefusedError

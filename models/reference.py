@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
@@ -20,6 +19,7 @@ from animaray.models.frozen.protocols import (
     PersonPose,
     RawIdentityEmbedder,
 )
+from animaray.models.looking import find_faces, find_people, reduced
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.person_choice import (
     PROMINENT_SHARE,
@@ -32,8 +32,11 @@ from animaray.models.pose.alignment import PosedPicture
 from animaray.models.pose.layouts import FACE_POINTS, VISIBLE_CONFIDENCE
 from animaray.platform.errors import ConfigError, FaceError, PersonChoiceError, PoseError
 
-MAX_PERCEPTION_PX = 1280
-"""Larger pictures are reduced before anything looks at them."""
+MIN_FACE_PX = 20
+"""Lower faces are refused: at 16 pixels a recogniser takes a person for somebody else (cosine 0.3
+to the full picture, at 24 pixels 0.7; docs/lab_log.md, 2026-11-30)."""
+CLEAR_FACE_PX = 48
+"""Lower faces are warned of: from here on the cosine is over 0.9."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +57,8 @@ class Reference:
     """Image embedding of `picture_uint8`, or of the whole picture if the model wants that."""
     num_persons: int
     """People who could have been chosen."""
+    reduction: float = 1.0
+    """Sides of the reduced original divided by those of the original."""
     raw_identity: Float32[np.ndarray, " identity_dim"] | None = None
     """The recogniser's raw output, for models whose Face Encoder takes that; None elsewhere."""
 
@@ -113,8 +118,8 @@ def prepare_references(
     Raises:
         PoseError: Nobody is found in the picture.
     """
-    picture = _reduced(picture_uint8)
-    people = perception.pose_estimator.estimate(picture)
+    picture = reduced(picture_uint8)
+    people = find_people(picture, perception.pose_estimator)
     if not people:
         raise PoseError(
             "The reference picture shows no person whose body keypoints can be found.",
@@ -130,7 +135,7 @@ def prepare_references(
         where="the reference picture",
         option=option,
     )
-    faces = _own_faces(perception.face_detector.detect(picture), [people[i] for i in chosen])
+    faces = _own_faces(find_faces(picture, perception.face_detector), [people[i] for i in chosen])
     points = np.stack([people[index].keypoints for index in chosen])
     confidence = np.stack([people[index].keypoint_confidence for index in chosen])
     fit = FrameFit.stretched((width, height), config.width_px, config.height_px)
@@ -160,6 +165,7 @@ def prepare_references(
             identity_embedding=perception.identity_embedder.embed(picture, face.landmarks),
             image_embedding=image_embedding,
             num_persons=len(prominent_people(seen)),
+            reduction=width / picture_uint8.shape[1],
             raw_identity=_raw_identity(picture, face, config, perception),
         )
         for index, face in zip(chosen, faces, strict=True)
@@ -224,8 +230,8 @@ def embed_identity(
         FaceError: There is no face.
         PersonChoiceError: A second face is nearly as large.
     """
-    picture = _reduced(picture_uint8)
-    faces = perception.face_detector.detect(picture)
+    picture = reduced(picture_uint8)
+    faces = find_faces(picture, perception.face_detector)
     if not faces:
         raise FaceError(
             "The identity picture shows no face.",
@@ -239,7 +245,39 @@ def embed_identity(
             fix="Cut out the one face.",
             reason="several_people",
         )
+    _check_face_size(faces[0], "identity picture", picture.shape[1] / picture_uint8.shape[1])
     return perception.identity_embedder.embed(picture, faces[0].landmarks)
+
+
+def check_face_sizes(references: Sequence[Reference]) -> list[str]:
+    """Refuse references whose face is too small to be told; return warnings of small ones."""
+    warnings = [
+        _check_face_size(reference.face, "reference picture", reference.reduction)
+        for reference in references
+    ]
+    return [warning for warning in warnings if warning is not None]
+
+
+def _check_face_size(face: FaceDetection, where: str, reduction: float) -> str | None:
+    """Return a warning where a face is small.
+
+    Raises:
+        FaceError: It is too small to tell whose it is.
+    """
+    height_px = float(face.box[3] - face.box[1])
+    if height_px >= CLEAR_FACE_PX:
+        return None
+    after = f" after the picture was reduced to {reduction:.0%}" if reduction < 1 else ""
+    what = f"The face in the {where} is {height_px:.0f} pixels high{after}"
+    fix = f"Use a closer picture{', or cut the person out' if reduction < 1 else ''}: the face"
+    fix = f"{fix} should be {CLEAR_FACE_PX} pixels high or more."
+    if height_px >= MIN_FACE_PX:
+        return f"{what}, so the result may look like somebody else. {fix}"
+    raise FaceError(
+        f"{what}; under {MIN_FACE_PX} it cannot be told whose it is.",
+        fix=fix,
+        reason="face_too_small",
+    )
 
 
 def reference_latents(
@@ -268,17 +306,6 @@ def to_frames(
 ) -> Float[Tensor, "frames 3 height width"]:
     """Return pictures as the frozen encoders take them: channels first, in [-1, 1]."""
     return torch.from_numpy(frames_uint8).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def _reduced(
-    picture_uint8: UInt8[np.ndarray, "height width 3"],
-) -> UInt8[np.ndarray, "reduced_height reduced_width 3"]:
-    height, width = picture_uint8.shape[:2]
-    scale = MAX_PERCEPTION_PX / max(height, width)
-    if scale >= 1:
-        return np.ascontiguousarray(picture_uint8)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(picture_uint8, size, interpolation=cv2.INTER_AREA)
 
 
 def _face_place(person: PersonPose) -> Float32[np.ndarray, " 2"]:

@@ -4,7 +4,7 @@ What we write is converted by the BT.709 matrix, in limited range, and says so i
 in the container; without tags a player guesses the matrix from the picture's height. The transfer
 is tagged sRGB (IEC 61966-2-1), since our pictures are sRGB: a player that manages colour would
 darken or lighten pixels that are tagged with BT.709's camera curve, and the others take both tags
-alike (Chromium: docs/lab_log.md, 2026-11-30). A video that we read keeps its own curve: pixels of a
+alike (docs/decisions/0016-colour.md). A video that we read keeps its own curve: pixels of a
 BT.709 video are taken for sRGB, as players show them.
 
 References:

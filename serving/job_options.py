@@ -7,6 +7,7 @@ from typing import Any
 from animaray.models.animation import Animation, AnimationOptions
 from animaray.models.animation_run import CastMember
 from animaray.models.person_choice import Casting, choices_of
+from animaray.models.reference import check_face_sizes
 
 MAX_OUT_OF_FRAME_SHARE = 0.1
 """Above this share of keypoints outside the picture a result carries a warning."""
@@ -54,7 +55,7 @@ def find_warnings(
         animation: The result.
         casting: How they were chosen; None: not at all.
     """
-    warnings = []
+    warnings = check_face_sizes([reference for reference, _ in cast])
     (reference, motion), choices = cast[0], casting or Casting()
     if reference.num_persons > len(cast) and not choices.reference:
         warnings.append(

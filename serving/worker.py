@@ -24,6 +24,7 @@ from animaray.models.animation import Animation, AnimationPipeline, AnimationPro
 from animaray.models.casting import pair_people
 from animaray.models.memory import MemoryEstimate
 from animaray.models.motion import DRIVING_SHORT_SIDE_PX
+from animaray.models.reference import check_face_sizes
 from animaray.platform.errors import AnimarayError, ServiceError
 from animaray.platform.machine import available_memory_bytes, check_memory
 from animaray.platform.storage import content_id, sha256_file
@@ -219,6 +220,7 @@ class AnimationWorker:
         self._pulse.check()
         with _timed(stage_s, "perceive"):
             references = pipeline.prepare_references(picture, options.casting.reference)
+            check_face_sizes(references)
             self._pulse.check()
             choices = [choice.scaled(driving.scale) for choice in options.casting.driving]
             motions = pipeline.follow_people(driving.frames_uint8).motions(choices)

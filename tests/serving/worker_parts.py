@@ -48,6 +48,7 @@ class PacedPipeline(AnimationPipeline):
     """Repeats the picture's colour, shifted by the seed; waits or fails where the test says so."""
 
     fps = 8.0
+    face_height_px = 60
 
     def __init__(self) -> None:
         self.at_step: Callable[[int], None] = go_on
@@ -67,7 +68,9 @@ class PacedPipeline(AnimationPipeline):
                 width_px=SIZE, height_px=SIZE,
             ),
             face=FaceDetection(
-                box=np.zeros(4, np.float32), score=1.0, landmarks=np.zeros((5, 2), np.float32)
+                box=np.array([0, 0, 60, self.face_height_px], np.float32),
+                score=1.0,
+                landmarks=np.zeros((5, 2), np.float32),
             ),
             identity_embedding=np.ones(1, np.float32),
             image_embedding=torch.zeros(1, 2),

@@ -33,6 +33,25 @@ from animaray.serving.worker import (
 pytestmark = pytest.mark.timeout(120)
 
 
+def test_a_face_too_small_to_be_told_fails_the_job_and_a_small_one_is_warned_of(
+    store: JobStore, files: JobFiles, worker: AnimationWorker, model: LoadedModel
+) -> None:
+    assert isinstance(model.pipeline, PacedPipeline)
+    model.pipeline.face_height_px = 7
+    job = submit(store, files)
+    assert worker.run_one(model)
+    failure = read(store, job).failure
+    assert failure is not None
+    assert failure.code == "AR-FAC-01"
+    assert "7 pixels high; under 20" in failure.message
+    model.pipeline.face_height_px = 30
+    job = submit(store, files)
+    assert worker.run_one(model)
+    result = read(store, job).result
+    assert result is not None
+    assert any("30 pixels high" in warning for warning in result.warnings)
+
+
 def test_options_reach_the_pipeline_and_the_video(
     store: JobStore, files: JobFiles, worker: AnimationWorker, model: LoadedModel
 ) -> None:
