@@ -51,7 +51,10 @@ _OTHER_MARKS = (
     (0, b"RIFF", "sound file"),
     (0, b"ID3", "sound file"),
 )
-_QUICKTIME_BOXES = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+_BOXES = {
+    **dict.fromkeys((b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"), "QuickTime"),
+    **dict.fromkeys((b"moof", b"sidx", b"styp", b"uuid"), "MP4"),
+}
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "HEIC"),
@@ -81,6 +84,8 @@ def recognise(head: bytes) -> FileKind | None:
     """Return what a file is, or None where its first HEAD_BYTES do not tell."""
     if head[4:8] == b"ftyp":
         return _recognise_brand(head)
+    if head[4:8] in _BOXES:
+        return FileKind(_BOXES[head[4:8]], "video")
     for marks, family in (
         (_PICTURE_MARKS, "picture"), (_VIDEO_MARKS, "video"), (_OTHER_MARKS, "other"),
     ):  # fmt: skip
@@ -101,8 +106,6 @@ def _recognise_brand(head: bytes) -> FileKind:
 
 
 def _recognise_by_structure(head: bytes) -> FileKind | None:
-    if head[4:8] in _QUICKTIME_BOXES:
-        return FileKind("QuickTime", "video")
     if head[:2] == b"BM" and head[6:10] == bytes(4):
         return FileKind("BMP", "picture")
     for start in (0, 4):  # camcorders put a time of four bytes before each packet

@@ -328,7 +328,7 @@ def _warm_up() -> None:
         path.write_bytes(_TINY_GIF)
         with FrameStream(path, FrameSelection(fps=1.0, short_side_px=1)) as frames:
             list(frames)
-        for damaged in (_TINY_GIF[:20], b"nothing"):
+        for damaged in (_TINY_GIF[:20], b"\0\1\2\3nothing"):
             path.write_bytes(damaged)
             with suppress(AnimarayError), FrameStream(path) as frames:
                 list(frames)

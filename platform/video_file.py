@@ -14,6 +14,7 @@ from av.error import FFmpegError
 
 from animaray.platform.displayed_picture import Presentation
 from animaray.platform.errors import MediaError
+from animaray.platform.file_kind import HEAD_BYTES, VIDEO_FORMATS, recognise
 
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,flv,mpeg,asf,ogg"
 _CODECS = frozenset({
@@ -111,6 +112,7 @@ def open_video(path: Path, limits: DecodeLimits, *, in_child: bool = False) -> t
         raise MediaError(f"{path.name} is an empty file.", fix="Fetch it again.", reason="empty")
     if size_bytes > limits.max_file_bytes:
         refuse_too_large(path, f"{size_bytes} bytes", "a smaller file")
+    _refuse_other_kinds(path)
     try:
         container = av.open(
             f"file:{path.resolve()}", mode="r", options=_OPEN_OPTIONS, metadata_errors="replace"
@@ -161,6 +163,24 @@ def check_picture_size(path: Path, width: int, height: int, limits: DecodeLimits
         refuse_too_large(
             path, f"a picture of {width}x{height} pixels", "a picture of a common shape"
         )
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Refuse what is no video; FFmpeg would open some pictures as one of a single frame.
+
+    Raises:
+        MediaError: It is something else.
+    """
+    with path.open("rb") as file:
+        kind = recognise(file.read(HEAD_BYTES))
+    if kind is None or kind.name in VIDEO_FORMATS:
+        return
+    is_swapped = kind.family == "picture"
+    raise MediaError(
+        f"{path.name} is {kind.described}, not a video of an accepted format ({_ACCEPTED}).",
+        fix="Give a video file." + (" Were picture and video swapped?" if is_swapped else ""),
+        reason="not_a_video",
+    )
 
 
 def _refuse_unopened(path: Path) -> NoReturn:

@@ -92,8 +92,9 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     subjects = [line.split()[0] for line in printed.out.splitlines() if not line.startswith(" ")]
     assert subjects == [
         "picture", "driving", "alignment", "sampling", "faces", "memory", "weights", "result",
-        "note",
+        "note", "note",
     ]  # fmt: skip
+    assert "pixels high, so the result may look like somebody else" in printed.out
     assert "3 frames at 12.5 fps" in printed.out
     assert "other methods: none good" in printed.out
     assert "nothing was written" in printed.err
@@ -168,7 +169,7 @@ WRONG = [
     (["one.png", "none.mp4"], 2, "There is no file none.mp4"),
     (["one.png"], 2, "--driving is missing"),
     (["one.png", "one.mp4", "--image", "two.png"], 2, "--image is given twice"),
-    (["text.png", "one.mp4"], 5, "text.png is not a picture"),
+    (["text.png", "one.mp4"], 5, "text.png is a text file, not a picture"),
     (["one.png", "text.mp4"], 5, "text.mp4"),
     (["nobody.png", "one.mp4"], 5, "shows no person"),
     (["faceless.png", "one.mp4"], 5, "shows no face"),

@@ -121,3 +121,17 @@ def test_matrix_that_cannot_be_converted_is_named(tmp_path: Path) -> None:
     write_stripes(path, 192, matrix=BT709, tag=8)
     with pytest.raises(MediaError, match="YCgCo"):
         decode_video(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("i22_phone.heic", "is a HEIC picture, not a video.*swapped"),
+        ("i40_p3.jpg", "is a JPEG picture, not a video.*swapped"),
+        ("categorical_path.parquet", "is a Parquet file, not a video"),
+    ],
+)
+def test_other_files_are_no_videos(name: str, message: str) -> None:
+    with pytest.raises(MediaError, match=message) as caught:
+        decode_video(Path(__file__).parents[1] / "data/field" / name)
+    assert caught.value.reason == "not_a_video"

@@ -22,6 +22,7 @@ LIMITS = ServingLimits(max_picture_bytes=100, max_video_bytes=200)
         ("driving_video", MP4, "MP4"),
         ("driving_video", b"\0\0\0\x14ftypqt  \0\0\2\0qt  ", "QuickTime"),
         ("driving_video", b"\0\0\0\x08wide\0\0\1\0mdat", "QuickTime"),
+        ("driving_video", b"\0\0\1\0moov" + bytes(8), "QuickTime"),  # not an icon
         ("driving_video", b"GIF89a\x10\0\x10\0", "GIF"),
         ("driving_video", (b"\x47" + bytes(187)) * 3, "MPEG-TS"),
         ("driving_video", (bytes(4) + b"\x47" + bytes(187)) * 3, "MPEG-TS"),
