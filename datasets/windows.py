@@ -10,6 +10,7 @@ References:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
@@ -19,6 +20,7 @@ from animaray.datasets.reader import CurationDataset
 from animaray.platform.errors import DatasetError
 from animaray.platform.storage import content_id
 from animaray.platform.video_window import read_frames
+from animaray.platform.video_window_decord import read_frames_by_decord
 
 MAX_FACE_GAP_S = 0.75
 """Longest time between two face detections that is bridged by interpolation."""
@@ -55,8 +57,17 @@ class TrainingWindows:
         policy: str = "standard",
         num_frames: int = 16,
         stride: int = 4,
+        decoder: Literal["pyav", "decord"] = "pyav",
     ) -> None:
         """Open the kept clips of a dataset.
+
+        Args:
+            dataset: Curated dataset.
+            policy: Whose kept clips.
+            num_frames: Length of a window.
+            stride: Frames from one of a window to the next.
+            decoder: What reads the stored clips; pyav needs less CPU (window_decoders.py in
+                benchmarks), decord is the optional package decord2.
 
         Raises:
             DatasetError: A size is below one, or no kept clip has a frame beside a window.
@@ -66,6 +77,7 @@ class TrainingWindows:
                 f"Expected num_frames and stride of at least 1, got {num_frames} and {stride}."
             )
         self._dataset = dataset
+        self._read_frames = read_frames if decoder == "pyav" else read_frames_by_decord
         self.num_frames = num_frames
         self.stride = stride
         lengths = {row["clip_id"]: row["num_frames"] for row in dataset.clips()}
@@ -94,7 +106,7 @@ class TrainingWindows:
             DatasetError: There is no such clip, or its video was not stored.
         """
         video = self._dataset.media_bytes(clip_id)
-        frames, pts_s = read_frames(video, frame_index)
+        frames, pts_s = self._read_frames(video, frame_index)
         tracks = self._dataset.tracks(clip_id)
         if len(tracks.pts_s) == 0:
             raise DatasetError(
