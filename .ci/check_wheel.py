@@ -5,7 +5,6 @@ what is missing from it: a data file, a declared package, something that lies in
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -55,23 +54,8 @@ def main() -> None:
             animaray, "animate", "me.png", "drive.mp4", "--out", "result.mp4",
             "--steps", "1", "--face-optimization", "off", cwd=elsewhere,
         )  # fmt: skip
-        check_types(python, elsewhere)
         size = (elsewhere / "result.mp4").stat().st_size
         print(f"{wheel.name}: installed alone, doctor and animate pass ({size} bytes)", flush=True)  # noqa: T201
-
-
-def check_types(python: Path, folder: Path) -> None:
-    """Check the examples of docs/python.md with mypy against the installed package alone."""
-    text = (ROOT / "docs/python.md").read_text(encoding="utf-8")
-    names = []
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
-        names.append(f"example_{number}.py")
-        (folder / names[-1]).write_text(block, encoding="utf-8")
-    # Where the names were of type Any, mypy would refuse the needless ignore.
-    wrong = "n: int = animaray.Client().submit('a', 'b')  # type: ignore[assignment]"
-    (folder / "wrong.py").write_text(f"import animaray\n\n{wrong}\n", encoding="utf-8")
-    mypy = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull]
-    run(*mypy, "--python-executable", str(python), *names, "wrong.py", cwd=folder)
 
 
 def check_contents(wheel: Path) -> None:
