@@ -40,6 +40,7 @@ from animaray.cli.animate_options import (
 )
 from animaray.cli.early_checks import check_picture, check_video, existing_weights
 from animaray.cli.output import JsonOption, print_hint
+from animaray.cli.sizes import read_size
 from animaray.platform.errors import UsageError
 
 POSE_SUFFIXES = (".json", ".npz")
@@ -84,6 +85,7 @@ def animate(
     """
     image_path = _one_of(image, image_option, "--image")
     driving_path = _one_of(driving, driving_option, "--driving")
+    size_px = read_size(driving_size, "--driving-size") if driving_size is not None else None
     for picture in (image_path, *(identity or ())):
         check_picture(picture)
     if not (driving_path.is_dir() or driving_path.suffix.lower() in POSE_SUFFIXES):
@@ -109,7 +111,7 @@ def animate(
         ),
         casting=Casting.parse(person or (), reference_person or ()),
         identities=tuple(identity or ()), fps=fps, max_frames=max_frames,
-        driving_size_px=_size(driving_size), device=device.value, save_poses=save_poses,
+        driving_size_px=size_px, device=device.value, save_poses=save_poses,
         report_dir=report, force=force,
     )  # fmt: skip
     run_animation(request, dry_run=dry_run, as_json=as_json)
@@ -136,17 +138,3 @@ def _one_of(argument: Path | None, option: Path | None, name: str) -> Path:
     if not path.exists():
         raise UsageError(f"There is no file {path}.")
     return path
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """Read WIDTHxHEIGHT.
-
-    Raises:
-        UsageError: It is something else.
-    """
-    if text is None:
-        return None
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) > 0):
-        raise UsageError(f"--driving-size takes WIDTHxHEIGHT in pixels, got `{text[:32]}`.")
-    return int(width), int(height)

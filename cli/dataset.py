@@ -1,4 +1,4 @@
-"""`animaray dataset`: look into a curated dataset, check it, hand it on, or render a world."""
+"""`animaray dataset`: look into a curated dataset, check, encode or hand it on; render a world."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import humanize
 import typer
 
-from animaray.cli import dataset_sets
+from animaray.cli import dataset_encode, dataset_sets
 from animaray.cli.output import (
     JsonLinesOption,
     JsonOption,
@@ -254,7 +254,11 @@ def world(
     from animaray.datasets.world.library import write_world
 
     records = write_world(out, num_videos=videos, seed=seed)
-    print_hint(f"Wrote {len(records)} videos to {out}. Next: animaray curate {out} --out dataset")
+    print_hint(
+        f"Wrote {len(records)} videos to {out}. "
+        f"Next: animaray curate {out} --out dataset --profile generated"
+    )
 
 
+app.command("encode")(dataset_encode.encode)
 dataset_sets.add_to(app)

@@ -13,6 +13,7 @@ from animaray.cli.dataset_page import render_template, write_sheet
 from animaray.cli.demo_aligner import write_alignment_picture
 from animaray.cli.demo_run import DemoRun
 from animaray.cli.demo_steps import DRIVING_FPS, ChainResult
+from animaray.cli.run_curves import read_series
 from animaray.evaluation.table import METRICS
 from animaray.models.animation import AnimationPipeline
 from animaray.models.pose.alignment import align_clip
@@ -32,10 +33,14 @@ def write_demo_page(run: DemoRun, chain: ChainResult) -> Path:
         sheet = write_sheet(settings.dataset_dir, media, policy="standard", prefix="media/")
         figures.save_funnel(media / "funnel.svg", chain.summary.funnel())
         figures.save_loss_curve(
-            media / "aligner_curve.svg", _losses(chain.aligner.metrics), unit="mean distance"
+            media / "aligner_curve.svg",
+            read_series(chain.aligner.metrics)["loss"],
+            unit="mean distance",
         )
         figures.save_loss_curve(
-            media / "animator_curve.svg", _losses(chain.animator.metrics), unit="weighted loss"
+            media / "animator_curve.svg",
+            read_series(chain.animator.metrics)["loss"],
+            unit="weighted loss",
         )
         aligner_rows = write_alignment_picture(
             media / "alignment.png", settings.dataset_dir, chain.aligner
@@ -54,10 +59,6 @@ def write_demo_page(run: DemoRun, chain: ChainResult) -> Path:
     write_bytes_atomic(page, html.encode())
     run.save()
     return page
-
-
-def _losses(metrics: list[dict[str, Any]]) -> list[dict[str, float]]:
-    return [row for row in metrics if "loss" in row]
 
 
 def _write_result_media(media: Path, chain: ChainResult) -> None:

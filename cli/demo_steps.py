@@ -15,10 +15,9 @@ from animaray.datasets.reader import CurationDataset
 from animaray.datasets.world.library import write_world
 from animaray.evaluation.evaluate import EvaluateConfig, EvaluationTable, evaluate
 from animaray.evaluation.metrics import embed_largest_faces, identity_similarity
-from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
-from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.frozen.profiles import load_perception
 from animaray.pipelines.curation import CurationConfig, CurationSummary, curate
-from animaray.pipelines.encode import EncodeConfig, encode_dataset
+from animaray.pipelines.encode import encode_dataset, encode_recipe
 from animaray.pipelines.stages.camera import CameraConfig
 from animaray.platform.errors import UsageError
 from animaray.platform.machine import find_free_port
@@ -31,7 +30,11 @@ from animaray.serving.serve import ServeConfig, start_server
 from animaray.training.aligner import train_aligner
 from animaray.training.animator import train_animator
 from animaray.training.launch import TrainResult
-from animaray.training.recipes import aligner_demo_cpu, animator_demo_cpu
+from animaray.training.recipes import (
+    aligner_demo_cpu,
+    animator_demo_cpu,
+    animator_permissive_cpu,
+)
 
 DRIVING_FPS = 8.0
 _RENDERED = re.compile(r"clip_\d{4}\.(mp4|truth\.json)|\.clip_\d{4}\..+\.[0-9a-f]{8}\.tmp")
@@ -132,10 +135,9 @@ def _curate(run: DemoRun) -> CurationSummary:
         record["note"] = summary.one_line()
         record["found"] = summary.num_new_sources == 0
     with run.step("encode", "encode clips for training") as record:
-        encoded = encode_dataset(
-            EncodeConfig(data_dir=str(settings.dataset_dir), profile=settings.profile)
-        )
-        record["note"] = f"{encoded.num_encoded} clips encoded, {encoded.num_found} found"
+        recipe = encode_recipe(settings.profile)
+        encoded = encode_dataset(replace(recipe, data_dir=str(settings.dataset_dir)))
+        record["note"] = encoded.one_line()
         record["found"] = encoded.num_encoded == 0
     return summary
 
@@ -163,7 +165,8 @@ def _train_aligner(run: DemoRun) -> TrainResult:
 def _train_animator(run: DemoRun, aligner: TrainResult) -> TrainResult:
     settings = run.settings
     with run.step("animator", "train the animator with Ray Train and DeepSpeed") as record:
-        recipe = animator_demo_cpu()
+        is_drawn = settings.profile == "generated"
+        recipe = animator_demo_cpu() if is_drawn else animator_permissive_cpu()
         config = replace(
             recipe,
             data_dir=str(settings.dataset_dir),
@@ -171,22 +174,10 @@ def _train_animator(run: DemoRun, aligner: TrainResult) -> TrainResult:
             aligner_weights=str(aligner.weights_dir),
             loop=replace(recipe.loop, max_minutes=settings.train_minutes),
         )
-        if settings.profile != "generated":
-            config = replace(config, animator=_animator_for(settings.profile), init_from=None)
         result = train_animator(config)
         record["note"] = result.found
         record["found"] = "finished before" in result.found
     return result
-
-
-def _animator_for(profile: str) -> AnimatorConfig:
-    perception = load_perception(profile)
-    return AnimatorConfig.generated(
-        profile=profile,
-        latent_channels=load_codec(profile).latent_channels,
-        identity_dim=perception.identity_embedder.embedding_dim,
-        image_embedding_dim=load_image_encoder(profile).embedding_dim,
-    )
 
 
 def _job_inputs(run: DemoRun, dataset: CurationDataset, pair: Pair) -> tuple[Path, Path]:

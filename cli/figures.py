@@ -7,6 +7,7 @@ import cv2
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from animaray.models.pose.layouts import LIMBS
@@ -14,6 +15,7 @@ from animaray.models.pose.layouts import LIMBS
 BLUE = "#2f6fde"
 ORANGE = "#d9822b"
 GREY = "#8a8f98"
+_COLORS = (BLUE, ORANGE, GREY, "#3a9d5d", "#9b59b6", "#c0392b")
 LABEL_HEIGHT_PX = 26
 VISIBLE = 0.3
 
@@ -24,22 +26,46 @@ def _figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
-def save_loss_curve(path: Path, history: Sequence[Mapping[str, float]], *, unit: str) -> None:
+def save_loss_curve(path: Path, points: Sequence[tuple[int, float]], *, unit: str) -> None:
     """Draw loss over steps as SVG: every logged value faint, the running mean strong."""
-    steps = np.array([row["step"] for row in history], float)
-    losses = np.array([row["loss"] for row in history], float)
     figure = _figure(6.4, 2.8)
     axes = figure.add_subplot()
-    axes.plot(steps, losses, color=BLUE, alpha=0.25, linewidth=1)
-    window = max(1, len(losses) // 12)
-    if len(losses) > window:
-        mean = np.convolve(losses, np.ones(window) / window, mode="valid")
-        axes.plot(steps[window - 1 :], mean, color=BLUE, linewidth=2)
+    _draw_curve(axes, points, color=BLUE)
+    _label_steps(axes, unit)
+    figure.savefig(path, format="svg", transparent=True)
+
+
+def save_curves(
+    path: Path, groups: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
+) -> None:
+    """Draw what a run measured: one panel for each group of series; the suffix is the format."""
+    figure = _figure(7.2, 2.4 * len(groups))
+    for place, (group, series) in enumerate(groups.items(), start=1):
+        axes = figure.add_subplot(len(groups), 1, place)
+        for number, (name, points) in enumerate(series.items()):
+            _draw_curve(axes, points, color=_COLORS[number % len(_COLORS)], name=name)
+        _label_steps(axes, next(iter(series)) if len(series) == 1 else group)
+        if len(series) > 1:
+            axes.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_curve(
+    axes: Axes, points: Sequence[tuple[int, float]], *, color: str, name: str | None = None
+) -> None:
+    steps, values = np.array(points, float).T
+    window = max(1, len(values) // 12)
+    axes.plot(steps, values, color=color, alpha=0.25 if window > 1 else 1.0, linewidth=1)
+    mean = np.convolve(values, np.ones(window) / window, mode="valid")
+    marker = "o" if len(values) == 1 else None
+    axes.plot(steps[window - 1 :], mean, color=color, linewidth=2, label=name, marker=marker)
+
+
+def _label_steps(axes: Axes, unit: str) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel(unit)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, axis="y", alpha=0.3)
-    figure.savefig(path, format="svg", transparent=True)
 
 
 def save_funnel(path: Path, stages: Sequence[tuple[str, int]]) -> None:

@@ -5,7 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from animaray.cli.output import JsonOption, print_json, print_table
+from animaray.cli.output import (
+    JsonOption,
+    print_hint,
+    print_json,
+    print_lines,
+    print_table,
+    refuse_usage,
+)
 from animaray.platform.errors import UsageError
 from animaray.platform.storage import read_json
 
@@ -41,18 +48,34 @@ def list_(root: RootOption = Path(), as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(
-    run_dir: Annotated[Path, typer.Argument(help="A run folder")], as_json: JsonOption = False
+    run_dir: Annotated[Path, typer.Argument(help="A run folder")],
+    curves: Annotated[
+        Path | None, typer.Option("--curves", help="Draw all curves into a .png, .svg or .pdf file")
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show one run: state, configuration, last measurements.
+    """Show one run: state, configuration, and what it measured as curves.
 
-    Raises:
-        UsageError: The folder holds no run.
+    Example: animaray runs show runs/animator --curves curves.png
     """
+    from animaray.cli.run_curves import curve_lines, write_curves
+    from animaray.training.run_folder import RunFolder
+
     if not (run_dir / "status.json").is_file():
-        raise UsageError(f"{run_dir} holds no status.json, so it is not a run folder.")
+        refuse_usage(
+            f"{run_dir} holds no status.json, so it is not a run folder.",
+            fix="See them: animaray runs list",
+        )
     status = read_json(run_dir / "status.json")
     config = read_json(run_dir / "config.json")
+    metrics = RunFolder(run_dir).read_metrics()
+    if curves is not None and write_curves(curves, metrics) is None:
+        refuse_usage(f"{run_dir} has measured nothing yet, so there is no curve to draw.")
     if as_json:
-        print_json({"run_dir": str(run_dir), "status": status, "config": config})
+        found = {"run_dir": str(run_dir), "status": status, "config": config, "metrics": metrics}
+        print_json(found)
         return
     print_table(str(run_dir), ("what", "value"), list(status.items()))
+    print_lines(*curve_lines(metrics))
+    if curves is not None:
+        print_hint(f"Open {curves}")

@@ -48,7 +48,10 @@ def aligner(
     show_config: PrintConfigOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the pose aligner on a dataset's keypoints; the same command again resumes."""
+    """Train the pose aligner on a dataset's keypoints; the same command again resumes.
+
+    Example: animaray train aligner --data dataset --out runs/aligner --set loop.num_steps=200
+    """
     from animaray.training.aligner import train_aligner
 
     config = resolve_config(
@@ -70,20 +73,27 @@ def aligner(
 def animator(
     data: DataOption = None,
     out: Annotated[Path | None, _out("runs/animator")] = None,
+    aligner_weights: Annotated[
+        Path | None,
+        typer.Option("--aligner", help="Aligner's weights folder to put beside the animator's"),
+    ] = None,
     recipe: Annotated[str, typer.Option(help="A recipe of `train recipes`")] = "animator_demo_cpu",
     changes: SetOption = None,
     config_file: ConfigOption = None,
     show_config: PrintConfigOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train U-Net, PoseNet and Face Encoder with DeepSpeed; the same command again resumes."""
+    """Train U-Net, PoseNet and Face Encoder with DeepSpeed; the same command again resumes.
+
+    Example: animaray train animator --data dataset --aligner runs/aligner/weights
+    """
     from animaray.training.animator import train_animator
 
     config = resolve_config(
         _recipe(recipe, "animator"),
         file=config_file,
         overrides=changes or (),
-        typed={"data_dir": data, "run_dir": out},
+        typed={"data_dir": data, "run_dir": out, "aligner_weights": aligner_weights},
     )
     if show_config:
         print_config(config)
@@ -113,7 +123,12 @@ def _recipe(name: str, kind: str) -> Any:  # noqa: ANN401 - a configuration of e
 
 
 def _print_result(result: Any, *, as_json: bool) -> None:  # noqa: ANN401 - a TrainResult
+    from animaray.cli.run_curves import write_curves
+
+    curves = write_curves(result.run_dir / "curves.png", result.metrics)
     if as_json:
-        print_json(result.to_dict())
+        print_json({**result.to_dict(), "curves": str(curves) if curves else None})
     print_hint(f"{result.found}")
     print_hint(f"Run folder: {result.run_dir}; weights: {result.weights_dir}")
+    if curves is not None:
+        print_hint(f"Curves: {curves}; in the terminal: animaray runs show {result.run_dir}")

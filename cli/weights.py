@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
+from animaray.cli.sizes import read_size
 from animaray.platform.errors import UsageError, WeightsError
 from animaray.platform.weights import (
     WEIGHTS,
@@ -205,7 +206,7 @@ def import_(
     """
     from animaray.models.published.importing import ImportOptions, import_published
 
-    width_px, height_px = _size(size)
+    width_px, height_px = read_size(size)
     options = ImportOptions(width_px=width_px, height_px=height_px, channel_order=channel_order)
     own = os.environ.get("ANIMARAY_WEIGHTS")
     source = source or (Path(own).expanduser() if own else weights_cache_dir())
@@ -233,18 +234,6 @@ def export(
     if absent:
         print_hint(f"Not in these weights, so not in the diffusers folder: {', '.join(absent)}.")
     print_hint(f"The published layout is in {out}.")
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Return width and height of a text like 576x1024.
-
-    Raises:
-        UsageError: It has another form.
-    """
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
-        raise UsageError(f"Expected --size WIDTHxHEIGHT such as 576x1024, got {text!r}.")
-    return int(width), int(height)
 
 
 def _entries_of(profile: str) -> list[WeightsEntry]:

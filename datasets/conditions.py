@@ -170,6 +170,11 @@ def write_conditions(root: Path, encoder_id: str, clips: Sequence[ClipConditions
     )
 
 
+def table_prefix(profile: str, width_px: int, height_px: int, fps: float) -> str:
+    """Return how the encoder ids of one profile, frame size and rate begin."""
+    return f"{profile}-{width_px}x{height_px}-{fps:g}fps-"
+
+
 def encoded_inputs(root: Path, encoder_id: str) -> set[str]:
     """Return the ids whose conditions are committed, with those that gave no row."""
     return {
@@ -200,32 +205,34 @@ def commit_conditions(
     CommitLog(root).commit(files, inputs=inputs, kind=COMMIT_KIND, facts=facts)
 
 
-def open_conditions(root: Path, encoder_id: str | None = None) -> "ConditionsTable":
+def open_conditions(
+    root: Path, encoder_id: str | None = None, *, prefix: str = ""
+) -> "ConditionsTable":
     """Open the conditions of a dataset at its newest commit.
 
     Args:
         root: Dataset folder.
-        encoder_id: Which table; None takes the only one.
+        encoder_id: Which table; None takes the only one, or the only one with the prefix.
+        prefix: How the wanted table's id begins (`table_prefix`), where there are several.
 
     Raises:
-        DatasetError: The dataset was not encoded, or several tables exist and none was named.
+        DatasetError: The dataset was not encoded, or several tables fit and none was named.
     """
     snapshot = CurationDataset.open(root).snapshot
-    prefix = f"{CONDITIONS_DIR}/"
-    names = sorted(
-        {
-            file.table.removeprefix(prefix)
-            for file in snapshot.files
-            if file.table.startswith(prefix)
-        }
-    )
+    below = f"{CONDITIONS_DIR}/"
+    tables = {file.table for file in snapshot.files if file.table.startswith(below)}
+    names = sorted(table.removeprefix(below) for table in tables)
     if encoder_id is None and len(names) > 1:
-        raise DatasetError(
-            f"{root} was encoded {len(names)} times: {', '.join(names)}.",
-            fix="Name one of them as encoder_id.",
-        )
+        fitting = [name for name in names if name.startswith(prefix)]
+        if len(fitting) != 1:
+            raise DatasetError(
+                f"{root} was encoded {len(names)} times, and {len(fitting)} of the tables fit: "
+                f"{', '.join(names)}.",
+                fix="Name one of them: --set encoder_id=NAME.",
+            )
+        names = fitting
     wanted = encoder_id if encoder_id is not None else (names[0] if names else "")
-    files = [root / file.path for file in snapshot.of_table(f"{prefix}{wanted}")]
+    files = [root / file.path for file in snapshot.of_table(f"{below}{wanted}")]
     if not files:
         of = f" by {encoder_id}" if encoder_id is not None else ""
         raise DatasetError(
@@ -241,6 +248,7 @@ class ConditionsTable:
     def __init__(self, files: Iterable[Path], *, withdrawn: Collection[str] = ()) -> None:
         self._places: dict[tuple[str, bool], tuple[Path, int]] = {}
         self._lengths: dict[tuple[str, bool], int] = {}
+        self._sources: dict[str, str] = {}
         self._open_files: dict[Path, pq.ParquetFile] = {}
         for path in sorted(files):
             self._index(path, withdrawn)
@@ -256,6 +264,10 @@ class ConditionsTable:
     def keep_only(self, clip_ids: Collection[str]) -> None:
         """Forget the clips that are not named, for example those that a policy drops by now."""
         self.clip_ids = [clip_id for clip_id in self.clip_ids if clip_id in clip_ids]
+
+    def source_ids(self) -> set[str]:
+        """Return the source videos of the clips."""
+        return {self._sources[clip_id] for clip_id in self.clip_ids}
 
     def num_frames(self, clip_id: str) -> int:
         """Return a clip's number of frames without reading its arrays."""
@@ -294,6 +306,7 @@ class ConditionsTable:
             key = (row["clip_id"], row["is_mirrored"])
             self._places[key] = (path, group)
             self._lengths[key] = row["num_frames"]
+            self._sources[row["clip_id"]] = row["source_id"]
 
     def _file(self, path: Path) -> pq.ParquetFile:
         if path not in self._open_files:

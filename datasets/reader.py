@@ -133,6 +133,10 @@ class CurationDataset:
         rows = self._rows(f"verdicts/{policy}")
         return [dict(row) for row in sorted(rows, key=lambda row: row["clip_id"])]
 
+    def profiles(self) -> dict[str, str]:
+        """Return the perception profile that looked at each source, by source id."""
+        return {row["source_id"]: row["profile"] for row in self._rows("sources") if row["profile"]}
+
     def policies(self) -> list[str]:
         """Return the names of the policies that were applied."""
         tables = {file.table for file in self.snapshot.files}

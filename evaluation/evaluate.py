@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from animaray.datasets.reader import CurationDataset
-from animaray.datasets.splits import held_out_sources
+from animaray.datasets.splits import held_out_sources, read_trained_sources
 from animaray.evaluation.metrics import (
     embed_largest_faces,
     identity_similarity,
@@ -156,7 +156,7 @@ def choose_clips(dataset: CurationDataset, config: EvaluateConfig) -> list[str]:
     """Return the clips to evaluate: kept, held out, from as many sources as the limit allows.
 
     Raises:
-        DatasetError: The policy keeps no clip.
+        DatasetError: The policy keeps no clip, or the weights were trained on held-out ones.
     """
     by_source: dict[str, list[str]] = {}
     for clip_id in dataset.clip_ids(config.policy):
@@ -170,6 +170,15 @@ def choose_clips(dataset: CurationDataset, config: EvaluateConfig) -> list[str]:
     sources = set(by_source)
     if config.held_out_share is not None:
         sources = held_out_sources(sources, config.held_out_share, config.split_seed)
+        seen = sources & read_trained_sources(config.weights_dir)
+        if seen:
+            raise DatasetError(
+                f"{len(seen)} of {len(sources)} held-out source videos were trained on by "
+                f"{config.weights_dir}.",
+                fix="Use the training's held_out_share, split_seed and policy (--set), or measure "
+                "on seen people with --set held_out_share=null.",
+                reason="trained_on",
+            )
     # Round by round one clip of each source, so that a limit still sees many people.
     rounds = sorted(
         (place, source) for source in sources for place in range(len(by_source[source]))

@@ -8,6 +8,7 @@ killed run continues with the clips that are missing.
 
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from animaray.datasets.conditions import (
     encoded_inputs,
     mean_identity,
     place_on_frames,
+    table_prefix,
     write_conditions,
 )
 from animaray.datasets.reader import ClipTracks, CurationDataset
@@ -35,12 +37,13 @@ from animaray.models.clip_encoding import embed_faces, encode_frames, mirror_lan
 from animaray.models.framing import FrameFit
 from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.frozen.protocols import IdentityEmbedder, ImageEncoder, LatentCodec
+from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.pose.layouts import MIRROR
 from animaray.platform.disk import check_room
 from animaray.platform.errors import ConfigError, DatasetError, RefusedError
 from animaray.platform.json_text import json_text
 from animaray.platform.progress import StageProgress, stage_progress
-from animaray.platform.ray_session import ray_session
+from animaray.platform.ray_session import ray_session, require_resources
 from animaray.platform.storage import content_id
 from animaray.platform.video import decode_video
 from animaray.platform.video_colour import OWN_UNTAGGED
@@ -50,12 +53,13 @@ from animaray.platform.video_colour import OWN_UNTAGGED
 class EncodeConfig:
     """What to encode, and how."""
 
-    data_dir: str
+    data_dir: str = "dataset"
     """Curated dataset."""
     policy: str = "standard"
     """Whose kept clips are encoded."""
-    profile: str = "generated"
-    """Perception profile whose codec and encoders are used."""
+    profile: str | None = None
+    """Perception profile whose codec and encoders are used; None: that of the curation. Under
+    another one the identities are measured anew, on the training frames."""
     width_px: int = 192
     """Width of the training frame."""
     height_px: int = 192
@@ -70,8 +74,8 @@ class EncodeConfig:
     """Actors that each hold the encoders."""
     clips_per_shard: int = 4
     """Clips per file and per commit: what a killed run encodes again at most, per worker."""
-    use_gpu: bool = False
-    """Whether each actor holds a GPU."""
+    num_gpus_per_worker: float = 0.0
+    """GPUs that each actor holds; above 0 the encoders run there, below 1 actors share one."""
 
     def __post_init__(self) -> None:
         """Refuse sizes below one.
@@ -79,6 +83,10 @@ class EncodeConfig:
         Raises:
             ConfigError: A setting is out of range.
         """
+        if self.num_gpus_per_worker < 0:
+            raise ConfigError(
+                f"encode.num_gpus_per_worker must not be below 0, got {self.num_gpus_per_worker}."
+            )
         for name in ("width_px", "height_px", "num_workers", "clips_per_shard", "fps"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"encode.{name} must be above 0, got {getattr(self, name)}.")
@@ -103,6 +111,11 @@ class EncodeSummary:
         """Return plain data for JSON output."""
         return {name: getattr(self, name) for name in self.__slots__}
 
+    def one_line(self) -> str:
+        """Return the counts as a sentence."""
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"{self.num_encoded} clips encoded, {self.num_found} found{skipped}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipEncoders:
@@ -114,6 +127,39 @@ class ClipEncoders:
     device: torch.device
 
 
+def encode_recipe(profile: str) -> EncodeConfig:
+    """Return what the shipped animator of a profile is trained on: its frame size and rate.
+
+    generated and permissive fit the small animator and two CPU cores; paper fits the published
+    one, and its encoders want a GPU.
+    """
+    is_paper = profile == "paper"
+    animator = AnimatorConfig.published() if is_paper else AnimatorConfig.generated()
+    return EncodeConfig(
+        profile=profile,
+        width_px=animator.width_px,
+        height_px=animator.height_px,
+        fps=animator.fps,
+        num_workers=1 if is_paper else 2,
+        num_gpus_per_worker=1.0 if is_paper else 0.0,
+    )
+
+
+def curation_profile(root: Path | str) -> str:
+    """Return the one perception profile that a dataset was curated with.
+
+    Raises:
+        DatasetError: There are several, or none is known.
+    """
+    found = sorted(set(CurationDataset.open(root).profiles().values()))
+    if len(found) != 1:
+        raise DatasetError(
+            f"{root} was curated with {len(found)} profiles ({', '.join(found) or 'none known'}).",
+            fix="Choose the encoders: --profile generated, permissive or paper.",
+        )
+    return found[0]
+
+
 def encode_dataset(config: EncodeConfig, progress: StageProgress | None = None) -> EncodeSummary:
     """Encode the kept clips that are not encoded yet, on a pool of Ray Data actors.
 
@@ -123,6 +169,8 @@ def encode_dataset(config: EncodeConfig, progress: StageProgress | None = None) 
 
     Raises:
         DatasetError: The dataset keeps no clip, or none could be encoded.
+        WeightsError: An encoder's file is missing or damaged.
+        MachineError: The Ray session is too small.
     """
     started = time.monotonic()
     root = Path(config.data_dir).absolute()
@@ -130,11 +178,14 @@ def encode_dataset(config: EncodeConfig, progress: StageProgress | None = None) 
     if not kept:
         raise DatasetError(
             f"Policy {config.policy} keeps no clip of {root}, so there is nothing to encode.",
-            fix="See why: animaray dataset list; or use another --policy.",
+            fix=f"See why: animaray dataset list {root} --policy {config.policy}; or encode what "
+            "another policy keeps: --policy lax.",
         )
+    if config.profile is None:
+        config = replace(config, profile=curation_profile(root))
     encoder_id = make_encoder_id(config)
-    done = encoded_inputs(root, encoder_id)
-    missing = [clip_id for clip_id in kept if clip_id not in done]
+    known = encoded_inputs(root, encoder_id)
+    missing = [clip_id for clip_id in kept if clip_id not in known]
     row = progress if progress is not None else stage_progress("encode", len(kept))
     skipped: dict[str, str] = {}
     with row:
@@ -177,11 +228,11 @@ def _room_bytes(root: Path, clip_ids: list[str], config: EncodeConfig) -> int:
 
 def make_encoder_id(config: EncodeConfig) -> str:
     """Return the name of the table: profile, size, rate, and a hash of the weights."""
-    codec, image_encoder = load_codec(config.profile), load_image_encoder(config.profile)
+    profile = _profile_of(config)
+    codec, image_encoder = load_codec(profile), load_image_encoder(profile)
     weights = [_weights_hash(network) for network in (codec, image_encoder)]
     digest = content_id(*weights, config.mirrored_copies, config.max_face_gap_s)[:8]
-    size = f"{config.width_px}x{config.height_px}-{config.fps:g}fps"
-    return f"{config.profile}-{size}-{digest}"
+    return table_prefix(profile, config.width_px, config.height_px, config.fps) + digest
 
 
 def encode_clip(
@@ -203,6 +254,7 @@ def encode_clip(
     if len(video.frames_uint8) < 2:
         raise DatasetError(f"Clip {clip_id} has fewer than two frames at {config.fps:g} fps.")
     height, width = video.frames_uint8.shape[1:3]
+    curated_with = dataset.profiles().get(str(clip["source_id"]), config.profile)
     fit = FrameFit.for_person(
         (width, height),
         tracks.keypoints,
@@ -222,6 +274,8 @@ def encode_clip(
         keypoint_confidence=tracks.keypoint_confidence[poses],
         **_fitted_faces(tracks, fit, float(clip["fps"])),
     )
+    if curated_with != config.profile:
+        fitted = replace(fitted, identity_embeddings=None)
     copies = [fitted, fitted.mirrored()] if config.mirrored_copies else [fitted]
     return [encode_fitted(copy, encoders, config) for copy in copies]
 
@@ -244,7 +298,7 @@ class FittedClip:
     face_boxes: Float32[np.ndarray, "faces 4"]
     face_landmarks: Float32[np.ndarray, "faces 5 2"]
     identity_embeddings: Float32[np.ndarray, "faces identity_dim"] | None
-    """As measured at curation; None: measure them on these frames."""
+    """As measured at curation; None: measure them on these frames, with this profile."""
 
     def mirrored(self) -> "FittedClip":
         """Return the clip mirrored left to right; identities are to be measured anew."""
@@ -310,13 +364,14 @@ class EncodeActor:
 
     def __init__(self, config: EncodeConfig, root: str, encoder_id: str) -> None:
         torch.set_num_threads(1)
-        device = torch.device("cuda" if config.use_gpu else "cpu")
+        device = torch.device("cuda" if config.num_gpus_per_worker > 0 else "cpu")
+        profile = _profile_of(config)
         self._config, self._root, self._encoder_id = config, Path(root), encoder_id
         self._dataset = CurationDataset.open(root)
         self._encoders = ClipEncoders(
-            codec=_on_device(load_codec(config.profile), device),
-            image_encoder=_on_device(load_image_encoder(config.profile), device),
-            identity_embedder=load_perception(config.profile, device=device.type).identity_embedder,
+            codec=_on_device(load_codec(profile), device),
+            image_encoder=_on_device(load_image_encoder(profile), device),
+            identity_embedder=load_perception(profile, device=device.type).identity_embedder,
             device=device,
         )
 
@@ -346,18 +401,30 @@ def _encode_on_ray(
     import ray.data
 
     size = config.clips_per_shard
+    needs = {"CPU": 1.0, "GPU": config.num_gpus_per_worker}
     shards = [
         {"clip_ids": clip_ids[start : start + size]} for start in range(0, len(clip_ids), size)
     ]
+    num_workers = min(config.num_workers, len(shards))
+    if not os.environ.get("RAY_ADDRESS"):  # a cluster may start machines for what is asked
+        require_resources(
+            {kind: amount * num_workers for kind, amount in needs.items()},
+            f"{num_workers} workers",
+            "Lower --workers or --gpus, or name a larger cluster in RAY_ADDRESS.",
+        )
     rows = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
         EncodeActor,  # type: ignore[arg-type] # Ray makes instances of it
         fn_constructor_args=(config, str(root), encoder_id),
-        compute=ray.data.ActorPoolStrategy(size=min(config.num_workers, len(shards))),
-        num_cpus=1,
-        num_gpus=1 if config.use_gpu else 0,
+        compute=ray.data.ActorPoolStrategy(size=num_workers),
+        num_cpus=needs["CPU"],
+        num_gpus=needs["GPU"],
     )
     for row in rows.iter_rows():
         yield json.loads(row["report"])
+
+
+def _profile_of(config: EncodeConfig) -> str:
+    return config.profile if config.profile is not None else curation_profile(config.data_dir)
 
 
 def _fitted_faces(tracks: ClipTracks, fit: FrameFit, fps: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -73,12 +73,12 @@ def quiet_ray() -> None:
 
 
 @contextmanager
-def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]:
+def ray_session(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
     """Yield with Ray initialised; end the session only if this call started it.
 
     Args:
-        num_cpus: Logical CPUs of a private session. More than the cores, because driver-side
-            actors (Ray Train's controller, Serve's proxy) hold a share while they wait.
+        num_cpus: Logical CPUs of a private session; None takes the cores, and at least four:
+            driver-side actors (Ray Train's controller, Serve's proxy) hold a share while they wait.
         dashboard: Whether a private session starts Ray's dashboard (300 MB, 11 processes).
 
     Raises:
@@ -108,7 +108,7 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
     if not address:
         options = {
             "address": "local",  # none would join a cluster that somebody started on this machine
-            "num_cpus": num_cpus,
+            "num_cpus": num_cpus or max(4, os.cpu_count() or 1),
             "include_dashboard": dashboard,
             "object_store_memory": OBJECT_STORE_BYTES,
             "log_to_driver": bool(os.environ.get("ANIMARAY_RAY_LOGS")),
@@ -127,6 +127,28 @@ def ray_session(*, num_cpus: int = 4, dashboard: bool = False) -> Iterator[None]
             yield
     finally:
         ray.shutdown()
+
+
+def require_resources(needs: Mapping[str, float], what: str, fix: str) -> None:
+    """Refuse work that the session could never start, instead of waiting for ever.
+
+    Args:
+        needs: Amounts by resource, as in CPU and GPU.
+        what: Who needs them.
+        fix: What the user can do.
+
+    Raises:
+        MachineError: The session has less.
+    """
+    import ray
+
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for kind, amount in needs.items():
+        if have.get(kind, 0.0) < amount:
+            raise MachineError(
+                f"{what} need {amount:g} {kind}s, this Ray session has {have.get(kind, 0.0):g}.",
+                fix=fix,
+            )
 
 
 def _start(options: dict[str, Any], *, where: str, attempts: int) -> None:

@@ -14,10 +14,10 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from animaray.datasets.reader import CurationDataset
+from animaray.datasets.splits import held_out_sources
 from animaray.models.pose.layouts import MIRROR, VISIBLE_CONFIDENCE
 from animaray.models.pose.misalignment import MisalignmentConfig, random_similarity
 from animaray.platform.errors import ConfigError, DatasetError
-from animaray.platform.storage import content_id
 
 _BONES: Final = (
     (1, 0), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
@@ -164,14 +164,7 @@ def split_clips(clips: PoseClips, held_out_share: float, seed: int) -> tuple[Pos
     Raises:
         DatasetError: All clips come from one source video.
     """
-    order = sorted(set(clips.groups), key=lambda group: content_id(seed, group))
-    if len(order) < 2:
-        raise DatasetError(
-            "All clips come from one source video, so none can be held out.",
-            fix="Curate at least two source videos.",
-        )
-    num_held_out = min(len(order) - 1, max(1, round(held_out_share * len(order))))
-    held_out = set(order[:num_held_out])
+    held_out = held_out_sources(clips.groups, held_out_share, seed)
     sides: tuple[list[int], list[int]] = ([], [])
     for clip, group in enumerate(clips.groups):
         sides[group in held_out].append(clip)

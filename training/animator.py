@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from animaray.datasets.conditions import ConditionsTable, open_conditions
+from animaray.datasets.conditions import ConditionsTable, open_conditions, table_prefix
 from animaray.datasets.reader import CurationDataset
+from animaray.datasets.splits import held_out_sources, write_trained_sources
 from animaray.models.diffusion.loss import LossConfig, denoising_loss
 from animaray.models.frozen.profiles import load_codec
 from animaray.models.frozen.protocols import LatentCodec
@@ -52,6 +53,11 @@ class AnimatorTrainingConfig:
     """Encoded clips that this policy does not keep (any more) are left out; None takes all."""
     encoder_id: str | None = None
     """Which conditions table of the dataset; None: the only one that fits the animator."""
+    held_out_share: float | None = 0.2
+    """Share of source videos that training leaves out, by the rule of animaray.datasets.splits,
+    so that `animaray evaluate` finds people it has not seen; None trains on all."""
+    split_seed: int = 0
+    """Seed of that rule; the evaluation's."""
     init_from: str | None = None
     """Weights folder or registry id to start from; None: fresh weights. It stands where the
     published method starts from Stable Video Diffusion."""
@@ -74,6 +80,16 @@ class AnimatorTrainingConfig:
     """Length and checkpoints."""
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     """Workers and precision."""
+
+    def __post_init__(self) -> None:
+        """Refuse a share outside (0, 1).
+
+        Raises:
+            ConfigError: `held_out_share` is out of range.
+        """
+        share = self.held_out_share
+        if share is not None and not 0.0 < share < 1.0:
+            raise ConfigError(f"held_out_share must be in (0, 1) or null, got {share}.")
 
 
 class AnimatorObjective(nn.Module):
@@ -113,6 +129,7 @@ class AnimatorTask:
         select_trainable(animator, config.trainable)
         checkpoint_activations(animator.unet, config.activation_checkpointing)
         self._config = config
+        self._sources = table.source_ids()
         self.objective = AnimatorObjective(animator, config.loss, config.scale.precision)
         self._batches = AnimatorBatches(
             table,
@@ -140,6 +157,7 @@ class AnimatorTask:
         """Write the animator's weights folder, with the aligner beside it."""
         self.objective.animator.save_pretrained(folder)
         write_json_atomic(folder / "perception.json", {"profile": self._config.animator.profile})
+        write_trained_sources(folder, self._sources)
         if self._config.aligner_weights is not None:
             aligner = PoseAligner.from_pretrained(Path(self._config.aligner_weights))
             aligner.save_pretrained(folder / "aligner")
@@ -160,6 +178,8 @@ def train_animator(
         MachineError: The Ray session is too small.
     """
     open_table(config)  # refuse before any worker starts
+    if config.aligner_weights is not None:
+        PoseAligner.from_pretrained(Path(config.aligner_weights))
     return launch(train_animator_worker, config, progress)
 
 
@@ -181,32 +201,50 @@ def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
     Raises:
         DatasetError: There is none, or it was encoded for other sizes.
     """
-    table = open_conditions(Path(config.data_dir), config.encoder_id)
-    if config.policy is not None:
-        table.keep_only(set(CurationDataset.open(config.data_dir).clip_ids(config.policy)))
+    animator = config.animator
+    size_px = animator.width_px, animator.height_px
+    prefix = table_prefix(animator.profile, *size_px, animator.fps)
+    table = open_conditions(Path(config.data_dir), config.encoder_id, prefix=prefix)
+    dataset = CurationDataset.open(config.data_dir)
+    kept = table.clip_ids if config.policy is None else dataset.clip_ids(config.policy)
+    table.keep_only(set(kept))
     if not table.clip_ids:
         raise DatasetError(
             f"Policy {config.policy} keeps none of the encoded clips of {config.data_dir}.",
             fix="Encode the dataset again under this policy, or name another policy.",
         )
+    if config.held_out_share is not None:
+        # Of all kept clips, encoded or not: evaluation draws from the same set.
+        sources = {row["clip_id"]: str(row["source_id"]) for row in dataset.clips()}
+        held_out = held_out_sources(
+            (sources[clip_id] for clip_id in kept), config.held_out_share, config.split_seed
+        )
+        table.keep_only({clip_id for clip_id in kept if sources[clip_id] not in held_out})
+        if not table.clip_ids:
+            raise DatasetError(
+                f"Every encoded clip of {config.data_dir} is of a held-out source video.",
+                fix="Encode more clips, or hold none out: --set held_out_share=null.",
+            )
     clip = table.load(table.clip_ids[0])
-    animator = config.animator
     found = {
         "width_px": clip.width_px,
         "height_px": clip.height_px,
+        "fps": clip.fps,
         "latent_channels": clip.latents.shape[1],
         "identity_dim": len(clip.identity_embedding),
         "image_embedding_dim": clip.image_embeddings.shape[1],
     }
     wrong = [
-        f"{name} {value} (the animator needs {getattr(animator, name)})"
+        f"{name} {value:g} (the animator needs {getattr(animator, name):g})"
         for name, value in found.items()
         if value != getattr(animator, name)
     ]
     if wrong:
         raise DatasetError(
             f"The encoded clips of {config.data_dir} do not fit the animator: {', '.join(wrong)}.",
-            fix="Encode the dataset for this animator, or name another encoder_id.",
+            fix=f"Run: animaray dataset encode {config.data_dir} --profile {animator.profile} "
+            f"--size {size_px[0]}x{size_px[1]} --fps {animator.fps:g}; or train with the recipe "
+            "for these clips (animaray train recipes).",
         )
     return table
 

@@ -20,12 +20,11 @@ from animaray.platform.disk import check_folder, disk_error
 from animaray.platform.errors import (
     AnimarayError,
     DiskError,
-    MachineError,
     RunError,
     error_from_dict,
 )
 from animaray.platform.progress import StageProgress, stage_progress
-from animaray.platform.ray_session import ray_session
+from animaray.platform.ray_session import ray_session, require_resources
 from animaray.platform.storage import read_json, write_json_atomic
 from animaray.training.checkpoints import Checkpoint, clear_temporary, latest_checkpoint
 from animaray.training.cluster_file import lint_cluster_file as lint_cluster_file
@@ -141,10 +140,14 @@ def _fit(worker: Worker, config: Any, folder: RunFolder) -> None:  # noqa: ANN40
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     scale: ScaleConfig = config.scale
-    _require_resources(scale)
     resources = {"CPU": scale.cpus_per_worker}
     if scale.use_gpu:
         resources["GPU"] = 1.0
+    require_resources(
+        {kind: amount * scale.num_workers for kind, amount in resources.items()},
+        f"{scale.num_workers} workers",
+        "Lower scale.num_workers (or cpus_per_worker), or join a larger cluster.",
+    )
     trainer = TorchTrainer(
         _run_worker,
         train_loop_config={
@@ -188,7 +191,7 @@ def _seen_from_any_folder(settings: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration's settings with absolute paths: workers start in another folder."""
     paths = {
         name: str(Path(settings[name]).absolute())
-        for name in ("data_dir", "run_dir", "init_from")
+        for name in ("data_dir", "run_dir", "init_from", "aligner_weights")
         # `init_from` may also be the name of registered weights.
         if settings.get(name) and (name != "init_from" or Path(settings[name]).is_dir())
     }
@@ -241,22 +244,6 @@ def _leave_failure(folder: RunFolder, error: AnimarayError) -> None:
     clear_temporary(folder.checkpoints_dir)
     with suppress(DiskError):
         write_json_atomic(folder.root / _FAILURE_FILE, error.to_dict())
-
-
-def _require_resources(scale: ScaleConfig) -> None:
-    import ray
-
-    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    needs = {"CPU": scale.num_workers * scale.cpus_per_worker}
-    if scale.use_gpu:
-        needs["GPU"] = float(scale.num_workers)
-    for kind, amount in needs.items():
-        if have.get(kind, 0.0) < amount:
-            raise MachineError(
-                f"{scale.num_workers} workers need {amount:g} {kind}s, this Ray session has "
-                f"{have.get(kind, 0.0):g}.",
-                fix="Lower scale.num_workers (or cpus_per_worker), or join a larger cluster.",
-            )
 
 
 class _Watcher:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from animaray.cli.main import app, run
 from animaray.evaluation.evaluate import EvaluateConfig
+from animaray.models.frozen.profiles import PROFILES
 from animaray.pipelines.curation_config import CurationConfig
+from animaray.pipelines.encode import EncodeConfig
 from animaray.platform.config import config_to_dict, resolve_config
 from animaray.platform.errors import ConfigError
 from animaray.platform.setting_values import dotted_keys
@@ -21,6 +23,7 @@ TRAINING_DOORS = [["train", name.partition("_")[0], "--recipe", name] for name i
 DOORS = [
     ["curate", "run", "videos"],
     ["evaluate", "--data", "d", "--weights", "w"],
+    *(["dataset", "encode", "--profile", profile] for profile in PROFILES),
     *TRAINING_DOORS,
 ]
 """Every command that prints a configuration, with what it needs to have one."""
@@ -137,6 +140,7 @@ def test_odd_text_is_no_unexpected_error(
 _KINDS = {
     "curate": (CurationConfig, {"sources": ("x",)}),
     "evaluate": (EvaluateConfig, {"data_dir": "d", "weights_dir": "w"}),
+    "encode": (EncodeConfig, {}),
     "aligner": (RECIPES["aligner_demo_cpu"](), {}),
     "animator": (RECIPES["animator_8xa100"](), {}),
 }

@@ -1,21 +1,27 @@
 """A curated dataset is encoded on Ray Data, trained on Ray Train, and gives a weights folder."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from animaray.cli.main import run
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.conditions import open_conditions
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.shards import write_media_shard, write_shard
+from animaray.datasets.splits import held_out_sources, read_trained_sources
 from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip_spec
-from animaray.models.frozen.profiles import load_codec, load_perception
+from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.pipelines.encode import EncodeConfig, encode_dataset
+from animaray.pipelines.encode import ClipEncoders, EncodeConfig, encode_clip, encode_dataset
 from animaray.platform.errors import DatasetError
 from animaray.platform.video import encode_mp4
 from animaray.training.animator import train_animator
@@ -93,18 +99,23 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def _encode(root: Path) -> dict[str, Any]:
+    command = [
+        "dataset", "encode", str(root), "--profile", "generated", "--size", "64x64", "--workers",
+        "1", "--set", "clips_per_shard=2", "--set", "mirrored_copies=true", "--json",
+    ]  # fmt: skip
+    with redirect_stdout(io.StringIO()) as printed:
+        assert run(command) == 0
+    return json.loads(printed.getvalue())
+
+
 @pytest.fixture(scope="module")
 def encoded(curated: Path, local_ray: None) -> Path:
     """Return the same folder with conditions; encoding is asked for twice."""
-    config = EncodeConfig(
-        data_dir=str(curated), width_px=64, height_px=64, fps=FPS, num_workers=1, clips_per_shard=2,
-        mirrored_copies=True,
-    )  # fmt: skip
-    first = encode_dataset(config)
-    again = encode_dataset(config)
-    assert (first.num_encoded, first.num_found, first.skipped) == (3, 0, {})
-    assert (again.num_encoded, again.num_found) == (0, 3)
-    assert again.encoder_id == first.encoder_id
+    first, again = _encode(curated), _encode(curated)
+    assert (first["num_encoded"], first["num_found"], first["skipped"]) == (3, 0, {})
+    assert (again["num_encoded"], again["num_found"]) == (0, 3)
+    assert again["encoder_id"] == first["encoder_id"]
     return curated
 
 
@@ -125,6 +136,28 @@ def test_conditions_hold_what_the_clip_shows(encoded: Path) -> None:
     assert np.linalg.norm(clip.identity_embedding) == pytest.approx(1.0, abs=1e-5)
     codec = load_codec("generated")
     assert codec.latent_channels == clip.latents.shape[1]
+
+
+@pytest.mark.parametrize(("curated_with", "num_measured"), [("generated", 0), ("permissive", 5)])
+def test_identities_of_another_profile_are_measured_anew(
+    curated: Path, monkeypatch: pytest.MonkeyPatch, curated_with: str, num_measured: int
+) -> None:
+    monkeypatch.setattr(CurationDataset, "profiles", lambda _self: {"source-0": curated_with})
+    embedder = load_perception("generated").identity_embedder
+    measured = []
+    monkeypatch.setattr(
+        type(embedder), "embed", lambda *_: measured.append(1) or np.eye(128, dtype=np.float32)[0]
+    )
+    encoders = ClipEncoders(
+        codec=load_codec("generated"),
+        image_encoder=load_image_encoder("generated"),
+        identity_embedder=embedder,
+        device=torch.device("cpu"),
+    )
+    config = EncodeConfig(profile="generated", width_px=64, height_px=64)
+    (clip,) = encode_clip(CurationDataset.open(curated), "clip-0", encoders, config)
+    assert len(measured) == num_measured
+    assert (clip.identity_embedding[0] > 0.99) == bool(num_measured)
 
 
 @pytest.mark.ray
@@ -162,6 +195,10 @@ def test_training_writes_a_weights_folder(encoded: Path, monkeypatch: pytest.Mon
     )
     result = train_animator(config)
     assert result.step == 2
+    # One of three sources is held out, by the rule that the evaluation follows.
+    held_out = held_out_sources([f"source-{seed}" for seed in range(3)], 0.2, 0)
+    trained = read_trained_sources(result.weights_dir)
+    assert (len(trained), trained & held_out) == (2, set())
     assert [line["step"] for line in result.metrics if "loss" in line] == [1, 2]
     assert Animator.from_pretrained(result.weights_dir).config == model
     perception = json.loads((result.weights_dir / "perception.json").read_text())

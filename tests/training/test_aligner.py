@@ -112,7 +112,7 @@ def test_held_out_clips_share_no_source_with_training_clips() -> None:
     assert len(training.groups) == 8
     assert len(held_out.groups) == 2
     assert not set(training.groups) & set(held_out.groups)
-    with pytest.raises(DatasetError, match="All clips come from one source video"):
+    with pytest.raises(DatasetError, match="At least two source videos"):
         split_clips(_clips(2), 0.2, seed=0)
 
 
