@@ -23,6 +23,7 @@ TRAINING_DOORS = [["train", name.partition("_")[0], "--recipe", name] for name i
 DOORS = [
     ["curate", "run", "videos"],
     ["evaluate", "--data", "d", "--weights", "w"],
+    ["serve", "--weights", "w"],
     *(["dataset", "encode", "--profile", profile] for profile in PROFILES),
     *TRAINING_DOORS,
 ]
@@ -36,7 +37,7 @@ def _printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 
 def _door(arguments: Sequence[str]) -> list[str]:
     """Return the command's words without what it was given."""
-    return list(arguments[: 1 if arguments[0] == "evaluate" else 2])
+    return list(arguments[: 1 if arguments[0] in {"evaluate", "serve"} else 2])
 
 
 def test_every_command_that_prints_a_configuration_is_tested_here() -> None:
