@@ -33,8 +33,8 @@ HISTORY = ("docs/lab_log.md", "CHANGELOG.md")
 """They tell what was typed then."""
 NOT_YET = frozenset({"dataset encode"})
 """Commands that another branch brings; those that are here are looked at as all others."""
-FOREIGN_OPTIONS = {"--motion-prefix"}
-"""Options of other programs that a remedy names: of training/pretrain_aligner.py."""
+FOREIGN_OPTIONS = {"--motion-prefix", "--no-deps"}
+"""Options of other programs that a remedy names: of training/pretrain_aligner.py, of pip."""
 STARTS = re.compile(r"(?<![\w.-])animaray(?: +|(?<=`animaray)\s+|(?<=/animaray) +)(?=[a-z-])")
 BEFORE_A_COMMAND = re.compile(r"[\s#>$@*-]*(run: |exec |Example: |Command: |[\w$()./]*/)?")
 ENDS = {"&&", "||", "|", ";", ">", "2>", "·", "<", "&"}
@@ -252,7 +252,9 @@ def examples() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("path", "line"), examples(), ids=lambda text: text.split(" --")[0])
-def test_every_example_of_a_help_page_is_a_call_of_that_command(path: str, line: str) -> None:
+def test_every_example_of_a_help_page_is_a_call_of_that_command(
+    path: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, *words = shlex.split(line)
     assert first == "animaray"
     node = program()
@@ -261,6 +263,13 @@ def test_every_example_of_a_help_page_is_a_call_of_that_command(path: str, line:
         taken.append(words.pop(0) if words[0] in node.commands else next(iter(node.commands)))
         node = node.commands[taken[-1]]
     assert " ".join(taken) == path
+    monkeypatch.chdir(tmp_path)
+    for name in (word for word in words if re.fullmatch(r"\w[\w./-]*", word)):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        if Path(name).suffix:
+            Path(name).touch()
+        else:
+            Path(name).mkdir(exist_ok=True)
     context = node.make_context(path, list(words))  # refuses options, values and missing words
     assert context.params
 
