@@ -86,11 +86,7 @@ def animate(
     image_path = _one_of(image, image_option, "--image")
     driving_path = _one_of(driving, driving_option, "--driving")
     size_px = read_size(driving_size, "--driving-size") if driving_size is not None else None
-    for picture in (image_path, *(identity or ())):
-        check_picture(picture)
-    if not (driving_path.is_dir() or driving_path.suffix.lower() in POSE_SUFFIXES):
-        check_video(driving_path)
-    existing_weights(weights)
+    _check_files([image_path, *(identity or ())], driving_path, weights)
     # torch is loaded only when there is something to do
     print_hint("The inputs can be read; loading PyTorch and the networks ...")
     from animaray.cli.animate_inputs import AnimateRequest
@@ -115,6 +111,15 @@ def animate(
         report_dir=report, force=force,
     )  # fmt: skip
     run_animation(request, dry_run=dry_run, as_json=as_json)
+
+
+def _check_files(pictures: list[Path], driving: Path, weights: Path | None) -> None:
+    """Refuse what cannot be read, before torch is loaded."""
+    for picture in pictures:
+        check_picture(picture)
+    if not (driving.is_dir() or driving.suffix.lower() in POSE_SUFFIXES):
+        check_video(driving)
+    existing_weights(weights)
 
 
 def _value(choice: StrEnum | None) -> Any:  # noqa: ANN401 - checked by AnimationOptions
