@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from animaray.datasets.reader import CurationDataset as CurationDataset
+    from animaray.datasets.windows import TrainingWindows as TrainingWindows
     from animaray.models.animation import Animation as Animation
     from animaray.models.animation import AnimationOptions as AnimationOptions
     from animaray.models.animation import AnimationPipeline as AnimationPipeline
@@ -44,11 +46,13 @@ _HOMES = {
     "AnimatorTrainingConfig": "training.animator",
     "Client": "serving.client:AnimarayClient",
     "CurationConfig": "pipelines.curation",
+    "CurationDataset": "datasets.reader",
     "CurationSummary": "pipelines.curation",
     "EncodeConfig": "pipelines.encode",
     "EncodeSummary": "pipelines.encode",
     "JobHandle": "serving.client",
     "TrainResult": "training.launch",
+    "TrainingWindows": "datasets.windows",
     "curate": "pipelines.curation",
     "decode_video": "platform.video",
     "encode": "pipelines.encode:encode_dataset",
@@ -71,11 +75,13 @@ __all__ = [
     "AnimatorTrainingConfig",
     "Client",
     "CurationConfig",
+    "CurationDataset",
     "CurationSummary",
     "EncodeConfig",
     "EncodeSummary",
     "JobHandle",
     "TrainResult",
+    "TrainingWindows",
     "__version__",
     "curate",
     "decode_video",

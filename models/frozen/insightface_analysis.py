@@ -1,17 +1,19 @@
 """Faces and identities by the package `insightface` itself, from files that are here already.
 
-Our own SCRFD and ArcFace do the same and pass gradients; this is for those who want the authors'
-code, and the cross-check of ours. `FaceAnalysis` fetches a model that it does not find: it is only
-ever given a folder that exists, so it never does.
+Profile paper finds faces by it where the package is installed, and by our own SCRFD elsewhere; the
+two agree (tests/models/frozen/test_insightface.py). Our own ArcFace stays the embedder, since
+gradients pass through it; it is compared with the package's here. `FaceAnalysis` fetches a model
+that it does not find: it is only ever given a folder that exists, so it never does.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from animaray.models.frozen.onnx_session import provider_of
+from animaray.models.frozen.onnx_session import provider_of, session_options
 from animaray.models.frozen.protocols import FaceDetection
 from animaray.platform.errors import MachineError, WeightsError
 from animaray.platform.weights import resolve_weights
@@ -26,11 +28,19 @@ class InsightFaceAnalysis:
     It is a face detector and an identity embedder; gradients do not pass through it.
     """
 
-    def __init__(self, folder: Path, *, device: str = "cpu", score_threshold: float = 0.5) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        num_threads: int = 1,
+        device: str = "cpu",
+        score_threshold: float = 0.5,
+    ) -> None:
         """Open the ONNX files of a folder.
 
         Args:
             folder: With a detector and a recogniser, as antelopev2.
+            num_threads: CPU threads of each session.
             device: "cpu" or "cuda", which is checked.
             score_threshold: Least score of a face in [0, 1].
 
@@ -50,6 +60,7 @@ class InsightFaceAnalysis:
             name=str(folder.resolve()),
             allowed_modules=["detection", "recognition"],
             providers=[provider],
+            sess_options=session_options(num_threads),
         )
         missing = {"detection", "recognition"} - set(self._analysis.models)
         if missing:
@@ -67,9 +78,9 @@ class InsightFaceAnalysis:
         self.embedding_dim = int(self._recogniser.output_shape[1])
 
     @classmethod
-    def load(cls, *, device: str = "cpu") -> "InsightFaceAnalysis":
+    def load(cls, *, num_threads: int = 1, device: str = "cpu") -> "InsightFaceAnalysis":
         """Open the registered weights (`paper/antelopev2`)."""
-        return cls(resolve_weights("paper/antelopev2"), device=device)
+        return cls(resolve_weights("paper/antelopev2"), num_threads=num_threads, device=device)
 
     def detect(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[FaceDetection]:
         """Return the faces of one RGB picture, largest box first."""
@@ -97,6 +108,11 @@ class InsightFaceAnalysis:
         face = Face(kps=landmarks)
         raw = np.asarray(self._recogniser.get(_bgr(frame), face), dtype=np.float32)
         return raw / max(float(np.linalg.norm(raw)), 1e-12)
+
+
+def is_installed() -> bool:
+    """Tell whether the package is there, without importing it."""
+    return find_spec("insightface") is not None
 
 
 def _face_analysis() -> Any:  # noqa: ANN401 - a class of an untyped package

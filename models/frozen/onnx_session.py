@@ -29,15 +29,9 @@ def open_onnx_session(
             f"Expected device cpu or cuda and at least 1 thread; got {device!r} and {num_threads}."
         )
     provider = provider_of(device, path.name)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Idle spinning takes a core from the other workers of a machine.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
-            str(path), sess_options=options, providers=[provider]
+            str(path), sess_options=session_options(num_threads), providers=[provider]
         )
     except Exception as error:
         raise WeightsError(
@@ -49,6 +43,21 @@ def open_onnx_session(
     if got != provider:
         _refuse_cuda(path.name, f"the {got} that onnxruntime fell back to")
     return session
+
+
+def session_options(num_threads: int) -> onnxruntime.SessionOptions:
+    """Return the options of a session that shares its machine with other workers.
+
+    Args:
+        num_threads: CPU threads of the session.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Idle spinning takes a core from the other workers of a machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def provider_of(device: str, what: str) -> str:

@@ -26,6 +26,7 @@ _WEIGHTS: Mapping[str, tuple[tuple[str, str | None], ...]] = {
     ),
     "development/mobile_face_net": (("development/identity", None),),
     "paper/scrfd": (("paper/antelopev2", scrfd.ONNX_FILE),),
+    "paper/insightface": (("paper/antelopev2", scrfd.ONNX_FILE),),
     "paper/arcface": (("paper/antelopev2", arc_face.ONNX_FILE),),
     "paper/dwpose": (("paper/person_detector", None), ("paper/pose", None)),
     "paper/cotracker3_online": (("paper/cotracker3", None),),

@@ -3,8 +3,9 @@
 generated   small networks that ship with animaray, for the generated world only
 permissive  real footage: YuNet, MediaPipe pose, optical flow, TAEF2 (licences allow commercial
             use) and MobileFaceNet (no stated licence: development checks; see docs/weights.md)
-paper       the published method's own: SCRFD and ArcFace (InsightFace, non-commercial), DWPose,
-            CoTracker3 (non-commercial), Stable Video Diffusion's VAE and image encoder
+paper       the published method's own: SCRFD and ArcFace (InsightFace's weights, non-commercial, by
+            its own package where that is installed), DWPose, CoTracker3 (non-commercial), Stable
+            Video Diffusion's VAE and image encoder
 
 Nothing is loaded before a function here is called, and nothing is ever downloaded. A file that is
 missing or damaged raises WeightsError, which names the file and the way to it; an unknown profile
@@ -20,6 +21,7 @@ import torch
 
 from animaray.models.frozen.optical_flow import OpticalFlowTracker
 from animaray.models.frozen.protocols import (
+    FaceDetector,
     ImageEncoder,
     LatentCodec,
     Perception,
@@ -84,12 +86,11 @@ def load_perception(
     if name == "paper":
         from animaray.models.frozen.arc_face import ArcFaceEmbedder
         from animaray.models.frozen.dwpose import DwposeEstimator
-        from animaray.models.frozen.scrfd import ScrfdFaceDetector
 
         own = folder and folder / IDENTITY_FOLDER / _IDENTITY_FILE
         return Perception(
             profile=name,
-            face_detector=ScrfdFaceDetector.load(num_threads=threads, device=device),
+            face_detector=_insightface_or_scrfd(threads, device),
             identity_embedder=ArcFaceEmbedder.load(own if own and own.is_file() else None).to(
                 device
             ),
@@ -105,6 +106,15 @@ def load_perception(
         identity_embedder=MobileFaceNetEmbedder.load().to(device),
         pose_estimator=MediaPipePoseEstimator.load(num_threads=threads, device=device),
     )
+
+
+def _insightface_or_scrfd(num_threads: int, device: str) -> FaceDetector:
+    """Return the published face detector, run by its authors' package where that is installed."""
+    from animaray.models.frozen.insightface_analysis import InsightFaceAnalysis, is_installed
+    from animaray.models.frozen.scrfd import ScrfdFaceDetector
+
+    kind = InsightFaceAnalysis if is_installed() else ScrfdFaceDetector
+    return kind.load(num_threads=num_threads, device=device)
 
 
 def load_point_tracker(profile: str) -> PointTracker:

@@ -16,6 +16,7 @@ FOLDERS = (
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
+    "decord": "decord2",
     "pydantic_core": "pydantic",
     "scenedetect": "scenedetect-headless",
     "skimage": "scikit-image",

@@ -1,5 +1,6 @@
 """Training windows: the right frames with their own poses, chosen by the seed alone."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,20 @@ def test_a_window_has_its_own_poses_and_a_reference_outside(dataset: CurationDat
     np.testing.assert_array_equal(again.frames_uint8, window.frames_uint8)
     other, _ = windows.window(clip_id, seed=4)
     assert not np.array_equal(other.frame_index, window.frame_index)
+
+
+def test_the_example_of_the_guide_reads_windows(
+    dataset: CurationDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs/python.md").read_text(encoding="utf-8")
+    [example] = [
+        code
+        for code in re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+        if "TrainingWindows" in code
+    ]
+    monkeypatch.chdir(dataset.root.parent)
+    exec(compile(example, "docs/python.md", "exec"), {})  # noqa: S102 - our own guide
+    assert capsys.readouterr().out == "(5, 96, 64, 3) (5, 18, 2) (1, 96, 64, 3)\n"
 
 
 def test_short_clips_shrink_the_stride_or_are_left_out(dataset: CurationDataset) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from animaray.models.frozen import insightface_analysis, profiles, scrfd
 from animaray.models.frozen.arc_face import ArcFaceEmbedder
 from animaray.models.frozen.insightface_analysis import InsightFaceAnalysis
 from animaray.models.frozen.protocols import FaceDetector, IdentityEmbedder
@@ -54,6 +55,21 @@ def test_the_package_and_our_networks_agree(antelope, no_network):
     crops = torch.rand(1, 3, 112, 112, requires_grad=True)
     embedder.embed_crops(crops).sum().backward()
     assert crops.grad is not None
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_profile_paper_takes_the_package_where_it_is_installed(
+    antelope, monkeypatch, no_network, is_there
+):
+    if is_there:
+        pytest.importorskip("insightface", reason="the optional package insightface is absent")
+    else:
+        monkeypatch.setattr(insightface_analysis, "is_installed", lambda: False)
+    monkeypatch.setattr(insightface_analysis, "resolve_weights", lambda _: antelope)
+    monkeypatch.setattr(scrfd, "resolve_weights", lambda _: antelope)
+    detector = profiles._insightface_or_scrfd(1, "cpu")
+    assert detector.name == ("paper/insightface" if is_there else "paper/scrfd")
+    assert len(detector.detect(np.zeros((640, 640, 3), np.uint8))) == 1
 
 
 def test_a_missing_folder_is_not_fetched(tmp_path, no_network):
