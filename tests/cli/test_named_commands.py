@@ -253,7 +253,7 @@ def examples() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("path", "line"), examples(), ids=lambda text: text.split(" --")[0])
 def test_every_example_of_a_help_page_is_a_call_of_that_command(
-    path: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: str, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, *words = shlex.split(line)
     assert first == "animaray"
@@ -263,13 +263,8 @@ def test_every_example_of_a_help_page_is_a_call_of_that_command(
         taken.append(words.pop(0) if words[0] in node.commands else next(iter(node.commands)))
         node = node.commands[taken[-1]]
     assert " ".join(taken) == path
-    monkeypatch.chdir(tmp_path)
-    for name in (word for word in words if re.fullmatch(r"\w[\w./-]*", word)):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        if Path(name).suffix:
-            Path(name).touch()
-        else:
-            Path(name).mkdir(exist_ok=True)
+    for parameter in node.params:  # whether the user's files are there is no question here
+        monkeypatch.setattr(parameter, "callback", None)
     context = node.make_context(path, list(words))  # refuses options, values and missing words
     assert context.params
 
