@@ -9,7 +9,6 @@ The file holds `reference` (clips, 18, 3: x, y, confidence), `driven` (clips, fr
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 
 from animaray.models.pose.aligner import PoseAligner
 from animaray.models.pose.alignment import AlignmentMethod, PosedPicture, TransformScope, align_clip
+from animaray.platform.storage import write_json_atomic
 
 HEIGHT_PX = 1000
 WAYS: dict[str, tuple[AlignmentMethod, TransformScope]] = {
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, row in report.items():
         print(f"{name:26s}", "  ".join(f"{key} {value:.4f}" for key, value in row.items()))
     if options.out is not None:
-        options.out.write_text(json.dumps(report, indent=2))
+        write_json_atomic(options.out, report)
 
 
 if __name__ == "__main__":
