@@ -5,6 +5,7 @@ what is missing from it: a data file, a declared package, something that lies in
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,19 @@ clip = render_clip(sample_clip_spec(3, framing="full", num_frames=4, size=(192, 
 write_mp4(Path("drive.mp4"), clip.frames_uint8, 8.0)
 cv2.imwrite("me.png", clip.frames_uint8[0][:, :, ::-1])
 """
+MYPY = """[mypy]
+strict = true
+[mypy-torch.*,transformers.*,diffusers.*,ray.*,deepspeed.*,scipy.*,skimage.*,matplotlib.*,pyarrow.*]
+follow_imports = skip
+[mypy-cv2.*,av.*,pandas.*,onnx.*,onnxruntime.*,fastapi.*,httpx.*,sympy.*]
+follow_imports = skip
+"""
+"""Ours only: to follow all that it imports takes mypy minutes."""
+WRONG = """import animaray
+
+n: int = animaray.Client().submit("a", "b")  # type: ignore[assignment]
+"""
+"""Were the names of type Any, mypy would refuse the needless ignore."""
 
 
 def main() -> None:
@@ -54,8 +68,21 @@ def main() -> None:
             animaray, "animate", "me.png", "drive.mp4", "--out", "result.mp4",
             "--steps", "1", "--face-optimization", "off", cwd=elsewhere,
         )  # fmt: skip
+        check_types(python, elsewhere)
         size = (elsewhere / "result.mp4").stat().st_size
         print(f"{wheel.name}: installed alone, doctor and animate pass ({size} bytes)", flush=True)  # noqa: T201
+
+
+def check_types(python: Path, folder: Path) -> None:
+    """Check the examples of docs/python.md with mypy against the installed package alone."""
+    (folder / "mypy.ini").write_text(MYPY, encoding="utf-8")
+    text = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    names = ["wrong.py"]
+    (folder / names[0]).write_text(WRONG, encoding="utf-8")
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
+        names.append(f"example_{number}.py")
+        (folder / names[-1]).write_text(block, encoding="utf-8")
+    run(sys.executable, "-m", "mypy", "--python-executable", str(python), *names, cwd=folder)
 
 
 def check_contents(wheel: Path) -> None:
