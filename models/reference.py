@@ -136,17 +136,7 @@ def prepare_references(
         option=option,
     )
     faces = _own_faces(find_faces(picture, perception.face_detector), [people[i] for i in chosen])
-    points = np.stack([people[index].keypoints for index in chosen])
-    confidence = np.stack([people[index].keypoint_confidence for index in chosen])
-    fit = FrameFit.stretched((width, height), config.width_px, config.height_px)
-    if config.keep_aspect:
-        fit = FrameFit.for_person(
-            (width, height),
-            points,
-            config.width_px,
-            config.height_px,
-            keypoint_confidence=confidence,
-        )
+    fit = _fit_of([people[index] for index in chosen], (width, height), config)
     framed = fit.apply_picture(picture)
     embedded = framed if config.image_embedding_of == "frame" else picture_uint8
     with torch.no_grad():
@@ -170,6 +160,21 @@ def prepare_references(
         )
         for index, face in zip(chosen, faces, strict=True)
     ]
+
+
+def _fit_of(
+    people: Sequence[PersonPose], size_px: tuple[int, int], config: AnimatorConfig
+) -> FrameFit:
+    """Return how a picture of that size becomes the model's, with everybody of `people` in it."""
+    if not config.keep_aspect:
+        return FrameFit.stretched(size_px, config.width_px, config.height_px)
+    return FrameFit.for_person(
+        size_px,
+        np.stack([person.keypoints for person in people]),
+        config.width_px,
+        config.height_px,
+        keypoint_confidence=np.stack([person.keypoint_confidence for person in people]),
+    )
 
 
 def _raw_identity(

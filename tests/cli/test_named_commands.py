@@ -31,8 +31,6 @@ TEXTS = (
 )  # fmt: skip
 HISTORY = ("docs/lab_log.md", "CHANGELOG.md")
 """They tell what was typed then."""
-NOT_YET = frozenset({"dataset encode"})
-"""Commands that another branch brings; those that are here are looked at as all others."""
 FOREIGN_OPTIONS = {"--motion-prefix", "--no-deps"}
 """Options of other programs that a remedy names: of training/pretrain_aligner.py, of pip."""
 STARTS = re.compile(r"(?<![\w.-])animaray(?: +|(?<=`animaray)\s+|(?<=/animaray) +)(?=[a-z-])")
@@ -137,8 +135,7 @@ def problem_of(named: Named) -> str | None:
         elif hasattr(node, "commands"):
             node = below(node, word)
             if node is None:  # prose may go on with any word
-                is_wrong = named.is_code and " ".join(said) not in NOT_YET
-                return f"`{' '.join(said)}`: no such command" if is_wrong else None
+                return f"`{' '.join(said)}`: no such command" if named.is_code else None
         before = named.words[position - 1] if position else ""
         if (problem := problem_of_value(said, before, word)) is not None:
             return problem
