@@ -217,8 +217,13 @@ async def create_animation(
 ) -> AnimationDocument:
     """Accept an animation; the answer is sent when the job is durable."""
     await asyncio.to_thread(service.check_room, tenant, idempotency_key)
-    uploads, options = await read_form(request)
-    job, is_new = await asyncio.to_thread(service.accept, tenant, uploads, options, idempotency_key)
+    try:
+        uploads, options = await read_form(request)
+        job, is_new = await asyncio.to_thread(
+            service.accept, tenant, uploads, options, idempotency_key
+        )
+    finally:
+        await request.close()  # the form's spooled files
     response.headers["Location"] = f"/v1/animations/{job.job_id}"
     if not is_new:
         response.headers["Idempotency-Replayed"] = "true"

@@ -29,6 +29,7 @@ FOREIGN = {"cotracker", "torchcodec"}
 """Looked for where the user installed them; not on the package index, or an alternative."""
 INDIRECT = {
     "onnxruntime-gpu": "the other build of onnxruntime",
+    "opencv-python": "asked for by insightface, and held below 5",
     "psycopg": "named in the database's URL, imported by SQLAlchemy",
     "python-multipart": "FastAPI reads uploads with it",
     "yt-dlp-ejs": "read by yt-dlp",
