@@ -38,7 +38,7 @@ from animaray.cli.animate_options import (
     WindowOverlapOption,
     WindowRuleOption,
 )
-from animaray.cli.early_checks import check_picture, check_video, existing_weights
+from animaray.cli.early_checks import check_picture, check_video, check_weights
 from animaray.cli.output import JsonOption, print_hint
 from animaray.cli.sizes import read_size
 from animaray.platform.errors import UsageError
@@ -119,7 +119,7 @@ def _check_files(pictures: list[Path], driving: Path, weights: Path | None) -> N
         check_picture(picture)
     if not (driving.is_dir() or driving.suffix.lower() in POSE_SUFFIXES):
         check_video(driving)
-    existing_weights(weights)
+    check_weights(weights)
 
 
 def _value(choice: StrEnum | None) -> Any:  # noqa: ANN401 - checked by AnimationOptions

@@ -1,7 +1,6 @@
 """Checks of what the user names, before torch, Ray or a network is loaded: wrong ones cost no wait.
 
-Those that take a value and return it are callbacks of options: typer calls them while it reads the
-command line.
+Commands call them before their own heavy imports.
 """
 
 from collections.abc import Sequence
@@ -12,22 +11,20 @@ from animaray.platform.errors import AnimarayError, UsageError
 _MOST_PROBES = 8
 
 
-def existing_dataset(folder: Path | None) -> Path | None:
-    """Return the folder of a curated dataset, or None where none is named."""
+def check_dataset(folder: Path | None) -> None:
+    """Refuse a folder without a curated dataset; None names none and passes."""
     if folder is not None:
         from animaray.datasets.reader import CurationDataset
 
         CurationDataset.open(folder)
-    return folder
 
 
-def existing_weights(folder: Path | None) -> Path | None:
-    """Return a weights folder that is whole, or None where none is named."""
+def check_weights(folder: Path | None) -> None:
+    """Refuse a weights folder that is not whole; None names none and passes."""
     if folder is not None:
         from animaray.serving.weights_folder import check_weights_folder
 
         check_weights_folder(folder)
-    return folder
 
 
 def check_picture(path: Path) -> None:

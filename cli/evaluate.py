@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from animaray.cli.early_checks import existing_dataset, existing_weights
+from animaray.cli.early_checks import check_dataset, check_weights
 from animaray.cli.output import (
     ConfigOption,
     JsonOption,
@@ -20,12 +20,10 @@ from animaray.platform.config import resolve_config
 
 def evaluate(
     data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Curated dataset folder; needed", callback=existing_dataset),
+        Path | None, typer.Option("--data", help="Curated dataset folder; needed")
     ] = None,
     weights: Annotated[
-        Path | None,
-        typer.Option("--weights", help="Weights folder; needed", callback=existing_weights),
+        Path | None, typer.Option("--weights", help="Weights folder; needed")
     ] = None,
     out: Annotated[
         Path | None,
@@ -41,6 +39,8 @@ def evaluate(
 
     Example: animaray evaluate --data demo/dataset --weights demo/runs/animator/weights --limit 2
     """
+    check_dataset(data)
+    check_weights(weights)
     from animaray.evaluation.evaluate import EvaluateConfig
     from animaray.evaluation.evaluate import evaluate as run_evaluation
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from animaray.cli.early_checks import existing_dataset
+from animaray.cli.early_checks import check_dataset
 from animaray.cli.output import (
     ConfigOption,
     JsonOption,
@@ -24,12 +24,7 @@ app = typer.Typer(help="Train the pose aligner or the animator.", no_args_is_hel
 
 DataOption = Annotated[
     Path | None,
-    typer.Option(
-        "--data",
-        help="Curated dataset folder",
-        show_default="the recipe's: dataset",
-        callback=existing_dataset,
-    ),
+    typer.Option("--data", help="Curated dataset folder", show_default="the recipe's: dataset"),
 ]
 
 
@@ -52,6 +47,7 @@ def aligner(
 
     Example: animaray train aligner --data dataset --out runs/aligner --set loop.num_steps=200
     """
+    check_dataset(data)
     from animaray.training.aligner import train_aligner
 
     config = resolve_config(
@@ -63,7 +59,7 @@ def aligner(
     if show_config:
         print_config(config)
         return
-    existing_dataset(Path(config.data_dir))
+    check_dataset(Path(config.data_dir))
     with ray_session():
         result = train_aligner(config)
     _print_result(result, as_json=as_json)
@@ -87,6 +83,7 @@ def animator(
 
     Example: animaray train animator --data dataset --aligner runs/aligner/weights
     """
+    check_dataset(data)
     from animaray.training.animator import train_animator
 
     config = resolve_config(
@@ -98,7 +95,7 @@ def animator(
     if show_config:
         print_config(config)
         return
-    existing_dataset(Path(config.data_dir))
+    check_dataset(Path(config.data_dir))
     with ray_session():
         result = train_animator(config)
     _print_result(result, as_json=as_json)
