@@ -8,6 +8,7 @@ import humanize
 import typer
 
 from animaray.cli import dataset_encode, dataset_sets
+from animaray.cli.early_checks import check_dataset
 from animaray.cli.output import (
     JsonLinesOption,
     JsonOption,
@@ -230,6 +231,7 @@ def withdraw(
 @app.command()
 def compact(dataset: DatasetArgument) -> None:
     """Take the bytes of withdrawn sources off the disk, and merge many small files."""
+    check_dataset(dataset)
     from animaray.datasets.compaction import compact as compact_dataset
     from animaray.datasets.compaction import merge_small_files
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from animaray.cli.early_checks import check_dataset
 from animaray.cli.output import (
     ConfigOption,
     JsonOption,
@@ -73,6 +74,8 @@ def encode(
 
     Example: animaray dataset encode dataset --profile permissive --workers 2
     """
+    if not show_config:
+        check_dataset(dataset)
     from animaray.pipelines.encode import (
         EncodeConfig,
         curation_profile,

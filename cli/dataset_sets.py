@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from animaray.cli.early_checks import check_dataset, check_folder
 from animaray.cli.output import (
     JsonOption,
     leave,
@@ -50,6 +51,7 @@ def export(
 
     if format_ not in FORMATS:
         refuse_usage(f"Unknown format `{format_}`.", fix=f"Known: {', '.join(FORMATS)}.")
+    check_dataset(dataset)
     with stage_progress("export", None) as shown:
         if format_ == "webdataset":
             from animaray.pipelines.export_webdataset import export_webdataset
@@ -92,6 +94,7 @@ def misalign(
 
     Example: animaray dataset misalign dataset --out misalign100.json --render videos
     """
+    check_folder(source)
     from animaray.pipelines.misalign import misalign as make_recipe
     from animaray.pipelines.misalign import render_items
     from animaray.platform.storage import write_json_atomic
@@ -132,6 +135,7 @@ def holdout(
 
     Example: animaray dataset holdout dataset --out unseen100.json
     """
+    check_dataset(dataset)
     from animaray.pipelines.holdout import hold_out
     from animaray.platform.storage import write_json_atomic
 
@@ -159,6 +163,8 @@ def leakage(
     as_json: JsonOption = False,
 ) -> None:
     """Find people and footage of an evaluation set in a training set; exit with 5 when found."""
+    check_dataset(training)
+    check_dataset(evaluation)
     from animaray.pipelines.leakage import find_leakage
 
     report = find_leakage(training, evaluation, policy=policy)
@@ -191,6 +197,7 @@ def import_frames(
 
     Example: animaray dataset import-frames TikTok_dataset --out tiktok
     """
+    check_folder(folder)
     from animaray.pipelines.import_frames import import_frames as write_videos
 
     if fps <= 0:

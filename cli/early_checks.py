@@ -11,6 +11,16 @@ from animaray.platform.errors import AnimarayError, UsageError
 _MOST_PROBES = 8
 
 
+def check_folder(path: Path | None) -> None:
+    """Refuse a folder that is not there; None names none and passes.
+
+    Raises:
+        UsageError: There is no such folder.
+    """
+    if path is not None and not path.is_dir():
+        raise UsageError(f"There is no folder {path}.", fix="Check the path.")
+
+
 def check_dataset(folder: Path | None) -> None:
     """Refuse a folder without a curated dataset; None names none and passes."""
     if folder is not None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from animaray.cli.early_checks import check_folder
 from animaray.cli.output import JsonOption, print_hint, print_json
 
 FAILED = 1
@@ -21,6 +22,7 @@ def verify_golden(
     Every tensor's largest deviation is printed with what its vector's config.json allows. A
     folder that cannot be run fails, and the others still run.
     """
+    check_folder(folder)
     # Here, because the networks take seconds to import and every command imports this file.
     from animaray.cli.golden_table import print_report, report_document
     from animaray.evaluation.golden.verify import verify

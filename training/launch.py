@@ -27,7 +27,6 @@ from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session, require_resources
 from animaray.platform.storage import read_json, write_json_atomic
 from animaray.training.checkpoints import Checkpoint, clear_temporary, latest_checkpoint
-from animaray.training.cluster_file import lint_cluster_file as lint_cluster_file
 from animaray.training.configs import LoopConfig, ScaleConfig
 from animaray.training.engines import import_deepspeed
 from animaray.training.run_folder import RunFolder, require_shared_folder, write_shared_token

@@ -55,6 +55,16 @@ WRONG = [
     (["dataset", "inspect", "none"], 5, "There is no dataset in none"),
     (["dataset", "validate", "none"], 5, "There is no dataset in none"),
     (["dataset", "export", "none", *MADE, "--format", "webdataset"], 5, "no dataset in none"),
+    (["dataset", "export", "none", *MADE, "--format", "published-png"], 5, "no dataset in none"),
+    (["dataset", "misalign", "none", *MADE], 2, "There is no folder none"),
+    (["dataset", "holdout", "none", *MADE], 5, "There is no dataset in none"),
+    (["dataset", "leakage", "none", "none"], 5, "There is no dataset in none"),
+    (["dataset", "compact", "none"], 5, "There is no dataset in none"),
+    (["dataset", "encode", "none"], 5, "There is no dataset in none"),
+    (["dataset", "import-frames", "none", *MADE], 2, "none"),
+    (["cluster", "lint", "none.yaml"], 2, "There is no file none.yaml"),
+    (["verify-golden", "none"], 2, "There is no folder none"),
+    (["weights", "import", "none", *MADE], 2, "There is no folder none"),
     (["serve", "--weights", "none"], 4, "There is no weights folder none"),
 ]
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from animaray.platform.errors import ConfigError
-from animaray.training.launch import lint_cluster_file
+from animaray.training.cluster_file import lint_cluster_file
 
 CLUSTER_FILE = Path(__file__).resolve().parents[2] / "cluster.yaml"
 
