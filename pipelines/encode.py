@@ -220,7 +220,7 @@ def encode_dataset(config: EncodeConfig, progress: StageProgress | None = None) 
 def _room_bytes(root: Path, clip_ids: list[str], config: EncodeConfig) -> int:
     """Return about how large the tables of some clips will be."""
     clips = {clip["clip_id"]: clip for clip in CurationDataset.open(root).clips()}
-    frames = config.fps * sum(clips[clip_id]["duration_s"] for clip_id in clip_ids)
+    frames = config.fps * sum(clips[clip_id]["duration_s"] or 0.0 for clip_id in clip_ids)
     # At most four bytes of latents for each block of 4x4 pixels, and a few embeddings.
     per_frame = config.width_px * config.height_px / 4 + 8192
     return round(frames * per_frame * (2 if config.mirrored_copies else 1))
