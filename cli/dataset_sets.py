@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from animaray.cli.early_checks import check_dataset, check_folder
+from animaray.cli.early_checks import check_dataset, check_folder_exists
 from animaray.cli.output import (
     JsonOption,
     leave,
@@ -94,7 +94,7 @@ def misalign(
 
     Example: animaray dataset misalign dataset --out misalign100.json --render videos
     """
-    check_folder(source)
+    check_folder_exists(source)
     from animaray.pipelines.misalign import misalign as make_recipe
     from animaray.pipelines.misalign import render_items
     from animaray.platform.storage import write_json_atomic
@@ -197,7 +197,7 @@ def import_frames(
 
     Example: animaray dataset import-frames TikTok_dataset --out tiktok
     """
-    check_folder(folder)
+    check_folder_exists(folder)
     from animaray.pipelines.import_frames import import_frames as write_videos
 
     if fps <= 0:

@@ -11,7 +11,7 @@ from animaray.platform.errors import AnimarayError, UsageError
 _MOST_PROBES = 8
 
 
-def check_folder(path: Path | None) -> None:
+def check_folder_exists(path: Path | None) -> None:
     """Refuse a folder that is not there; None names none and passes.
 
     Raises:

@@ -39,8 +39,9 @@ def evaluate(
 
     Example: animaray evaluate --data demo/dataset --weights demo/runs/animator/weights --limit 2
     """
-    check_dataset(data)
-    check_weights(weights)
+    if not show_config:  # what is typed is checked before torch is loaded
+        check_dataset(data)
+        check_weights(weights)
     from animaray.evaluation.evaluate import EvaluateConfig
     from animaray.evaluation.evaluate import evaluate as run_evaluation
 

@@ -47,7 +47,8 @@ def aligner(
 
     Example: animaray train aligner --data dataset --out runs/aligner --set loop.num_steps=200
     """
-    check_dataset(data)
+    if not show_config:
+        check_dataset(data)
     from animaray.training.aligner import train_aligner
 
     config = resolve_config(
@@ -83,7 +84,8 @@ def animator(
 
     Example: animaray train animator --data dataset --aligner runs/aligner/weights
     """
-    check_dataset(data)
+    if not show_config:
+        check_dataset(data)
     from animaray.training.animator import train_animator
 
     config = resolve_config(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from animaray.cli.early_checks import check_folder
+from animaray.cli.early_checks import check_folder_exists
 from animaray.cli.output import JsonOption, print_hint, print_json
 
 FAILED = 1
@@ -22,7 +22,7 @@ def verify_golden(
     Every tensor's largest deviation is printed with what its vector's config.json allows. A
     folder that cannot be run fails, and the others still run.
     """
-    check_folder(folder)
+    check_folder_exists(folder)
     # Here, because the networks take seconds to import and every command imports this file.
     from animaray.cli.golden_table import print_report, report_document
     from animaray.evaluation.golden.verify import verify

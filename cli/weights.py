@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from animaray.cli.early_checks import check_folder
+from animaray.cli.early_checks import check_folder_exists
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
 from animaray.cli.sizes import read_size
 from animaray.platform.errors import UsageError, WeightsError
@@ -205,8 +205,8 @@ def import_(
 
     Files are read as plain tensors only: one with code in it is refused. Every key must fit.
     """
-    check_folder(source)
-    check_folder(backbone)
+    check_folder_exists(source)
+    check_folder_exists(backbone)
     from animaray.models.published.importing import ImportOptions, import_published
 
     width_px, height_px = read_size(size)

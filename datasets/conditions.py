@@ -265,9 +265,9 @@ class ConditionsTable:
         """Forget the clips that are not named, for example those that a policy drops by now."""
         self.clip_ids = [clip_id for clip_id in self.clip_ids if clip_id in clip_ids]
 
-    def source_ids(self) -> set[str]:
-        """Return the source videos of the clips."""
-        return {self._sources[clip_id] for clip_id in self.clip_ids}
+    def source_ids(self) -> dict[str, str]:
+        """Return the source video of each clip, by clip id."""
+        return {clip_id: self._sources[clip_id] for clip_id in self.clip_ids}
 
     def num_frames(self, clip_id: str) -> int:
         """Return a clip's number of frames without reading its arrays."""

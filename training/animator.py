@@ -129,7 +129,7 @@ class AnimatorTask:
         select_trainable(animator, config.trainable)
         checkpoint_activations(animator.unet, config.activation_checkpointing)
         self._config = config
-        self._sources = table.source_ids()
+        self._sources = set(table.source_ids().values())
         self.objective = AnimatorObjective(animator, config.loss, config.scale.precision)
         self._batches = AnimatorBatches(
             table,
@@ -205,21 +205,21 @@ def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
     size_px = animator.width_px, animator.height_px
     prefix = table_prefix(animator.profile, *size_px, animator.fps)
     table = open_conditions(Path(config.data_dir), config.encoder_id, prefix=prefix)
-    dataset = CurationDataset.open(config.data_dir)
-    kept = table.clip_ids if config.policy is None else dataset.clip_ids(config.policy)
-    table.keep_only(set(kept))
+    sources = table.source_ids()
+    if config.policy is not None:
+        # All kept clips, encoded or not: evaluation holds out sources of the same set.
+        dataset = CurationDataset.open(config.data_dir)
+        known = {row["clip_id"]: str(row["source_id"]) for row in dataset.clips()}
+        sources = {clip_id: known[clip_id] for clip_id in dataset.clip_ids(config.policy)}
+        table.keep_only(set(sources))
     if not table.clip_ids:
         raise DatasetError(
             f"Policy {config.policy} keeps none of the encoded clips of {config.data_dir}.",
             fix="Encode the dataset again under this policy, or name another policy.",
         )
     if config.held_out_share is not None:
-        # Of all kept clips, encoded or not: evaluation draws from the same set.
-        sources = {row["clip_id"]: str(row["source_id"]) for row in dataset.clips()}
-        held_out = held_out_sources(
-            (sources[clip_id] for clip_id in kept), config.held_out_share, config.split_seed
-        )
-        table.keep_only({clip_id for clip_id in kept if sources[clip_id] not in held_out})
+        held_out = held_out_sources(sources.values(), config.held_out_share, config.split_seed)
+        table.keep_only({name for name, source in sources.items() if source not in held_out})
         if not table.clip_ids:
             raise DatasetError(
                 f"Every encoded clip of {config.data_dir} is of a held-out source video.",

@@ -14,7 +14,7 @@ from animaray.evaluation.evaluate import EvaluateConfig
 from animaray.models.frozen.profiles import PROFILES
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.encode import EncodeConfig
-from animaray.platform.config import config_to_dict, resolve_config
+from animaray.platform.config import config_from_dict, config_to_dict, resolve_config
 from animaray.platform.errors import ConfigError
 from animaray.platform.setting_values import dotted_keys
 from animaray.training.recipes import RECIPES
@@ -164,4 +164,4 @@ def test_any_override_of_any_setting_is_taken_or_refused_clearly(
         config = resolve_config(recipe, overrides=[f"{key}={text}"], typed=typed)
     except ConfigError:
         return
-    assert resolve_config(kind, typed=config_to_dict(config)) == config
+    assert config_from_dict(kind, config_to_dict(config)) == config
