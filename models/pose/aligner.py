@@ -50,9 +50,9 @@ class AlignerConfig:
         """Refuse a width that does not split into heads.
 
         Raises:
-            ConfigError: `width` is no multiple of `num_heads`.
+            ConfigError: `width` is no multiple of `num_heads`, or one of them is below 1.
         """
-        if self.width % self.num_heads:
+        if self.width < 1 or self.num_heads < 1 or self.width % self.num_heads:
             raise ConfigError(
                 f"`width` ({self.width}) must be a multiple of `num_heads` ({self.num_heads})."
             )

@@ -148,7 +148,7 @@ _KINDS = {
 
 
 @pytest.mark.parametrize("name", _KINDS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(data=st.data())
 def test_any_override_of_any_setting_is_taken_or_refused_clearly(
     name: str, data: st.DataObject

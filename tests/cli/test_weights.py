@@ -54,7 +54,8 @@ def test_import_names_what_is_missing_and_leaves_nothing(weights, tmp_path, caps
 def test_wrong_size_is_refused(tmp_path, capsys):
     out = str(tmp_path / "in")
     assert run(["weights", "import", str(tmp_path), "--out", out, "--size", "wide"]) == 2
-    assert "Expected --size WIDTHxHEIGHT such as 576x1024, got 'wide'" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "--size takes WIDTHxHEIGHT in pixels, as in 576x1024, got `wide`" in err
 
 
 def test_list_says_what_is_confirmed(capsys):

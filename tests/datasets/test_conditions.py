@@ -100,7 +100,9 @@ def test_clips_that_are_dropped_by_now_can_be_left_out(tmp_path: Path) -> None:
 def test_several_encoders_need_a_name(tmp_path: Path) -> None:
     _store(tmp_path, "one", _clip("a"))
     _store(tmp_path, "two", _clip("bb"))
-    with pytest.raises(DatasetError, match=r"was encoded 2 times, and 2 of the tables fit: one, two\."):
+    with pytest.raises(
+        DatasetError, match=r"was encoded 2 times, and 2 of the tables fit: one, two\."
+    ):
         open_conditions(tmp_path)
     assert open_conditions(tmp_path, "two").clip_ids == ["bb"]
     with pytest.raises(DatasetError, match=r"were not encoded by three\."):
