@@ -85,7 +85,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_room(
     for name in ("a.mp4", "b cut.mp4"):
         shutil.copy(videos / name, tmp_path / "in" / name)
     config = CurationConfig(
-        input_dir=tmp_path / "in",
+        sources=(str(tmp_path / "in"),),
         output_dir=tiny_disk / "dataset",
         profile="generated",
         num_workers=1,
