@@ -15,7 +15,7 @@ from jaxtyping import Float32, UInt8
 
 from animaray.models.frozen.onnx_session import provider_of, session_options
 from animaray.models.frozen.protocols import FaceDetection
-from animaray.platform.errors import MachineError, WeightsError
+from animaray.platform.errors import ConfigError, MachineError, WeightsError
 from animaray.platform.weights import resolve_weights
 
 SIDE_PX = 640
@@ -35,6 +35,7 @@ class InsightFaceAnalysis:
         num_threads: int = 1,
         device: str = "cpu",
         score_threshold: float = 0.5,
+        embeds: bool = True,
     ) -> None:
         """Open the ONNX files of a folder.
 
@@ -43,10 +44,11 @@ class InsightFaceAnalysis:
             num_threads: CPU threads of each session.
             device: "cpu" or "cuda", which is checked.
             score_threshold: Least score of a face in [0, 1].
+            embeds: Whether the recogniser is loaded, too; without it faces are only found.
 
         Raises:
             MachineError: The package is not installed, or CUDA cannot be had.
-            WeightsError: The folder is missing or lacks one of the two files.
+            WeightsError: The folder is missing or lacks a file.
         """
         provider = provider_of(device, f"the files of {folder.name}")
         if not folder.is_dir():
@@ -56,13 +58,14 @@ class InsightFaceAnalysis:
                 reason="missing",
             )
         self.name = "paper/insightface"
+        needed = ("detection", "recognition") if embeds else ("detection",)
         self._analysis = _face_analysis()(
             name=str(folder.resolve()),
-            allowed_modules=["detection", "recognition"],
+            allowed_modules=list(needed),
             providers=[provider],
             sess_options=session_options(num_threads),
         )
-        missing = {"detection", "recognition"} - set(self._analysis.models)
+        missing = set(needed) - set(self._analysis.models)
         if missing:
             raise WeightsError(
                 f"{folder} holds no ONNX file for {' and '.join(sorted(missing))}.",
@@ -74,13 +77,16 @@ class InsightFaceAnalysis:
             det_thresh=score_threshold,
             det_size=(SIDE_PX, SIDE_PX),
         )
-        self._recogniser = self._analysis.models["recognition"]
-        self.embedding_dim = int(self._recogniser.output_shape[1])
+        self._recogniser = self._analysis.models.get("recognition")
+        self.embedding_dim = int(self._recogniser.output_shape[1]) if embeds else 0
 
     @classmethod
-    def load(cls, *, num_threads: int = 1, device: str = "cpu") -> "InsightFaceAnalysis":
+    def load(
+        cls, *, num_threads: int = 1, device: str = "cpu", embeds: bool = True
+    ) -> "InsightFaceAnalysis":
         """Open the registered weights (`paper/antelopev2`)."""
-        return cls(resolve_weights("paper/antelopev2"), num_threads=num_threads, device=device)
+        folder = resolve_weights("paper/antelopev2")
+        return cls(folder, num_threads=num_threads, device=device, embeds=embeds)
 
     def detect(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[FaceDetection]:
         """Return the faces of one RGB picture, largest box first."""
@@ -102,7 +108,13 @@ class InsightFaceAnalysis:
         frame: UInt8[np.ndarray, "height width 3"],
         landmarks: Float32[np.ndarray, "5 2"],
     ) -> Float32[np.ndarray, " embedding"]:
-        """Return the unit embedding of one face of an RGB picture."""
+        """Return the unit embedding of one face of an RGB picture.
+
+        Raises:
+            ConfigError: The recogniser was not loaded.
+        """
+        if self._recogniser is None:
+            raise ConfigError("This InsightFaceAnalysis was opened with embeds=False.")
         from insightface.app.common import Face
 
         face = Face(kps=landmarks)

@@ -113,8 +113,9 @@ def _insightface_or_scrfd(num_threads: int, device: str) -> FaceDetector:
     from animaray.models.frozen.insightface_analysis import InsightFaceAnalysis, is_installed
     from animaray.models.frozen.scrfd import ScrfdFaceDetector
 
-    kind = InsightFaceAnalysis if is_installed() else ScrfdFaceDetector
-    return kind.load(num_threads=num_threads, device=device)
+    if is_installed():  # the recogniser is our own ArcFace: once in memory is enough
+        return InsightFaceAnalysis.load(num_threads=num_threads, device=device, embeds=False)
+    return ScrfdFaceDetector.load(num_threads=num_threads, device=device)
 
 
 def load_point_tracker(profile: str) -> PointTracker:

@@ -48,5 +48,5 @@ def test_a_clip_that_does_not_decode_tells_everybody(tmp_path: Path) -> None:
     path.write_text("no video")
     samples = ClipSamples(str(path), [SMALL, SPARSE])
     for selection in (SMALL, SPARSE):
-        with pytest.raises(MediaError, match=r"clip\.mp4 is not a video"):
+        with pytest.raises(MediaError, match=r"clip\.mp4 is a text file, not a video"):
             samples.take(selection)

@@ -223,10 +223,12 @@ def test_a_changed_history_is_found(root: Path) -> None:
 
 
 def test_left_over_files_are_named_but_no_problem(root: Path) -> None:
-    (root / "clips" / "part-left.parquet").write_bytes(b"half")
+    ours = f"clips/part-{'0f' * 10}.parquet"
+    (root / ours).write_bytes(b"half")
+    (root / "clips" / "part-of-somebody.parquet").write_bytes(b"theirs")
     result = validate(root)
     assert result.problems == ()
-    assert result.unnamed_files == ("clips/part-left.parquet",)
+    assert result.unnamed_files == (ours,)
 
 
 def test_withdrawn_sources_are_no_problem(root: Path) -> None:

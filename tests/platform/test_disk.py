@@ -8,14 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import SafetensorError
 
 from animaray.cli import cache, main
+from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.pipelines.stage_runner import new_row, run_family, run_stage
 from animaray.platform.disk import check_folder, check_room, disk_error, disk_errors, free_bytes
 from animaray.platform.errors import DiskError, MediaError
+from animaray.platform.picture import write_png
 from animaray.platform.storage import write_bytes_atomic
+from animaray.platform.video import write_mp4
+from animaray.platform.weights import resolve_weights
 
 WRITE_BEYOND_LIMIT = """
 import resource, sys
@@ -156,9 +161,9 @@ def test_our_full_disk_is_no_fault_of_a_source() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ["animate", "{input}", "{input}", "--out", "{bad}/a.mp4"],
+        ["animate", "{picture}", "{video}", "--out", "{bad}/a.mp4"],
         ["curate", "{inputs}", "--out", "{bad}/dataset"],
-        ["evaluate", "--data", "{inputs}", "--weights", "{inputs}", "--out", "{bad}/tables"],
+        ["evaluate", "--data", "{inputs}", "--weights", "{weights}", "--out", "{bad}/tables"],
         ["curate", "report", "{inputs}", "--out", "{bad}/page.html"],
         ["demo", "--out", "{bad}/demo"],
     ],
@@ -166,11 +171,20 @@ def test_our_full_disk_is_no_fault_of_a_source() -> None:
 def test_commands_look_at_their_folder_first(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.mp4").write_bytes(b"no video")
+    inputs = tmp_path / "in"
+    write_score_dataset(inputs, ScoreTables(num_sources=1))
+    frames_uint8 = np.full((4, 64, 64, 3), 90, dtype=np.uint8)
+    write_mp4(inputs / "a.mp4", frames_uint8, 8.0)
+    write_png(inputs / "a.png", frames_uint8[0])
     bad = tmp_path / "file"
     bad.touch()
-    places = {"input": tmp_path / "in" / "a.mp4", "inputs": tmp_path / "in", "bad": bad}
+    places = {
+        "picture": inputs / "a.png",
+        "video": inputs / "a.mp4",
+        "inputs": inputs,
+        "weights": resolve_weights("generated/animator"),
+        "bad": bad,
+    }
     code = main.run([part.format(**places) for part in command])
     said = capsys.readouterr().err
     # A folder that is missing is a wrong call to `animate`, which makes none.

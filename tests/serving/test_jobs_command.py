@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from serving_parts import Server, run_app, upload_files
+from serving_parts import Server, run_app
 
 from animaray.cli.main import run
 from animaray.platform.errors import AnimarayError, FaceError, MediaError, PersonChoiceError
+from animaray.platform.picture import encode_jpeg
+from animaray.platform.video import write_mp4
 from animaray.serving.job_records import OUT_OF_MEMORY_CODE, JobFailure
 from animaray.serving.limits import ServingLimits
 from animaray.serving.worker import describe_failure
@@ -33,9 +36,9 @@ def _address(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def media(tmp_path: Path) -> list[str]:
-    files = upload_files()
-    for name, kind in (("me.jpg", "reference_image"), ("dance.mp4", "driving_video")):
-        (tmp_path / name).write_bytes(files[kind][1])
+    frames_uint8 = np.full((4, 64, 64, 3), 90, dtype=np.uint8)
+    (tmp_path / "me.jpg").write_bytes(encode_jpeg(frames_uint8[0]))
+    write_mp4(tmp_path / "dance.mp4", frames_uint8, 8.0)
     return [str(tmp_path / "me.jpg"), str(tmp_path / "dance.mp4")]
 
 
@@ -122,7 +125,7 @@ def test_cancelled_job_fails_the_watch(media: list[str], server: Server, capsys:
     [
         (["--steps", "999"], 2, "AR-SRV-11"),  # the server takes 100
         (["--person", "middle"], 2, "AR-SRV-11"),
-        ("swapped", 5, "AR-SRV-09"),
+        ("swapped", 5, "AR-MED-01"),  # seen here already, before anything is sent
     ],
 )
 def test_refusal_of_the_server_has_one_code_and_the_local_exit_status(

@@ -67,6 +67,7 @@ def test_profile_paper_takes_the_package_where_it_is_installed(
         monkeypatch.setattr(insightface_analysis, "is_installed", lambda: False)
     monkeypatch.setattr(insightface_analysis, "resolve_weights", lambda _: antelope)
     monkeypatch.setattr(scrfd, "resolve_weights", lambda _: antelope)
+    (antelope / "glintr100.onnx").unlink()  # finding faces needs no recogniser
     detector = profiles._insightface_or_scrfd(1, "cpu")
     assert detector.name == ("paper/insightface" if is_there else "paper/scrfd")
     assert len(detector.detect(np.zeros((640, 640, 3), np.uint8))) == 1

@@ -9,6 +9,7 @@ import torch
 from animaray.models.animation import AnimationOptions, AnimationPipeline
 from animaray.models.diffusion.face_optimization_config import FaceOptimizationConfig
 from animaray.models.frozen.arc_face import ArcFaceEmbedder
+from animaray.models.frozen.insightface_analysis import is_installed
 from animaray.models.networks.weights_folder import WEIGHTS_FILE
 from animaray.platform.errors import ConfigError
 
@@ -127,7 +128,7 @@ def test_profile_paper_runs_from_registered_and_imported_files(
     assert names == [
         "stable-video-diffusion/vae",
         "stable-video-diffusion/image_encoder",
-        "paper/scrfd",
+        "paper/insightface" if is_installed() else "paper/scrfd",
         "paper/arcface",
         "paper/dwpose",
     ]
