@@ -28,6 +28,8 @@ EXTRAS_FOR = {
     "postgres": "one job database for several serving machines",
 }
 """What the optional extras are for."""
+SAME_FILES = {"opencv-python": "opencv-python-headless"}
+"""Packages that insist on one build of a module, and the build of it that does as well."""
 COTRACKER = (
     "git+https://github.com/facebookresearch/co-tracker@82e02e8029753ad4ef13cf06be7f4fc5facdda4d"
 )
@@ -282,15 +284,22 @@ def _extra(
     gaps = {
         requirement: gap
         for requirement in requirements
-        if (gap := _gap(requirement, installed.get(canonicalize_name(requirement.name))))
+        if (gap := _gap(requirement, installed.get(_bringer(requirement, installed))))
     }
     subject, purpose = f"extra {extra}", EXTRAS_FOR.get(extra)
     if not gaps:
-        names = {each.name: installed[canonicalize_name(each.name)] for each in requirements}
-        return _finding(subject, "ok", _listed(names))
+        bringers = [_bringer(each, installed) for each in requirements]
+        return _finding(subject, "ok", _listed({name: installed[name] for name in bringers}))
     detail = ", ".join(f"{requirement.name} {gap}" for requirement, gap in gaps.items())
     fix = how.install(*(_plain(requirement) for requirement in gaps))
     return _finding(subject, "optional", detail, f"{fix} ({purpose})" if purpose else fix)
+
+
+def _bringer(requirement: Requirement, installed: Mapping[str, str]) -> str:
+    """Return the package that answers a requirement: itself, or another build of its files."""
+    name = canonicalize_name(requirement.name)
+    other = SAME_FILES.get(name)
+    return other if other is not None and name not in installed and other in installed else name
 
 
 def _cotracker(installed: Mapping[str, str], how: Installation) -> Finding:

@@ -69,6 +69,15 @@ def test_nothing_is_missing_from_the_packages_of_an_extra(accel: str, more: str 
     assert f"extra {more}" not in {finding.subject for finding in found}
 
 
+def test_the_headless_opencv_answers_for_the_one_that_insightface_names() -> None:
+    installed = locked(["cpu", "insightface"])
+    opencv = installed.pop("opencv-python")
+    assert "extra insightface" not in {finding.subject for finding in gaps(installed)}
+    newer = {**installed, "opencv-python": "5.1", "opencv-python-headless": opencv}
+    [finding] = [each for each in gaps(newer) if each.subject == "extra insightface"]
+    assert "5.1 is installed" in finding.detail  # where both are, it is the files of that one
+
+
 def test_an_extra_that_is_not_installed_is_optional_and_named() -> None:
     found = {finding.subject: finding for finding in gaps(locked(["cpu"]), WHEEL)}
     assert found["extra postgres"].state == "optional"
