@@ -42,9 +42,7 @@ from animaray.cli.early_checks import check_picture, check_video, check_weights
 from animaray.cli.output import JsonOption, print_hint
 from animaray.cli.sizes import read_size
 from animaray.platform.errors import UsageError
-
-POSE_SUFFIXES = (".json", ".npz")
-"""A driving file with one of these holds poses, not pictures."""
+from animaray.platform.file_kind import is_pose_file
 
 
 def animate(
@@ -117,7 +115,7 @@ def _check_files(pictures: list[Path], driving: Path, weights: Path | None) -> N
     """Refuse what cannot be read, before torch is loaded."""
     for picture in pictures:
         check_picture(picture)
-    if not (driving.is_dir() or driving.suffix.lower() in POSE_SUFFIXES):
+    if not is_pose_file(driving):
         check_video(driving)
     check_weights(weights)
 

@@ -14,10 +14,11 @@ from animaray.models.animation import AnimationOptions, AnimationPipeline
 from animaray.models.looking import find_people
 from animaray.models.motion import DRIVING_SHORT_SIDE_PX, Motion, PeopleInVideo
 from animaray.models.person_choice import Casting, PersonChoice
-from animaray.models.pose_files import check_pose_file_name, is_pose_file, read_pose_file
+from animaray.models.pose_files import check_pose_file_name, read_pose_file
 from animaray.models.reference import Reference
 from animaray.platform.disk import check_folder
 from animaray.platform.errors import AnimarayError, MediaError, PersonChoiceError, UsageError
+from animaray.platform.file_kind import is_pose_file
 from animaray.platform.progress import stage_progress
 from animaray.platform.video import ChildFrameStream, FrameSelection, probe_in_child
 

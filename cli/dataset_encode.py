@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from animaray.cli.early_checks import check_dataset
+from animaray.cli.early_checks import check_dataset, default_dataset
 from animaray.cli.output import (
     ConfigOption,
     JsonOption,
@@ -75,7 +75,7 @@ def encode(
     Example: animaray dataset encode dataset --profile permissive --workers 2
     """
     if not show_config:
-        check_dataset(dataset)
+        check_dataset(dataset or default_dataset(changes, config_file))
     from animaray.pipelines.encode import (
         EncodeConfig,
         curation_profile,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from animaray.platform.errors import AnimarayError, UsageError
 
+DEFAULT_DATASET = Path("dataset")
+"""What `curate` writes and all others read where nothing names a dataset."""
 _MOST_PROBES = 8
 
 
@@ -29,6 +31,11 @@ def check_dataset(folder: Path | None) -> None:
         CurationDataset.open(folder)
 
 
+def default_dataset(*names: object) -> Path | None:
+    """Return the default dataset, or None where one of those may name another (is not empty)."""
+    return None if any(names) else DEFAULT_DATASET
+
+
 def check_weights(folder: Path | None) -> None:
     """Refuse a weights folder that is not whole; None names none and passes."""
     if folder is not None:
@@ -38,29 +45,24 @@ def check_weights(folder: Path | None) -> None:
 
 
 def check_picture(path: Path) -> None:
-    """Refuse a file that is no readable picture.
-
-    Raises:
-        UsageError: There is no such file.
-    """
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}.")
+    """Refuse a file that is no readable picture."""
+    _check_file_exists(path)
     from animaray.platform.picture import read_picture
 
     read_picture(path)
 
 
 def check_video(path: Path) -> None:
-    """Refuse a file that is no readable video.
-
-    Raises:
-        UsageError: There is no such file.
-    """
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}.")
+    """Refuse a file that is no readable video."""
+    _check_file_exists(path)
     from animaray.platform.video import probe_in_child
 
     probe_in_child(path)
+
+
+def _check_file_exists(path: Path) -> None:
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
 
 
 def check_named_videos(sources: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from animaray.cli.early_checks import check_dataset
+from animaray.cli.early_checks import check_dataset, default_dataset
 from animaray.cli.output import (
     ConfigOption,
     JsonOption,
@@ -22,6 +22,8 @@ from animaray.platform.ray_session import ray_session
 
 app = typer.Typer(help="Train the pose aligner or the animator.", no_args_is_help=True)
 
+ALIGNER_RECIPE, ANIMATOR_RECIPE = "aligner_demo_cpu", "animator_demo_cpu"
+
 DataOption = Annotated[
     Path | None,
     typer.Option("--data", help="Curated dataset folder", show_default="the recipe's: dataset"),
@@ -37,7 +39,7 @@ def _out(default: str) -> Any:  # noqa: ANN401 - typer's own
 def aligner(
     data: DataOption = None,
     out: Annotated[Path | None, _out("runs/aligner")] = None,
-    recipe: Annotated[str, typer.Option(help="A recipe of `train recipes`")] = "aligner_demo_cpu",
+    recipe: Annotated[str, typer.Option(help="A recipe of `train recipes`")] = ALIGNER_RECIPE,
     changes: SetOption = None,
     config_file: ConfigOption = None,
     show_config: PrintConfigOption = False,
@@ -48,7 +50,8 @@ def aligner(
     Example: animaray train aligner --data dataset --out runs/aligner --set loop.num_steps=200
     """
     if not show_config:
-        check_dataset(data)
+        others = (changes, config_file, recipe != ALIGNER_RECIPE)
+        check_dataset(data or default_dataset(*others))
     from animaray.training.aligner import train_aligner
 
     config = resolve_config(
@@ -74,7 +77,7 @@ def animator(
         Path | None,
         typer.Option("--aligner", help="Aligner's weights folder to put beside the animator's"),
     ] = None,
-    recipe: Annotated[str, typer.Option(help="A recipe of `train recipes`")] = "animator_demo_cpu",
+    recipe: Annotated[str, typer.Option(help="A recipe of `train recipes`")] = ANIMATOR_RECIPE,
     changes: SetOption = None,
     config_file: ConfigOption = None,
     show_config: PrintConfigOption = False,
@@ -85,7 +88,8 @@ def animator(
     Example: animaray train animator --data dataset --aligner runs/aligner/weights
     """
     if not show_config:
-        check_dataset(data)
+        others = (changes, config_file, recipe != ANIMATOR_RECIPE)
+        check_dataset(data or default_dataset(*others))
     from animaray.training.animator import train_animator
 
     config = resolve_config(

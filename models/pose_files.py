@@ -30,11 +30,11 @@ from animaray.models.person_choice import PersonChoice, choose_people
 from animaray.models.person_tracks import seen_person
 from animaray.models.pose_files_openpose import OpenPoseClip, is_openpose, read_openpose
 from animaray.platform.errors import PoseError, UsageError
+from animaray.platform.file_kind import POSE_SUFFIXES
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic
 
 FORMAT, VERSION = "animaray-poses", 1
-SUFFIXES = (".json", ".npz")
 MAX_FILE_BYTES = 512 * 1024**2
 _NPZ_NAMES = (
     "format", "version", "fps", "width_px", "height_px", "keypoints", "keypoint_confidence",
@@ -72,11 +72,6 @@ class PoseClip:
             where="the pose file",
             option=option,
         )
-
-
-def is_pose_file(path: Path) -> bool:
-    """Tell whether a path names a pose file, or a folder of OpenPose's, rather than a video."""
-    return path.suffix.lower() in SUFFIXES or path.is_dir()
 
 
 def write_pose_file(path: Path, motions: Sequence[Motion], fps: float) -> None:
@@ -124,7 +119,7 @@ def check_pose_file_name(path: Path) -> None:
     Raises:
         UsageError: The suffix is neither .json nor .npz.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in POSE_SUFFIXES:
         raise UsageError(f"A pose file ends in .json or .npz, got {path.name}.")
 
 

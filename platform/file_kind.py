@@ -1,7 +1,11 @@
-"""Tell what a file is from its first bytes, by the name that people know it by."""
+"""Tell what a file is from its first bytes, by the name that people know it by.
+
+Only pose files, which are JSON or NPZ like others, are told by the name they have.
+"""
 
 import codecs
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 HEAD_BYTES = 512
@@ -43,6 +47,8 @@ VIDEO_FORMATS = (
     "FLV",
 )  # fmt: skip
 """Videos that are known by their first bytes; all are read, and GIF counts as a picture, too."""
+POSE_SUFFIXES = (".json", ".npz")
+"""Of a driving input that holds poses, not pictures."""
 _OTHER_MARKS = (
     (0, b"%PDF", "PDF document"),
     (0, b"PK\3\4", "zip archive"),
@@ -78,6 +84,11 @@ class FileKind:
         """Return it with its article, as in "a PNG picture"."""
         noun = self.name if self.family == "other" else f"{self.name} {self.family}"
         return f"an {noun}" if noun.startswith(_SPOKEN_WITH_A_VOWEL) else f"a {noun}"
+
+
+def is_pose_file(path: Path) -> bool:
+    """Tell whether a path names a pose file, or a folder of OpenPose's, rather than a video."""
+    return path.suffix.lower() in POSE_SUFFIXES or path.is_dir()
 
 
 def recognise(head: bytes) -> FileKind | None:

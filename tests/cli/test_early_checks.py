@@ -48,6 +48,8 @@ WRONG = [
     (["animate", "good.png", "good.mp4", "--identity", "none.png"], 2, "no file none.png"),
     (["train", "aligner", "--data", "none"], 5, "There is no dataset in none"),
     (["train", "animator", "--data", "empty"], 5, "There is no dataset in empty"),
+    (["train", "aligner"], 5, "There is no dataset in dataset"),
+    (["train", "animator", "--out", "run"], 5, "There is no dataset in dataset"),
     (["evaluate", "--data", "none", "--weights", "none"], 5, "There is no dataset in none"),
     (["jobs", "submit", "good.png", "text.mp4"], 5, "text.mp4"),
     (["jobs", "submit", "text.png", "good.mp4"], 5, "text.png"),
@@ -61,6 +63,7 @@ WRONG = [
     (["dataset", "leakage", "none", "none"], 5, "There is no dataset in none"),
     (["dataset", "compact", "none"], 5, "There is no dataset in none"),
     (["dataset", "encode", "none"], 5, "There is no dataset in none"),
+    (["dataset", "encode", "--fps", "8"], 5, "There is no dataset in dataset"),
     (["dataset", "import-frames", "none", *MADE], 2, "none"),
     (["cluster", "lint", "none.yaml"], 2, "There is no file none.yaml"),
     (["verify-golden", "none"], 2, "There is no folder none"),
@@ -96,6 +99,18 @@ def test_wrong_calls_are_refused_before_torch_or_ray(folder: Path) -> None:
         assert heavy == [], f"{command} needed {heavy}: {said}"
         assert (got, message in said) == (code, True), f"{command} ended with {got}: {said}"
     assert len(answers) == len(WRONG), done.stderr
+
+
+def test_the_default_dataset_is_that_of_the_configurations() -> None:
+    from animaray.cli.early_checks import DEFAULT_DATASET
+    from animaray.cli.train import ALIGNER_RECIPE, ANIMATOR_RECIPE
+    from animaray.pipelines.curation_config import CurationConfig
+    from animaray.pipelines.encode import EncodeConfig
+    from animaray.training.recipes import RECIPES
+
+    folders = [CurationConfig().output_dir, EncodeConfig().data_dir]
+    folders += [RECIPES[name]().data_dir for name in (ALIGNER_RECIPE, ANIMATOR_RECIPE)]
+    assert {Path(folder) for folder in folders} == {DEFAULT_DATASET}
 
 
 def test_animate_speaks_before_it_loads_anything(folder: Path) -> None:
