@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from animaray.training import recipes as recipes
     from animaray.training.aligner import AlignerTrainingConfig as AlignerTrainingConfig
     from animaray.training.aligner import train_aligner as train_aligner
-    from animaray.training.animator import AnimatorTrainingConfig as AnimatorTrainingConfig
     from animaray.training.animator import train_animator as train_animator
+    from animaray.training.configs import AnimatorTrainingConfig as AnimatorTrainingConfig
     from animaray.training.launch import TrainResult as TrainResult
 
 __version__ = "0.1.0"
@@ -43,7 +43,7 @@ _HOMES = {
     "Animation": "models.animation",
     "AnimationOptions": "models.animation",
     "AnimationPipeline": "models.animation",
-    "AnimatorTrainingConfig": "training.animator",
+    "AnimatorTrainingConfig": "training.configs",
     "Client": "serving.client:AnimarayClient",
     "CurationConfig": "pipelines.curation",
     "CurationDataset": "datasets.reader",

@@ -27,12 +27,9 @@ from animaray.models.diffusion.guided_denoiser import GuidedDenoiser
 from animaray.models.frozen.arc_face import ArcFaceEmbedder
 from animaray.models.frozen.iresnet import IResNet, IResNetConfig
 from animaray.models.frozen.temporal_autoencoder import TemporalAutoencoderCodec
-from animaray.models.networks.activation_checkpointing import (
-    ActivationCheckpointing,
-    checkpoint_activations,
-)
+from animaray.models.networks.activation_checkpointing import checkpoint_activations
 from animaray.models.networks.animator import Animator
-from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.networks.animator_config import ActivationCheckpointing, AnimatorConfig
 from animaray.models.networks.conditioning import EncodedConditioning
 from animaray.models.networks.pose_net import PoseNet, PoseNetConfig
 

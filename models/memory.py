@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from animaray.models.networks.animator import Animator
-from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.models.networks.unet import UNetConfig
+from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
 from animaray.platform.errors import ConfigError
 
 ATTENDING_VALUES = 28.0

@@ -4,7 +4,7 @@ Command: animaray train animator --data DATASET --out RUN
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +17,7 @@ from animaray.datasets.splits import held_out_sources, write_trained_sources
 from animaray.models.diffusion.loss import LossConfig, denoising_loss
 from animaray.models.frozen.profiles import load_codec
 from animaray.models.frozen.protocols import LatentCodec
-from animaray.models.networks.activation_checkpointing import (
-    ActivationCheckpointing,
-    checkpoint_activations,
-)
+from animaray.models.networks.activation_checkpointing import checkpoint_activations
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.pose.aligner import PoseAligner
@@ -29,67 +26,11 @@ from animaray.platform.progress import StageProgress
 from animaray.platform.storage import write_json_atomic
 from animaray.platform.weights import resolve_weights
 from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches
-from animaray.training.batch_order import WindowConfig
 from animaray.training.checkpoints import Checkpoint
-from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
+from animaray.training.configs import AnimatorTrainingConfig
 from animaray.training.launch import TrainResult, launch
 from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import LoopSettings, Measured, Topology, run_training
-
-BUNDLED_ANIMATOR = "generated/animator"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnimatorTrainingConfig:
-    """Everything that decides what an animator training does."""
-
-    data_dir: str
-    """Curated dataset whose clips were encoded (`animaray dataset encode`)."""
-    run_dir: str
-    """Run folder to write or resume."""
-    animator: AnimatorConfig
-    """Architecture and frame size; must equal that of `init_from` when that is given."""
-    policy: str | None = "standard"
-    """Encoded clips that this policy does not keep (any more) are left out; None takes all."""
-    encoder_id: str | None = None
-    """Which conditions table of the dataset; None: the only one that fits the animator."""
-    held_out_share: float | None = 0.2
-    """Share of source videos that training leaves out, by the rule of animaray.datasets.splits,
-    so that `animaray evaluate` finds people it has not seen; None trains on all."""
-    split_seed: int = 0
-    """Seed of that rule; the evaluation's."""
-    init_from: str | None = None
-    """Weights folder or registry id to start from; None: fresh weights. It stands where the
-    published method starts from Stable Video Diffusion."""
-    aligner_weights: str | None = None
-    """Weights folder of a trained aligner to put beside the exported weights, or None."""
-    trainable: Literal["all", "published"] = "all"
-    """`published` trains PoseNet, the Face Encoder and the U-Net's attentions only."""
-    activation_checkpointing: ActivationCheckpointing = "none"
-    """What the backward pass computes again instead of storing it: for the published U-Net at
-    576x1024 `none` needs 77 GiB of activations, `spatial` 45, `all` 12 (counted)."""
-    reference_noise: float = 0.02
-    """Noise on the reference latents, in their unit."""
-    window: WindowConfig = field(default_factory=WindowConfig)
-    """How windows are cut from clips."""
-    loss: LossConfig = field(default_factory=LossConfig)
-    """Noise levels, weights, face mask and conditioning dropout."""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """Optimizer."""
-    loop: LoopConfig
-    """Length and checkpoints."""
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
-    """Workers and precision."""
-
-    def __post_init__(self) -> None:
-        """Refuse a share outside (0, 1).
-
-        Raises:
-            ConfigError: `held_out_share` is out of range.
-        """
-        share = self.held_out_share
-        if share is not None and not 0.0 < share < 1.0:
-            raise ConfigError(f"held_out_share must be in (0, 1) or null, got {share}.")
 
 
 class AnimatorObjective(nn.Module):

@@ -1,9 +1,12 @@
-"""Settings that both trainers share: optimizer, loop, and how the work is spread."""
+"""Settings of the trainers: what both share, and the animator's (no network is loaded)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from animaray.models.diffusion.loss import LossConfig
+from animaray.models.networks.animator_config import ActivationCheckpointing, AnimatorConfig
 from animaray.platform.errors import ConfigError
+from animaray.training.batch_order import WindowConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,3 +104,56 @@ class ScaleConfig:
         for name in ("num_workers", "threads_per_worker", "global_batch_size", "micro_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"scale.{name} must be at least 1, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimatorTrainingConfig:
+    """Everything that decides what an animator training does."""
+
+    data_dir: str
+    """Curated dataset whose clips were encoded (`animaray dataset encode`)."""
+    run_dir: str
+    """Run folder to write or resume."""
+    animator: AnimatorConfig
+    """Architecture and frame size; must equal that of `init_from` when that is given."""
+    policy: str | None = "standard"
+    """Encoded clips that this policy does not keep (any more) are left out; None takes all."""
+    encoder_id: str | None = None
+    """Which conditions table of the dataset; None: the only one that fits the animator."""
+    held_out_share: float | None = 0.2
+    """Share of source videos that training leaves out, by the rule of animaray.datasets.splits,
+    so that `animaray evaluate` finds people it has not seen; None trains on all."""
+    split_seed: int = 0
+    """Seed of that rule; the evaluation's."""
+    init_from: str | None = None
+    """Weights folder or registry id to start from; None: fresh weights. It stands where the
+    published method starts from Stable Video Diffusion."""
+    aligner_weights: str | None = None
+    """Weights folder of a trained aligner to put beside the exported weights, or None."""
+    trainable: Literal["all", "published"] = "all"
+    """`published` trains PoseNet, the Face Encoder and the U-Net's attentions only."""
+    activation_checkpointing: ActivationCheckpointing = "none"
+    """What the backward pass computes again instead of storing it: for the published U-Net at
+    576x1024 `none` needs 77 GiB of activations, `spatial` 45, `all` 12 (counted)."""
+    reference_noise: float = 0.02
+    """Noise on the reference latents, in their unit."""
+    window: WindowConfig = field(default_factory=WindowConfig)
+    """How windows are cut from clips."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Noise levels, weights, face mask and conditioning dropout."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer."""
+    loop: LoopConfig
+    """Length and checkpoints."""
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    """Workers and precision."""
+
+    def __post_init__(self) -> None:
+        """Refuse a share outside (0, 1).
+
+        Raises:
+            ConfigError: `held_out_share` is out of range.
+        """
+        share = self.held_out_share
+        if share is not None and not 0.0 < share < 1.0:
+            raise ConfigError(f"held_out_share must be in (0, 1) or null, got {share}.")

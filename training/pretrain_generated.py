@@ -20,9 +20,10 @@ from animaray.models.animation_records import default_sampler
 from animaray.models.frozen.generated_codec import GeneratedCodec
 from animaray.models.frozen.protocols import LatentCodec
 from animaray.platform.progress import stage_progress
-from animaray.training.animator import AnimatorTask, AnimatorTrainingConfig, open_table
+from animaray.training.animator import AnimatorTask, open_table
 from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches
 from animaray.training.batch_order import WindowConfig
+from animaray.training.configs import AnimatorTrainingConfig
 from animaray.training.generated_conditions import GeneratedClips, write_generated_conditions
 from animaray.training.recipes import animator_pretrain_cpu
 from animaray.training.run_folder import RunFolder

@@ -14,10 +14,15 @@ from animaray.models.frozen import generated_networks, mobile_face_net, tiny_aut
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.moved_reference import MovedReferenceConfig
 from animaray.models.pose.aligner import AlignerConfig
+from animaray.platform.weights import BUNDLED_ANIMATOR
 from animaray.training.aligner import BUNDLED_ALIGNER, AlignerTrainingConfig
-from animaray.training.animator import BUNDLED_ANIMATOR, AnimatorTrainingConfig
 from animaray.training.batch_order import WindowConfig
-from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
+from animaray.training.configs import (
+    AnimatorTrainingConfig,
+    LoopConfig,
+    OptimizerConfig,
+    ScaleConfig,
+)
 
 _SMALL_LOSS = LossConfig(
     noise_levels=NoiseLevelConfig(

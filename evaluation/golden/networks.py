@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.frozen.iresnet import IResNetBlock
+from animaray.models.networks.animator_config import UNetConfig
 from animaray.models.networks.attention import SelfAttention
 from animaray.models.networks.face_encoder import FaceEncoder, FaceEncoderConfig
 from animaray.models.networks.identity_adapter import (
@@ -19,7 +20,7 @@ from animaray.models.networks.identity_adapter import (
     IdentityAdapter,
 )
 from animaray.models.networks.pose_net import PoseNet, PoseNetConfig
-from animaray.models.networks.unet import AnimatorUNet, UNetConfig
+from animaray.models.networks.unet import AnimatorUNet
 
 
 @contextmanager

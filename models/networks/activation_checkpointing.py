@@ -5,8 +5,6 @@ everything stored 77 GiB; `spatial` 45 GiB for 1.2 times the operations; `all` 1
 Results do not change.
 """
 
-from typing import Literal
-
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.models.attention import TemporalBasicTransformerBlock
@@ -14,9 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-ActivationCheckpointing = Literal["none", "spatial", "all"]
-"""`spatial`: what diffusers' own option recomputes (residual blocks and spatial transformer
-blocks); `all`: the temporal transformer blocks too."""
+from animaray.models.networks.animator_config import ActivationCheckpointing
 
 
 class CheckpointedTemporalBlock(TemporalBasicTransformerBlock):  # type: ignore[misc] # untyped

@@ -6,7 +6,6 @@ temporal cross-attention does not see the face tokens. State-dict keys equal the
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,75 +15,9 @@ from diffusers.models.resnet import AlphaBlender, TemporalResnetBlock
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from animaray.models.networks.animator_config import UNetConfig
 from animaray.models.networks.attention import SelfAttention
-from animaray.models.networks.identity_adapter import (
-    AdapterMode,
-    IdentityAdapter,
-    TemporalContextAttention,
-)
-from animaray.platform.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UNetConfig:
-    """Sizes of the U-Net; the defaults are Stable Video Diffusion's (img2vid-xt)."""
-
-    in_channels: int = 8
-    """Noisy latents and reference latents, concatenated on channels."""
-    out_channels: int = 4
-    """Channels of the latents."""
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    """Width of each resolution level, multiples of 32; each level halves the resolution."""
-    num_attention_heads: tuple[int, ...] = (5, 10, 20, 20)
-    """Attention heads of each level."""
-    has_attention: tuple[bool, ...] = (True, True, True, False)
-    """Which levels attend (spatially and over time); the middle block always does."""
-    layers_per_block: int = 2
-    """Residual blocks per level on the way down; one more on the way up."""
-    cross_attention_dim: int = 1024
-    """Width of the context tokens."""
-    addition_time_embed_dim: int = 256
-    """Width of the embedding of each of the three numbers (frame rate, motion, noise)."""
-    num_frames: int = 25
-    """Frames the network was made for; it accepts other numbers."""
-    sample_size: int = 96
-    """Latent width it was made for; informative only."""
-    num_face_tokens: int = 4
-    """Tokens at the end of the context that belong to the face."""
-    adapter_mode: AdapterMode = "distribution"
-    """How face and image attention are merged; the other modes are ablations."""
-    adapter_scale: float = 1.0
-    """Weight of the face branch; 0 gives plain Stable Video Diffusion."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that do not fit together.
-
-        Raises:
-            ConfigError: A tuple has another number of levels, or a width is no multiple of 32.
-        """
-        levels = len(self.block_out_channels)
-        for name in ("num_attention_heads", "has_attention"):
-            if len(getattr(self, name)) != levels:
-                raise ConfigError(
-                    f"`{name}` must have one entry per level ({levels}), got {getattr(self, name)}."
-                )
-        if any(width % 32 for width in self.block_out_channels):
-            raise ConfigError(
-                "`block_out_channels` must be multiples of 32 (group norm has 32 groups), "
-                f"got {self.block_out_channels}."
-            )
-
-    def stock_settings(self) -> dict[str, Any]:
-        """Return the constructor arguments of diffusers' class (also its config.json)."""
-        own = {"has_attention", "num_face_tokens", "adapter_mode", "adapter_scale"}
-        settings = {key: value for key, value in asdict(self).items() if key not in own}
-        kinds = ["CrossAttn" if attends else "" for attends in self.has_attention]
-        return settings | {
-            "down_block_types": tuple(f"{kind}DownBlockSpatioTemporal" for kind in kinds),
-            "up_block_types": tuple(f"{kind}UpBlockSpatioTemporal" for kind in reversed(kinds)),
-            "projection_class_embeddings_input_dim": 3 * self.addition_time_embed_dim,
-            "transformer_layers_per_block": 1,
-        }
+from animaray.models.networks.identity_adapter import IdentityAdapter, TemporalContextAttention
 
 
 class InjectionConv(nn.Conv2d):

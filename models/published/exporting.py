@@ -19,8 +19,7 @@ from animaray.models.frozen.profiles import (
     VAE_FOLDER,
 )
 from animaray.models.networks.animator import INDEX_FILE
-from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.models.networks.unet import UNetConfig
+from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
 from animaray.models.networks.weights_folder import CONFIG_FILE, WEIGHTS_FILE, load_config
 from animaray.models.published.importing import (
     FEATURE_EXTRACTOR_FILE,

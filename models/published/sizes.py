@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from animaray.models.frozen.checkpoint_files import Shapes, shapes_of
-from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
 from animaray.models.networks.face_encoder import FaceEncoder, FaceEncoderConfig
 from animaray.models.networks.pose_net import PoseNet, PoseNetConfig
-from animaray.models.networks.unet import AnimatorUNet, UNetConfig
+from animaray.models.networks.unet import AnimatorUNet
 from animaray.platform.errors import ConfigError, WeightsError
 from animaray.platform.json_text import json_text
 

@@ -111,8 +111,13 @@ def test_workers_that_read_videos_load_no_torch() -> None:
     assert "torch" not in loaded_by("animaray.pipelines.curation_chain")
 
 
+def test_settings_and_small_networks_do_not_wait_for_diffusers() -> None:
+    modules = "animaray.training.recipes, animaray.training.aligner, animaray.pipelines.encode"
+    assert not {"diffusers", "transformers", "deepspeed"} & loaded_by(modules)
+
+
 def loaded_by(module: str) -> set[str]:
-    """Return which modules importing one of ours brings along."""
+    """Return which modules importing ours (one or several, with commas) brings along."""
     command = [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     return set(done.stdout.split())

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 from animaray.platform.video import decode_video, read_picture
 
@@ -24,15 +25,16 @@ def test_script_uses_the_seven_commands_in_order() -> None:
     assert os.access(SCRIPT, os.X_OK)
 
 
-# Runs in the process of the tests with local_ray, so that few Ray sessions live at a time.
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_whole_flow_ends_with_curves_weights_and_a_video(tmp_path: Path) -> None:
+def test_whole_flow_ends_with_curves_weights_and_a_video(tmp_path: Path, local_ray: None) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = {
+        # As on a cluster, all commands join one session: five private ones would start for nothing.
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
         "OUT": str(tmp_path / "flow #1"),
         "NUM_VIDEOS": "5",
         "POLICY": "lax",

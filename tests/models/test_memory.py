@@ -10,9 +10,8 @@ from animaray.evaluation.operation_counts import count_peak_bytes
 from animaray.models.diffusion.guided_denoiser import GuidedDenoiser
 from animaray.models.memory import estimate_memory, estimate_peak_bytes, unet_values_per_cell
 from animaray.models.networks.animator import Animator
-from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
 from animaray.models.networks.conditioning import EncodedConditioning
-from animaray.models.networks.unet import UNetConfig
 from animaray.platform.errors import ConfigError
 
 ALMOST = {"rel": 0.15}

@@ -7,9 +7,13 @@ import pytest
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.platform.config import config_from_dict, config_to_dict, resolve_config
 from animaray.platform.errors import ConfigError
-from animaray.training.animator import AnimatorTrainingConfig
 from animaray.training.batch_order import BatchLayout
-from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
+from animaray.training.configs import (
+    AnimatorTrainingConfig,
+    LoopConfig,
+    OptimizerConfig,
+    ScaleConfig,
+)
 from animaray.training.recipes import RECIPES, animator_8xa100
 
 

@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from animaray.evaluation.operation_counts import count_peak_bytes
 from animaray.models.networks.activation_checkpointing import checkpoint_activations
-from animaray.models.networks.unet import AnimatorUNet, UNetConfig
+from animaray.models.networks.animator_config import UNetConfig
+from animaray.models.networks.unet import AnimatorUNet
 
 
 @pytest.fixture(scope="module")

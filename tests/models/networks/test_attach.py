@@ -5,6 +5,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 from torch.testing import assert_close
 
+from animaray.models.networks.animator_config import UNetConfig
 from animaray.models.networks.attach import (
     AttachConfig,
     attach_identity_adapter,
@@ -12,7 +13,7 @@ from animaray.models.networks.attach import (
     spatial_attention,
 )
 from animaray.models.networks.identity_adapter import IdentityAdapter
-from animaray.models.networks.unet import AnimatorUNet, UNetConfig
+from animaray.models.networks.unet import AnimatorUNet
 from animaray.platform.errors import ConfigError, WeightsError
 
 FRAMES = 3

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from animaray.models.networks.unet import AnimatorUNet, UNetConfig
+from animaray.models.networks.animator_config import UNetConfig
+from animaray.models.networks.unet import AnimatorUNet
 from animaray.platform.errors import ConfigError
 
 

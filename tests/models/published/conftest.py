@@ -13,9 +13,10 @@ from diffusers import (
 )
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from animaray.models.networks.animator_config import UNetConfig
 from animaray.models.networks.face_encoder import FaceEncoder, FaceEncoderConfig
 from animaray.models.networks.pose_net import PoseNet, PoseNetConfig
-from animaray.models.networks.unet import AnimatorUNet, UNetConfig
+from animaray.models.networks.unet import AnimatorUNet
 
 UNET = UNetConfig(
     block_out_channels=(32, 32),

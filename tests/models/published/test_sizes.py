@@ -11,10 +11,9 @@ from animaray.models.frozen.backbone_files import (
     read_part_config,
     vae_shapes,
 )
-from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
 from animaray.models.networks.face_encoder import FaceEncoderConfig
 from animaray.models.networks.pose_net import PoseNetConfig
-from animaray.models.networks.unet import UNetConfig
 from animaray.models.published.exporting import stock_keys, unet_json
 from animaray.models.published.sizes import (
     expected_shapes,
