@@ -29,7 +29,7 @@ from animaray.platform.storage import (
     write_json_atomic,
 )
 from animaray.platform.weights_download import PART_NAME, fetch, one_at_a_time
-from animaray.platform.weights_table import BUNDLED, CONVERTED, WEIGHTS, WeightsEntry
+from animaray.platform.weights_table import BUNDLED, CONVERTED, INDEX, WEIGHTS, WeightsEntry
 
 __all__ = [
     "BUNDLED_ANIMATOR",
@@ -347,7 +347,10 @@ def _how_to_get(entry: WeightsEntry) -> str:
             f"(docs/weights.md says how it must look), put it as `{entry.file}` into a folder and "
             "set ANIMARAY_WEIGHTS=folder."
         )
-    return f"run `animaray weights pull {entry.id}`, or set ANIMARAY_WEIGHTS=folder with it."
+    what = entry.id
+    if entry.source.startswith(INDEX) and entry.needed_by:  # they come together
+        what = f"--profile {entry.needed_by[0]}"
+    return f"run `animaray weights pull {what}`, or set ANIMARAY_WEIGHTS=folder with it."
 
 
 def _refuse_missing(entry: WeightsEntry) -> NoReturn:

