@@ -75,6 +75,8 @@ def warp_crop(
     matrix: Float64[np.ndarray, "2 3"],
     height_px: int,
     width_px: int,
+    *,
+    border: int = cv2.BORDER_CONSTANT,
 ) -> UInt8[np.ndarray, "crop_height crop_width 3"]:
     """Return the crop that a similarity transform cuts out; outside the frame it is black.
 
@@ -83,11 +85,14 @@ def warp_crop(
         matrix: Crop point = matrix[:, :2] @ frame point + matrix[:, 2]; pixels.
         height_px: Crop height.
         width_px: Crop width.
+        border: OpenCV's name of what is outside the frame, black unless said.
     """
     factor = averaging_factor(matrix)
     if factor > 1:
         frame, matrix = _average_down(frame, matrix, factor)
-    return cv2.warpAffine(frame, matrix, (width_px, height_px), flags=cv2.INTER_LINEAR)
+    return cv2.warpAffine(
+        frame, matrix, (width_px, height_px), flags=cv2.INTER_LINEAR, borderMode=border
+    )
 
 
 def averaging_factor(matrix: Float64[np.ndarray, "2 3"]) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from animaray.platform.errors import ConfigError
+from animaray.platform.errors import ConfigError, WeightsError
 from animaray.platform.weights import resolve_weights
 
 PERCEPTION_FILES: Mapping[str, tuple[str, ...]] = {
@@ -16,6 +16,29 @@ PERCEPTION_FILES: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Ids of the weights registry, by profile."""
+POSE_FILES = ("permissive/pose_detection", "permissive/pose_landmark_full")
+"""MediaPipe's person detector and body network."""
+EARLIER_POSE_FILES = ("permissive/pose_detector", "permissive/pose_landmarks")
+"""Conversions of them to ONNX, the landmarks by the lite network, as earlier versions asked for."""
+
+
+def are_here(weights_ids: tuple[str, ...]) -> bool:
+    """Return whether all files are on this machine.
+
+    Args:
+        weights_ids: Of the weights registry.
+
+    Raises:
+        WeightsError: A file is here, but damaged.
+    """
+    for weights_id in weights_ids:
+        try:
+            resolve_weights(weights_id)
+        except WeightsError as error:
+            if error.reason != "missing":
+                raise
+            return False
+    return True
 
 
 def check_perception_files(profile: str) -> None:

@@ -20,6 +20,16 @@ _WEIGHTS: Mapping[str, tuple[tuple[str, str | None], ...]] = {
     "generated/identity": (("generated/identity", None),),
     "generated/pose": (("generated/pose", None),),
     "permissive/yunet": (("permissive/face_detector", None),),
+    "permissive/body": (
+        ("permissive/pose_detection", None),
+        ("permissive/pose_landmark_full", None),
+    ),
+    "permissive/head_faces": (
+        ("permissive/pose_detection", None),
+        ("permissive/pose_landmark_full", None),
+        ("permissive/face_detection", None),
+        ("permissive/face_landmark", None),
+    ),
     "permissive/mediapipe_pose": (
         ("permissive/pose_detector", None),
         ("permissive/pose_landmarks", None),

@@ -13,7 +13,7 @@ from animaray.models.frozen.dwpose import DwposeEstimator
 from animaray.models.frozen.generated_faces import GeneratedFaceDetector
 from animaray.models.frozen.generated_files import resolve_generated
 from animaray.models.frozen.generated_pose import GeneratedPoseEstimator
-from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
+from animaray.models.frozen.picture_network import PictureNetwork
 from animaray.models.frozen.profiles import load_perception
 from animaray.models.frozen.scrfd import ScrfdFaceDetector
 from animaray.models.frozen.yunet import YuNetFaceDetector
@@ -51,7 +51,7 @@ def asked(monkeypatch):
     [
         (lambda file, device: ScrfdFaceDetector(file, device=device), 1),
         (lambda file, device: DwposeEstimator(file, file, device=device), 2),
-        (lambda file, device: MediaPipePoseEstimator(file, file, device=device), 2),
+        (lambda file, device: PictureNetwork(file, side_px=1, outputs=(), device=device), 1),
         (lambda file, device: GeneratedFaceDetector(file, device=device), 1),
         (lambda file, device: GeneratedPoseEstimator(file, device=device), 1),
     ],

@@ -70,6 +70,9 @@ def make_estimator(tmp_path, *, turn: float = 0.0, presence: float = 0.9, logit:
         {
             "Identity": points.reshape(1, 195),
             "Identity_1": np.array([[presence]], dtype=np.float32),
+            "Identity_2": np.zeros((1, 256, 256, 1), dtype=np.float32),
+            "Identity_3": np.full((1, 64, 64, 39), -9, dtype=np.float32),
+            "Identity_4": np.zeros((1, 117), dtype=np.float32),
         },
     )
     return MediaPipePoseEstimator(detector, landmarks), points
