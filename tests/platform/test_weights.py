@@ -69,9 +69,7 @@ def test_every_row_is_complete_and_its_key_is_its_id():
         assert entry.purpose
         assert entry.licence
         assert not Path(entry.file).is_absolute()
-        known = entry.source.startswith(
-            ("https://", "huggingface:", "converted:https://", "index:")
-        )
+        known = ("https://", "huggingface:", "converted:https://", "index:")
         assert entry.source.startswith(known) or entry.source == "bundled"
         assert set(entry.needed_by) <= {"generated", "permissive", "paper"}
         assert entry.sha256 is None or len(entry.sha256) == 64
