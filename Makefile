@@ -43,6 +43,7 @@ demo: setup
 	$(BIN)/animaray demo --out demo $(if $(VIDEOS),--videos $(VIDEOS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(IMAGE),--image $(IMAGE))
 
 test: setup
+	$(BIN)/animaray weights pull --profile permissive || echo "Tests that need these files are skipped where there is no network."
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
 test-fast: setup

