@@ -206,7 +206,7 @@ REMEDIES: Mapping[str, Remedy] = {
     "AR-WGT-01": Remedy(
         "A weights file is absent, cut short, a Git-LFS pointer, or of another network.",
         "`weights list` says what is needed by whom, `weights pull` fetches what may be fetched.",
-        "animaray weights list --profile permissive",
+        "animaray weights pull --profile permissive",
     ),
 }
 """By error id."""

@@ -368,10 +368,11 @@ def _how_to_get(entry: WeightsEntry) -> str:
             f"(docs/weights.md says how it must look), put it as `{entry.file}` into a folder and "
             "set ANIMARAY_WEIGHTS=folder."
         )
-    what = entry.id
+    what = " ".join((entry.id, *entry.beside))
     if entry.source.startswith(INDEX) and entry.needed_by:  # they come together
         what = f"--profile {entry.needed_by[0]}"
-    return f"run `animaray weights pull {what}`, or set ANIMARAY_WEIGHTS=folder with it."
+    them = "them" if entry.beside else "it"
+    return f"run `animaray weights pull {what}`, or set ANIMARAY_WEIGHTS=folder with {them}."
 
 
 def _refuse_missing(entry: WeightsEntry) -> NoReturn:

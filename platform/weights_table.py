@@ -228,6 +228,7 @@ _PERMISSIVE_OPTIONS = (
         licence="MIT",
         commercial_use=True,
         needed_by=(),
+        beside=("permissive/codec_decoder",),
         confirmed_by=_MEASURED,
     ),
     WeightsEntry(
@@ -240,6 +241,7 @@ _PERMISSIVE_OPTIONS = (
         licence="MIT",
         commercial_use=True,
         needed_by=(),
+        beside=("permissive/codec_encoder",),
         confirmed_by=_MEASURED,
     ),
 )

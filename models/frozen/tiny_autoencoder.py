@@ -199,7 +199,7 @@ def _fill(network: nn.Module, path: Path) -> None:
     except (RuntimeError, AttributeError) as error:
         raise WeightsError(
             f"{path} does not hold the weights of TAEF2: {error}",
-            fix="Get them again: `animaray weights pull permissive/codec_encoder` and "
-            "`permissive/codec_decoder`.",
+            fix="Get them again: `animaray weights pull permissive/codec_encoder "
+            "permissive/codec_decoder`.",
             reason="other",
         ) from error

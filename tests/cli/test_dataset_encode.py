@@ -39,6 +39,7 @@ def dataset(tmp_path: Path) -> Path:
     ("options", "code", "message"),
     [
         (["--profile", "paper"], 4, "animaray weights pull paper/stable-video-diffusion/vae"),
+        ([], 4, "animaray weights pull permissive/codec_encoder permissive/codec_decoder"),
         (["--policy", "strict"], 5, "Policy strict keeps no clip"),
         (["--policy", "moon"], 5, "Policy moon was never applied"),
         (["--profile", "moon"], 2, "Unknown perception profile `moon`"),
