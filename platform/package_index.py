@@ -183,8 +183,9 @@ def _uv_settings() -> IndexSettings | None:
     uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
     if uv is None:
         return None
-    options = ("--quiet", "--no-header", "--emit-index-url", "--emit-find-links")
-    answer = _answer([uv, "pip", "compile", *options, "-"])
+    # Without a Python of its own uv would fetch one first.
+    options = ("--python", sys.executable, "--offline", "--quiet", "--no-header")
+    answer = _answer([uv, "pip", "compile", *options, "--emit-index-url", "--emit-find-links", "-"])
     if answer is None:
         return None
     words = [line.split(maxsplit=1) for line in answer.splitlines() if line.startswith("--")]
