@@ -3,7 +3,7 @@
 # -> animator -> evaluation -> service -> mp4. Run it from anywhere:
 #
 #   runs/whole_flow.sh                                            generated people, about 15 minutes
-#   VIDEOS=my-videos PROFILE=permissive runs/whole_flow.sh        your own videos
+#   VIDEOS=my-videos runs/whole_flow.sh                           your own videos
 #   OUT=flow ANIMATOR_SET="loop.num_steps=20" runs/whole_flow.sh  shorter
 #
 # Every step resumes: after Ctrl-C or a power cut the same command goes on where it stopped.
@@ -13,7 +13,8 @@ OUT=${OUT:-flow}                      # folder that gets everything
 VIDEOS=${VIDEOS:-}                    # your videos; empty renders generated people into OUT/videos
 NUM_VIDEOS=${NUM_VIDEOS:-12}          # how many of those
 SEED=${SEED:-7}                       # same seed, same videos
-PROFILE=${PROFILE:-generated}         # who looks at the pixels: generated, permissive or paper
+# Who looks at the pixels: generated, permissive (your own videos) or paper.
+PROFILE=${PROFILE:-$([ -n "$VIDEOS" ] && echo permissive || echo generated)}
 POLICY=${POLICY:-standard}            # which clips are kept
 case $PROFILE in
   generated) recipe=animator_demo_cpu ;;
@@ -51,6 +52,11 @@ if [ -z "$VIDEOS" ]; then
     "$ANIMARAY" dataset world "$VIDEOS" --videos "$NUM_VIDEOS" --seed "$SEED"
     touch "$OUT/videos/.complete"
   fi
+fi
+
+if [ "$PROFILE" = permissive ]; then
+  say "0  files of profile permissive (animaray weights pull)"
+  "$ANIMARAY" weights pull --profile permissive permissive/codec_encoder permissive/codec_decoder
 fi
 
 say "1  animaray curate"
