@@ -63,14 +63,14 @@ _COSTS = {
         face=970_000,
     ),
     "permissive": _ProfileCosts(
-        parameters=4_300_000,
+        parameters=8_900_000,
         encode=12_672,
         decode=12_320,
         decode_frames=8,
         gradient=42_200,
         window=21_000,
         record=12_290,
-        face=13_300_000,
+        face=1_500_000,
     ),
     "paper": _ProfileCosts(
         parameters=795_000_000,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from animaray.datasets.reader import CurationDataset
-from animaray.pipelines.identities import MIN_SAME_PERSON, group_clips
+from animaray.pipelines.identities import group_clips, same_person_limit
 from animaray.platform.errors import DatasetError
 from animaray.platform.storage import content_id
 
@@ -27,7 +27,7 @@ def hold_out(
     count: int = 100,
     seed: int = 0,
     policy: str = "standard",
-    min_cosine: float = MIN_SAME_PERSON,
+    min_cosine: float | None = None,
 ) -> dict[str, Any]:
     """Choose evaluation clips, one per held-out person, and the clips that training may use.
 
@@ -39,7 +39,8 @@ def hold_out(
         count: Evaluation clips wanted; fewer where there are fewer people.
         seed: Same seed and dataset, same choice.
         policy: Whose kept clips.
-        min_cosine: Similarity from which two clips show the same person.
+        min_cosine: Similarity from which two clips show the same person; None takes the limit of
+            whoever embedded them.
 
     Raises:
         DatasetError: The kept clips show fewer than two people.
@@ -47,7 +48,8 @@ def hold_out(
     dataset = CurationDataset.open(root)
     kept = set(dataset.clip_ids(policy))
     clips = [clip for clip in dataset.clips() if clip["clip_id"] in kept]
-    groups = group_clips(clips, min_cosine=min_cosine).tolist()
+    limit = same_person_limit(clips) if min_cosine is None else min_cosine
+    groups = group_clips(clips, min_cosine=limit).tolist()
     num_groups = len(set(groups))
     if num_groups < 2:
         raise DatasetError(
@@ -79,7 +81,7 @@ def hold_out(
         "dataset_version": dataset.snapshot.version,
         "policy": policy,
         "seed": seed,
-        "min_cosine": min_cosine,
+        "min_cosine": limit,
         "num_people": num_groups,
         "strata": {
             f"{framing} {motion}": {"kept": number, "held_out": _count(items, framing, motion)}

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-MIN_SAME_PERSON = 0.4
-"""Cosine from which two clips show the same person; frames of two people reach 0.25 with the
-permissive embedder (docs/decisions/0003-standard-policy.md)."""
+from animaray.models.frozen.producers import embedder_of
+from animaray.models.frozen.same_person import USUAL_SAME_PERSON, same_person_cosine
+
 _ROWS_AT_ONCE = 2048
 
 
@@ -30,8 +30,23 @@ def embeddings_of(
     return unit.astype(np.float32), np.array(places, dtype=np.int64)[seen]
 
 
+def embedders_of(clips: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return who embedded the faces of clips, by recorded name."""
+    return {embedder_of(clip["face_producer"]) for clip in clips if clip.get("face_producer")}
+
+
+def same_person_limit(clips: Sequence[Mapping[str, Any]]) -> float:
+    """Return the cosine from which two clips show the same person.
+
+    Args:
+        clips: Rows of the clips table; of several recognisers the strictest limit counts.
+    """
+    limits = (same_person_cosine(embedder) for embedder in embedders_of(clips))
+    return max(limits, default=USUAL_SAME_PERSON)
+
+
 def group_clips(
-    clips: Sequence[Mapping[str, Any]], *, min_cosine: float = MIN_SAME_PERSON
+    clips: Sequence[Mapping[str, Any]], *, min_cosine: float | None = None
 ) -> Int64[np.ndarray, " clips"]:
     """Return a group number per clip: same source or same person, directly or through others.
 
@@ -39,8 +54,10 @@ def group_clips(
 
     Args:
         clips: Rows of the clips table.
-        min_cosine: Similarity from which two clips show the same person.
+        min_cosine: Similarity from which two clips show the same person; None takes the limit of
+            whoever embedded them.
     """
+    limit = same_person_limit(clips) if min_cosine is None else min_cosine
     parent = list(range(len(clips)))
 
     def find(place: int) -> int:
@@ -58,7 +75,7 @@ def group_clips(
         join(first_of_source.setdefault(clip["source_id"], place), place)
     vectors, places = embeddings_of(clips)
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        rows, columns = np.nonzero(vectors[start : start + _ROWS_AT_ONCE] @ vectors.T >= min_cosine)
+        rows, columns = np.nonzero(vectors[start : start + _ROWS_AT_ONCE] @ vectors.T >= limit)
         for row, column in zip(rows + start, columns, strict=True):
             if row < column:
                 join(int(places[row]), int(places[column]))

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from animaray.datasets.reader import CurationDataset
-from animaray.models.frozen.producers import embedder_of
-from animaray.pipelines.identities import MIN_SAME_PERSON, embeddings_of
+from animaray.pipelines.identities import embedders_of, embeddings_of, same_person_limit
 from animaray.platform.errors import DatasetError
 
 MAX_HASH_BITS = 8
@@ -58,7 +57,7 @@ def find_leakage(
     evaluation: Path | str,
     *,
     policy: str = "standard",
-    min_cosine: float = MIN_SAME_PERSON,
+    min_cosine: float | None = None,
 ) -> LeakageReport:
     """Compare the kept clips of two datasets.
 
@@ -66,7 +65,8 @@ def find_leakage(
         training: Dataset folder.
         evaluation: Dataset folder.
         policy: Whose kept clips, in both.
-        min_cosine: Similarity from which two clips show the same person.
+        min_cosine: Similarity from which two clips show the same person; None takes the limit of
+            whoever embedded them.
 
     Raises:
         DatasetError: A side has no kept clip, or the sides were embedded by different networks.
@@ -99,28 +99,25 @@ def _kept(folder: Path | str, policy: str) -> tuple[Rows, Rows]:
     return clips, [row for row in dataset.sources() if row["input_id"] in inputs]
 
 
-def _same_people(train: Rows, evaluation: Rows, min_cosine: float) -> Iterator[Leak]:
+def _same_people(train: Rows, evaluation: Rows, min_cosine: float | None) -> Iterator[Leak]:
     train_vectors, train_places = embeddings_of(train)
     eval_vectors, eval_places = embeddings_of(evaluation)
     if not len(train_vectors) or not len(eval_vectors):
         return
-    makers = {
-        embedder_of(clip["face_producer"])
-        for clip in (*train, *evaluation)
-        if clip["face_producer"]
-    }
+    makers = embedders_of((*train, *evaluation))
     if len(makers) > 1 or train_vectors.shape[1] != eval_vectors.shape[1]:
         raise DatasetError(
             f"The two sets were embedded by different networks: {', '.join(sorted(makers))}.",
             fix="Curate both with the same profile.",
             reason="other_encoder",
         )
+    limit = same_person_limit((*train, *evaluation)) if min_cosine is None else min_cosine
     for start in range(0, len(eval_vectors), _ROWS_AT_ONCE):
         cosines = eval_vectors[start : start + _ROWS_AT_ONCE] @ train_vectors.T
         nearest = cosines.argmax(axis=1)
         for row, column in enumerate(nearest):
             value = float(cosines[row, column])
-            if value >= min_cosine:
+            if value >= limit:
                 own = evaluation[eval_places[start + row]]
                 other = train[train_places[column]]
                 yield Leak(

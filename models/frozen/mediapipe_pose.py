@@ -24,15 +24,13 @@ from animaray.models.frozen.anchor_detections import (
     tiles_of,
 )
 from animaray.models.frozen.mediapipe_body import Body, BodyNetwork
-from animaray.models.frozen.perception_files import EARLIER_POSE_FILES, POSE_FILES, are_here
 from animaray.models.frozen.picture_network import PictureNetwork
 from animaray.models.frozen.protocols import PersonPose
 from animaray.platform.errors import ConfigError
 from animaray.platform.weights import resolve_weights
 
 NAME = "permissive/body"
-EARLIER_NAME = "permissive/mediapipe_pose"
-"""With the conversions to ONNX that earlier versions took."""
+CONVERSIONS_NAME = "permissive/mediapipe_pose"
 PERSON_ANCHORS = AnchorLayout(side_px=224, num_points=2, strides=((8, 2), (16, 2), (32, 6)))
 """Point 0 of a person is the middle of the hips, point 1 sets size and turn."""
 
@@ -112,18 +110,38 @@ class MediaPipePoseEstimator:
         num_threads: int = 1,
         device: str = "cpu",
     ) -> "MediaPipePoseEstimator":
-        """Open the registered weights; conversions to ONNX where only they are here."""
-        earlier = not are_here(POSE_FILES) and are_here(EARLIER_POSE_FILES)
-        detector, landmarks = EARLIER_POSE_FILES if earlier else POSE_FILES
-        estimator = cls(
-            resolve_weights(detector),
-            resolve_weights(landmarks),
+        """Open the registered weights.
+
+        Args:
+            config: Settings; None takes the defaults.
+            num_threads: CPU threads of each network.
+            device: "cpu" or "cuda".
+        """
+        return cls(
+            resolve_weights("permissive/pose_detection"),
+            resolve_weights("permissive/pose_landmark_full"),
             config=config,
             num_threads=num_threads,
             device=device,
         )
-        if earlier:
-            estimator.name = EARLIER_NAME
+
+    @classmethod
+    def load_conversions(
+        cls, *, num_threads: int = 1, device: str = "cpu"
+    ) -> "MediaPipePoseEstimator":
+        """Open the conversions to ONNX that earlier versions asked for; the landmarks are lite.
+
+        Args:
+            num_threads: CPU threads of each network.
+            device: "cpu" or "cuda".
+        """
+        estimator = cls(
+            resolve_weights("permissive/pose_detector"),
+            resolve_weights("permissive/pose_landmarks"),
+            num_threads=num_threads,
+            device=device,
+        )
+        estimator.name = CONVERSIONS_NAME
         return estimator
 
     def estimate(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[PersonPose]:

@@ -8,18 +8,29 @@ from animaray.platform.weights import resolve_weights
 PERCEPTION_FILES: Mapping[str, tuple[str, ...]] = {
     "generated": ("generated/face_detector", "generated/identity", "generated/pose"),
     "permissive": (
-        "permissive/face_detector", "development/identity", "permissive/pose_detector",
-        "permissive/pose_landmarks",
+        "permissive/pose_detection", "permissive/pose_landmark_full", "permissive/face_detection",
+        "permissive/face_landmark", "permissive/identity",
     ),
     "paper": (
         "paper/antelopev2", "paper/person_detector", "paper/pose",
     ),
 }  # fmt: skip
 """Ids of the weights registry, by profile."""
-POSE_FILES = ("permissive/pose_detection", "permissive/pose_landmark_full")
-"""MediaPipe's person detector and body network."""
-EARLIER_POSE_FILES = ("permissive/pose_detector", "permissive/pose_landmarks")
-"""Conversions of them to ONNX, the landmarks by the lite network, as earlier versions asked for."""
+EARLIER_FILES = (
+    "permissive/face_detector", "development/identity", "permissive/pose_detector",
+    "permissive/pose_landmarks",
+)  # fmt: skip
+"""What profile permissive read in earlier versions, and still reads where only these are here:
+YuNet, MobileFaceNet, and conversions of MediaPipe's networks to ONNX (the landmarks lite)."""
+
+
+def reads_earlier_files() -> bool:
+    """Return whether profile permissive takes the files of earlier versions on this machine.
+
+    Raises:
+        WeightsError: A file is here, but damaged.
+    """
+    return not are_here(PERCEPTION_FILES["permissive"]) and are_here(EARLIER_FILES)
 
 
 def are_here(weights_ids: tuple[str, ...]) -> bool:
@@ -56,5 +67,7 @@ def check_perception_files(profile: str) -> None:
         raise ConfigError(
             f"Unknown perception profile `{profile}`; known are {', '.join(PERCEPTION_FILES)}."
         )
+    if profile == "permissive" and reads_earlier_files():
+        return
     for weights_id in PERCEPTION_FILES[profile]:
         resolve_weights(weights_id)

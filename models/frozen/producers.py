@@ -34,6 +34,7 @@ _WEIGHTS: Mapping[str, tuple[tuple[str, str | None], ...]] = {
         ("permissive/pose_detector", None),
         ("permissive/pose_landmarks", None),
     ),
+    "permissive/dlib_identity": (("permissive/identity", None),),
     "development/mobile_face_net": (("development/identity", None),),
     "paper/scrfd": (("paper/antelopev2", scrfd.ONNX_FILE),),
     "paper/insightface": (("paper/antelopev2", scrfd.ONNX_FILE),),

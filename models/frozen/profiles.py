@@ -1,8 +1,8 @@
 """Choose the frozen networks by profile: what sees people, makes latents, sums up a picture.
 
 generated   small networks that ship with animaray, for the generated world only
-permissive  real footage: YuNet, MediaPipe pose, optical flow, TAEF2 (licences allow commercial
-            use) and MobileFaceNet (no stated licence: development checks; see docs/weights.md)
+permissive  real footage, on CPUs: MediaPipe's body, face detector and face mesh (Apache-2.0),
+            dlib's recogniser (CC0), optical flow, TAEF2 (MIT); all allow commercial use
 paper       the published method's own: SCRFD and ArcFace (InsightFace's weights, non-commercial, by
             its own package where that is installed), DWPose, CoTracker3 (non-commercial), Stable
             Video Diffusion's VAE and image encoder
@@ -12,6 +12,7 @@ missing or damaged raises WeightsError, which names the file and the way to it; 
 raises ConfigError.
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,6 +21,7 @@ import cv2
 import torch
 
 from animaray.models.frozen.optical_flow import OpticalFlowTracker
+from animaray.models.frozen.perception_files import reads_earlier_files
 from animaray.models.frozen.protocols import (
     FaceDetector,
     ImageEncoder,
@@ -39,6 +41,8 @@ VAE_FOLDER = "vae"
 """Of a weights folder that brings its own codec."""
 IMAGE_ENCODER_FOLDER = "image_encoder"
 """Of a weights folder that brings its own image encoder."""
+_log = logging.getLogger("animaray.models")
+
 IDENTITY_FOLDER = "identity"
 """Of a weights folder that brings its own recogniser."""
 _IDENTITY_FILE = "diffusion_pytorch_model.safetensors"
@@ -57,10 +61,10 @@ def load_perception(
         profile: One of `PROFILES`.
         folder: Weights folder whose own recogniser, if any, comes before the registered one
             (profile paper).
-        num_threads: CPU threads of onnxruntime, and of PyTorch and OpenCV in this whole process;
-            None takes OMP_NUM_THREADS or 1 for onnxruntime and leaves the other two alone.
-        device: "cpu" or "cuda"; every network of the profile works there. Only YuNet may stay
-            behind, with a word in the log: OpenCV of the package index has no CUDA.
+        num_threads: CPU threads of onnxruntime and LiteRT, and of PyTorch and OpenCV in this whole
+            process; None takes OMP_NUM_THREADS or 1 for the first two and leaves the others alone.
+        device: "cpu" or "cuda"; every network of the profile works there. Only MediaPipe's stay
+            behind, with a word in the log: LiteRT has no CUDA.
 
     Raises:
         MachineError: CUDA is asked for and PyTorch has none.
@@ -96,15 +100,37 @@ def load_perception(
             ),
             pose_estimator=DwposeEstimator.load(num_threads=threads, device=device),
         )
+    if reads_earlier_files():
+        return _earlier_permissive(threads, device)
+    from animaray.models.frozen.dlib_identity import DlibIdentityEmbedder
+    from animaray.models.frozen.head_faces import HeadFaceDetector
+    from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
+
+    return Perception(
+        profile=name,
+        face_detector=HeadFaceDetector.load(num_threads=threads, device=device),
+        identity_embedder=DlibIdentityEmbedder.load().to(device),
+        pose_estimator=MediaPipePoseEstimator.load(num_threads=threads, device=device),
+    )
+
+
+def _earlier_permissive(num_threads: int, device: str) -> Perception:
+    """Return profile permissive from the files of earlier versions, and say so."""
     from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
     from animaray.models.frozen.mobile_face_net import MobileFaceNetEmbedder
     from animaray.models.frozen.yunet import YuNetFaceDetector
 
+    _log.warning(
+        "Profile permissive sees by the files of an earlier version, as its own are not here: "
+        "`animaray weights pull --profile permissive` gets them."
+    )
     return Perception(
-        profile=name,
+        profile="permissive",
         face_detector=YuNetFaceDetector.load(device=device),
         identity_embedder=MobileFaceNetEmbedder.load().to(device),
-        pose_estimator=MediaPipePoseEstimator.load(num_threads=threads, device=device),
+        pose_estimator=MediaPipePoseEstimator.load_conversions(
+            num_threads=num_threads, device=device
+        ),
     )
 
 

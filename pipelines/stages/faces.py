@@ -5,10 +5,11 @@ Drops: nothing. Scores: found_share, confidence (median), size_px and size_share
 of the box in pixels and of the frame's height), sharpness (25th percentile of the Laplacian
 variance of the aligned face, never enlarged), frontal_share (|yaw| and |pitch| within limits),
 single_share (no second face of a quarter of its area), complete_share (five landmarks inside the
-frame), identity_p25 (25th percentile cosine of frontal frames to the most typical of them: two
-people who share a clip half and half are both near its mean, but one of them is far from any
-frame), embedding_norm (25th percentile of the length of the recogniser's own output, small for a
-face that tells it little; none where the network gives unit vectors), num_sampled.
+frame), identity_p25 (25th percentile cosine of frontal frames to the most typical of them, on the
+scale on which one person begins at 0.4 for every recogniser: two people who share a clip half and
+half are both near its mean, but one of them is far from any frame), embedding_norm (25th percentile
+of the length of the recogniser's own output, small for a face that tells it little; none where the
+network gives unit vectors), num_sampled.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from animaray.models.frozen.protocols import (
     IdentityEmbedder,
     RawIdentityEmbedder,
 )
+from animaray.models.frozen.same_person import comparable_cosines
 from animaray.pipelines.stages.picture import laplacian_variance
 from animaray.platform.errors import FaceError
 from animaray.platform.video import DecodedVideo, FrameSelection
@@ -189,7 +191,9 @@ class FaceStage:
             norms = tracks.embedding_norm[valid]
             scores["face_embedding_norm"] = float(np.percentile(norms, 25))
         if frontal.any():
-            scores["face_identity_p25"] = identity_agreement(tracks.embeddings[frontal])
+            scores["face_identity_p25"] = identity_agreement(
+                tracks.embeddings[frontal], self._embedder.name
+            )
         return scores
 
 
@@ -268,12 +272,19 @@ def mean_embedding(
     return (mean / norm).astype(np.float32) if norm > 1e-6 else None
 
 
-def identity_agreement(embeddings: Float32[np.ndarray, "samples embedding"]) -> float:
+def identity_agreement(
+    embeddings: Float32[np.ndarray, "samples embedding"], embedder: str
+) -> float:
     """Return the 25th percentile of the unit embeddings' cosines to the most typical of them.
 
     The most typical one has the largest mean cosine to all.
+
+    Args:
+        embeddings: Of the frontal faces.
+        embedder: Whose they are; cosines of different recognisers are made comparable.
     """
-    cosines = embeddings.astype(np.float64) @ embeddings.T.astype(np.float64)
+    unit = embeddings.astype(np.float64)
+    cosines = comparable_cosines(unit @ unit.T, embedder)
     return float(np.percentile(cosines[cosines.mean(axis=1).argmax()], 25))
 
 

@@ -144,7 +144,7 @@ def test_settings_and_files_out_of_order_are_refused(tmp_path):
 def test_squats_agree_with_the_reference_implementation(real_data, real_weights):
     frames = decode_video(real_data / "videos/v04.mp4").frames_uint8
     reference = np.array(json.loads((real_data / "annotations/v04_pose33.json").read_text()))
-    estimator: PoseEstimator = MediaPipePoseEstimator.load()
+    estimator: PoseEstimator = MediaPipePoseEstimator.load_conversions()
     hits = []
     for frame, points in zip(frames[::3], reference[::3, :, :2], strict=True):
         people = estimator.estimate(frame)
@@ -161,7 +161,9 @@ def test_squats_agree_with_the_reference_implementation(real_data, real_weights)
 def test_skier_agrees_with_hand_drawn_points(real_data, real_weights):
     table = json.loads((real_data / "annotations/coco_wholebody.json").read_text())
     skier = next(row for row in table["annotations"] if row["image_id"] == 785)
-    people = MediaPipePoseEstimator.load().estimate(read_picture(real_data / "images/c01.jpg"))
+    people = MediaPipePoseEstimator.load_conversions().estimate(
+        read_picture(real_data / "images/c01.jpg")
+    )
     assert len(people) == 1
     drawn = np.array(skier["keypoints"]).reshape(17, 3)
     distance = np.linalg.norm(people[0].keypoints[COCO_ORDER] - drawn[:, :2], axis=-1)
@@ -190,5 +192,5 @@ def test_far_person_is_found_in_tiles(real_data, real_weights):
 @pytest.mark.real
 def test_nature_shows_nobody(real_data, real_weights):
     frames = decode_video(real_data / "videos/v13.mp4").frames_uint8
-    estimator = MediaPipePoseEstimator.load()
+    estimator = MediaPipePoseEstimator.load_conversions()
     assert [len(estimator.estimate(frame)) for frame in frames[::20]] == [0] * len(frames[::20])

@@ -2,12 +2,14 @@ import hashlib
 import re
 
 import cv2
+import numpy as np
 import pytest
 
 from animaray.models.frozen import producers
 from animaray.models.frozen.optical_flow import OpticalFlowConfig, OpticalFlowTracker
 from animaray.models.frozen.producers import embedder_of, recorded_producer
 from animaray.models.frozen.profiles import load_perception
+from animaray.models.frozen.same_person import comparable_cosines, same_person_cosine
 from animaray.platform.weights import resolve_weights
 
 
@@ -52,6 +54,16 @@ def test_opencv_is_known_by_its_version_and_strangers_by_name():
     assert embedder_of("drawn") == "drawn"
 
 
+def test_the_limit_of_one_person_follows_the_recogniser():
+    assert same_person_cosine("development/mobile_face_net@0123") == 0.4
+    limit = same_person_cosine("permissive/dlib_identity@0123")
+    assert limit == 0.61
+    cosines = np.array([-1.0, limit, 1.0])
+    found = comparable_cosines(cosines, "permissive/dlib_identity")
+    assert found[1:].tolist() == pytest.approx([0.4, 1.0])
+    np.testing.assert_array_equal(comparable_cosines(cosines, "generated/identity"), cosines)
+
+
 @pytest.mark.parametrize("profile", ["generated"])
 def test_every_network_of_a_profile_is_registered(profile):
     perception = load_perception(profile)
@@ -63,6 +75,5 @@ def test_every_network_of_a_profile_is_registered(profile):
         assert "@" in recorded_producer(network.name, None)
 
 
-@pytest.mark.real
-def test_networks_of_the_permissive_profile_are_registered(real_weights):
+def test_networks_of_the_permissive_profile_are_registered(permissive_weights):
     test_every_network_of_a_profile_is_registered("permissive")

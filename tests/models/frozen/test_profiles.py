@@ -7,6 +7,10 @@ import pytest
 import torch
 
 from animaray.models.frozen import profiles
+from animaray.models.frozen.perception_files import (
+    check_perception_files,
+    reads_earlier_files,
+)
 from animaray.models.frozen.profiles import (
     PROFILES,
     load_codec,
@@ -42,8 +46,9 @@ def test_unknown_profiles_are_refused(load):
 
 
 def test_missing_file_of_the_permissive_profile_is_named(no_weights):
-    with pytest.raises(WeightsError, match=r"`face_det.onnx`.*ANIMARAY_WEIGHTS=folder"):
+    with pytest.raises(WeightsError, match=r"pose_detection") as error:
         load_perception("permissive")
+    assert error.value.reason == "missing"
     with pytest.raises(WeightsError, match=r"weights pull permissive/codec_encoder"):
         load_codec("permissive")
 
@@ -85,8 +90,7 @@ def test_threads_are_set_only_when_asked(monkeypatch):
         profiles._use_threads(0)
 
 
-@pytest.mark.real
-def test_permissive_profile_sees_a_person(real_data, real_weights):
+def test_permissive_profile_sees_a_person(real_data, permissive_weights):
     perception = load_perception("permissive")
     frame = read_picture(real_data / "images/p07_1.jpg")
     faces = perception.face_detector.detect(frame)
@@ -99,6 +103,33 @@ def test_permissive_profile_sees_a_person(real_data, real_weights):
     left, top, right, bottom = faces[0].box
     assert left < people[0].keypoints[0, 0] < right
     assert top < people[0].keypoints[0, 1] < bottom
+
+
+@pytest.mark.real
+def test_files_of_earlier_versions_still_see_and_it_is_said(no_weights, real_weights, caplog):
+    assert reads_earlier_files()
+    check_perception_files("permissive")
+    perception = load_perception("permissive")
+    assert perception.face_detector.name == "permissive/yunet"
+    assert perception.identity_embedder.name == "development/mobile_face_net"
+    assert perception.pose_estimator.name == "permissive/mediapipe_pose"
+    assert "files of an earlier version" in caplog.text
+
+
+@pytest.mark.real
+def test_a_profile_s_own_files_come_before_those_of_earlier_versions(
+    real_weights, permissive_weights
+):
+    assert not reads_earlier_files()
+    assert load_perception("permissive").identity_embedder.name == "permissive/dlib_identity"
+
+
+def test_a_damaged_file_is_not_passed_over_for_an_earlier_one(no_weights, tmp_path, monkeypatch):
+    (tmp_path / "pose_detection.tflite").write_bytes(b"cut")
+    monkeypatch.setenv("ANIMARAY_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError) as error:
+        check_perception_files("permissive")
+    assert error.value.reason != "missing"
 
 
 @pytest.mark.real
