@@ -32,7 +32,7 @@ WRONG = [
     (["curate", "none", *MADE], 2, "none"),
     (["curate", "text.mp4", *MADE], 5, "text.mp4"),
     (["curate", "text.mp4", *MADE, "--profile", "generated"], 5, "text.mp4"),
-    (["curate", "good.mp4", *MADE], 4, "permissive/face_detector"),
+    (["curate", "good.mp4", *MADE], 4, "permissive/pose_detection"),
     (["curate", "good.mp4", *MADE, "--profile", "moon"], 2, "`moon`"),
     (["curate", "report", "none"], 5, "There is no dataset in none"),
     (["curate", "verdicts", "none"], 5, "There is no dataset in none"),
