@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from animaray.models.frozen.producers import embedder_of
-from animaray.models.frozen.same_person import USUAL_SAME_PERSON, same_person_cosine
+from animaray.models.frozen.same_person import (
+    USUAL_SAME_PERSON,
+    embedder_of,
+    same_person_cosine,
+)
 
 _ROWS_AT_ONCE = 2048
 

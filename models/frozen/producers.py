@@ -63,12 +63,6 @@ def recorded_producer(names: str, settings: object) -> str:
     return " ".join(parts)
 
 
-def embedder_of(producer: str) -> str:
-    """Return who made the identity embeddings, of a recorded producer of faces."""
-    parts = producer.split()
-    return parts[1] if len(parts) > 1 else producer
-
-
 def _identified(name: str) -> str:
     if name in _OF_OPENCV:
         return f"{name}@{cv2.__version__}"

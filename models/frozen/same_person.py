@@ -13,6 +13,12 @@ _SAME_PERSON: Mapping[str, float] = {"permissive/dlib_identity": 0.61}
 at most, and 0.53 to clips of two (docs/lab_log.md, 2026-11-30)."""
 
 
+def embedder_of(producer: str) -> str:
+    """Return who made the identity embeddings, of a recorded producer of faces."""
+    parts = producer.split()
+    return parts[1] if len(parts) > 1 else producer
+
+
 def same_person_cosine(embedder: str) -> float:
     """Return the cosine from which two faces are one person's.
 

@@ -7,9 +7,9 @@ import pytest
 
 from animaray.models.frozen import producers
 from animaray.models.frozen.optical_flow import OpticalFlowConfig, OpticalFlowTracker
-from animaray.models.frozen.producers import embedder_of, recorded_producer
+from animaray.models.frozen.producers import recorded_producer
 from animaray.models.frozen.profiles import load_perception
-from animaray.models.frozen.same_person import comparable_cosines, same_person_cosine
+from animaray.models.frozen.same_person import comparable_cosines, embedder_of, same_person_cosine
 from animaray.platform.weights import resolve_weights
 
 
