@@ -125,6 +125,7 @@ def verdicts(
     """
     from animaray.datasets.reader import CurationDataset
     from animaray.pipelines.policies import find_policy, policy_fingerprint
+    from animaray.pipelines.rules import spell_reasons
     from animaray.pipelines.verdicts import reapply_policy
 
     found = find_policy(policy)
@@ -142,7 +143,7 @@ def verdicts(
     print_table(
         f"Policy {found.name}",
         ("clip", "state", "reasons"),
-        [(row["clip_id"], row["state"], "; ".join(row["reasons"])) for row in rows],
+        [(row["clip_id"], row["state"], "; ".join(spell_reasons(row))) for row in rows],
     )
     print_lines(
         f"{kept} of {len(rows)} clips kept under {found.name} ({facts['fingerprint']}), "

@@ -36,6 +36,7 @@ def list_(
 ) -> None:
     """List the clips of a dataset with their verdicts."""
     from animaray.datasets.reader import CurationDataset
+    from animaray.pipelines.rules import spell_reasons
 
     opened = CurationDataset.open(dataset)
     rows = opened.verdicts(policy)
@@ -52,7 +53,7 @@ def list_(
                 clips[row["clip_id"]]["file_name"],
                 "{start_s:.2f} to {end_s:.2f} s".format(**clips[row["clip_id"]]),
                 row["state"],
-                "; ".join(row["reasons"]),
+                "; ".join(spell_reasons(row)),
             )
             for row in rows
         ],
@@ -121,6 +122,7 @@ def inspect(
 ) -> None:
     """Show what a dataset holds, or all that is stored of one clip."""
     from animaray.pipelines.inspection import extract_clip, inspect_clip, inspect_dataset
+    from animaray.pipelines.rules import spell_reasons
 
     if clip_id is None:
         facts = inspect_dataset(dataset)
@@ -140,7 +142,7 @@ def inspect(
     print_lines(*(f"{name}: {value}" for name, value in tracks.items()))
     print_lines(f"camera samples: {len(camera['time_s']) if camera else 0}")
     for name, verdict in facts["verdicts"].items():
-        print_lines(f"{name}: {verdict['state']} {'; '.join(verdict['reasons'])}".rstrip())
+        print_lines(f"{name}: {verdict['state']} {'; '.join(spell_reasons(verdict))}".rstrip())
     print_lines(*(f"wrote {path}" for path in files))
 
 

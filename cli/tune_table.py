@@ -30,6 +30,8 @@ def print_tune_curve(curve: TuneCurve) -> None:
         f"{curve.num_scored} clips scored, {spell_hours(curve.hours_total)} in all",
         f"length kept, strictest value first: {curve.sparkline()}",
     )
+    if curve.only_flags:
+        print_lines(f"{curve.policy} only flags for it: this is what dropping would keep")
     top = max([step.hours_kept for step in curve.steps] or [0.0]) or 1.0
     print_table(
         "",

@@ -19,9 +19,20 @@ import pyarrow as pa
 from animaray.platform.errors import DatasetError
 from animaray.platform.json_text import json_text
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+_TEXT = frozenset(
+    {
+        "text_share", "text_found_share", "text_scene_share", "text_place", "text_box",
+        "text_state", "text_note", "text_producer",
+    }
+)  # fmt: skip
+_FLAGS = frozenset({"flags", "flag_codes"})
 _ADDED_SINCE: dict[str, dict[str, frozenset[str]]] = {
-    "3": {"clips": frozenset({"picture_combed_share", "picture_frame_rate_fps"})},
+    "3": {
+        "clips": _TEXT | {"picture_combed_share", "picture_frame_rate_fps"},
+        "verdicts": _FLAGS,
+    },
+    "4": {"clips": _TEXT, "verdicts": _FLAGS},
 }
 """Columns that files of an older version lack; they are read as unknown (null)."""
 
@@ -32,7 +43,7 @@ SOURCE_STATES = (
 """Every input ends in exactly one of these. An address that was not fetched is unavailable (never
 asked for again), blocked (asked for in the next run), failed (tried again) or queued (not asked, to
 spare its site); a playlist is expanded."""
-FAMILIES = ("picture", "face", "pose", "camera", "motion")
+FAMILIES = ("picture", "face", "pose", "camera", "motion", "text")
 """Groups of scores that succeed or fail together."""
 FAMILY_STATES = ("ok", "failed", "not_run", "undetermined")
 
@@ -91,6 +102,10 @@ SCORES: dict[str, dict[str, str]] = {
         "camera_background_share": "float", "camera_still_change": "float",
     },
     "motion": {"motion_speed": "float", "motion_change": "float"},
+    "text": {
+        "text_share": "float", "text_found_share": "float", "text_scene_share": "float",
+        "text_place": "text", "text_box": "floats",
+    },
 }  # fmt: skip
 """Raw scores by family; the docstring of the stage that adds them gives unit and meaning."""
 
@@ -129,6 +144,7 @@ _PREVIEW = {
 _VERDICTS = {
     "clip_id": "text", "source_id": "text", "policy": "text", "policy_fingerprint": "text",
     "state": "text", "keep": "bool", "reasons": "texts", "reason_codes": "texts",
+    "flags": "texts", "flag_codes": "texts",
 }  # fmt: skip
 
 VERDICT_STATES = ("keep", "drop", "undetermined", "failed")

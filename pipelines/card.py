@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import FAMILIES
+from animaray.pipelines.curation_summary import count_flags
 from animaray.pipelines.identities import group_clips
 from animaray.pipelines.policies import Policy, policy_fingerprint
 from animaray.pipelines.report import count_funnel, source_states
@@ -45,7 +46,9 @@ class RuleCard:
     num_broken: int
     """Clips that break it."""
     num_only: int
-    """Of these, clips that break no other rule: what the rule alone costs."""
+    """Of these, clips that break no other rule: what the rule alone costs, or would."""
+    only_flags: bool
+    """Whether the policy marks such clips and drops none."""
     edges: tuple[float, ...]
     """Borders of the histogram's bins; values beyond the outer ones count in the last bins."""
     passing: tuple[int, ...]
@@ -72,6 +75,8 @@ class Card:
     source_reasons: Mapping[str, int]
     reasons: Mapping[str, int]
     """Clips per reason code."""
+    flags: Mapping[str, int]
+    """Kept clips per flag."""
     hours_by_policy: Mapping[str, Mapping[str, float | int]]
     readings: Mapping[str, int]
     """Clips kept under both readings of the 70 % rule, all other rules of this policy unchanged."""
@@ -126,6 +131,7 @@ def dataset_card(root: Path | str, policy: str = "standard", *, num_border: int 
             Counter(row["reason"] for row in sources if row["reason"]).most_common()
         ),
         reasons=dict(reasons.most_common()),
+        flags=count_flags(row for row in verdicts.values() if row["keep"]),
         hours_by_policy=_hours_by_policy(dataset, clips),
         readings=_readings(dataset, rules),
         rules=_rule_cards(dataset, clips, rules, num_border),
@@ -170,8 +176,8 @@ def _rule_cards(
 ) -> tuple[RuleCard, ...]:
     judgement = judge_columns(columns_of_table(dataset.table("clips")), policy)
     broken = np.zeros(len(clips), dtype=np.int64)
-    for _, _, fails in judgement.failures:
-        broken += fails
+    for rule, _, fails in judgement.failures:
+        broken += fails & (not rule.only_flags(policy))
     cards = []
     for rule, limit, fails in judgement.failures:
         is_judged = [rule.judges(clip["pose_framing"]) for clip in clips]
@@ -189,7 +195,8 @@ def _rule_cards(
                 framing=rule.framing,
                 num_scored=int(np.isfinite(values).sum()),
                 num_broken=int(fails.sum()),
-                num_only=int((fails & (broken == 1)).sum()),
+                num_only=int((fails & (broken == int(not rule.only_flags(policy)))).sum()),
+                only_flags=rule.only_flags(policy),
                 edges=tuple(edges.tolist()),
                 passing=tuple(passing),
                 failing=tuple(failing),

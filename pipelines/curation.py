@@ -24,6 +24,7 @@ from animaray.datasets.compaction import merge_small_files
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.sweep import sweep
 from animaray.models.frozen.perception_files import check_perception_files
+from animaray.models.frozen.rapid_ocr import find_networks
 from animaray.pipelines.acquire.inputs import refuse_absent
 from animaray.pipelines.acquisition import Acquisition
 from animaray.pipelines.curation_commit import BatchCommitter
@@ -78,7 +79,7 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
             for batch in itertools.chain(acquisition.local(), acquisition.remote()):
                 run.end(batch.ended)
                 if batch.pending and not run.is_ready:
-                    _check_profile(config.profile)
+                    _check_networks(config)
                     stack.enter_context(ray_session())
                     run.is_ready = True
                 for wave in _waves(batch.pending, config.sources_per_wave):
@@ -270,13 +271,15 @@ def _waves(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
         yield rows[start : start + size]
 
 
-def _check_profile(profile: str) -> None:
+def _check_networks(config: CurationConfig) -> None:
     """Load the networks once here: what is missing stops the run before it starts."""
-    check_perception_files(profile)  # before torch is imported
+    check_perception_files(config.profile)  # before torch is imported
+    if config.text.looks_at(config.profile):
+        find_networks()
     from animaray.models.frozen.profiles import load_perception, load_point_tracker
 
-    load_perception(profile)
-    load_point_tracker(profile)
+    load_perception(config.profile)
+    load_point_tracker(config.profile)
 
 
 @contextmanager

@@ -106,7 +106,11 @@ class Look:
     """The perception networks of one worker process."""
 
     def __init__(self, config: CurationConfig) -> None:
-        from animaray.models.frozen.profiles import load_perception, load_point_tracker
+        from animaray.models.frozen.profiles import (
+            load_perception,
+            load_point_tracker,
+            load_text_detector,
+        )
         from animaray.pipelines.perception_stages import PerceptionStages
 
         device = "cuda" if config.needs.look_num_gpus > 0 else "cpu"
@@ -114,6 +118,7 @@ class Look:
             load_perception(config.profile, num_threads=1, device=device),
             load_point_tracker(config.profile),
             config,
+            load_text_detector(num_threads=1) if config.text.looks_at(config.profile) else None,
         )
 
     def __call__(self, packed: Packed) -> Packed:

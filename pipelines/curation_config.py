@@ -12,6 +12,7 @@ from animaray.pipelines.stages.encode import EncodeConfig
 from animaray.pipelines.stages.faces import FacesConfig
 from animaray.pipelines.stages.pose import PoseConfig
 from animaray.pipelines.stages.shots import ShotsConfig
+from animaray.pipelines.stages.text import TextConfig
 from animaray.platform.errors import ConfigError
 from animaray.platform.video import DecodeLimits
 
@@ -78,6 +79,8 @@ class CurationConfig:
     """How densely poses are estimated."""
     camera: CameraConfig = field(default_factory=CameraConfig)
     """How the background is followed."""
+    text: TextConfig = field(default_factory=TextConfig)
+    """Where burned-in text is looked for."""
 
     def __post_init__(self) -> None:
         """Check the settings.

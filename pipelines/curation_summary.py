@@ -1,7 +1,7 @@
 """What one curation run did, in numbers that add up."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class CurationSummary:
     """Kept clips under each policy that was applied."""
     dropped_by_reason: Mapping[str, int]
     """Clips per reason; one clip may have several."""
+    flagged: Mapping[str, int]
+    """Kept clips per flag: what the policy marks and does not drop."""
     hours: Mapping[str, float]
     """Hours of video: inputs and kept."""
     seconds_by_stage: Mapping[str, float]
@@ -88,11 +90,19 @@ class CurationSummary:
         if self.dropped_by_reason:
             reasons = (f"{name} {count}" for name, count in self.dropped_by_reason.items())
             lines.append("  dropped for: " + ", ".join(reasons))
+        if self.flagged:
+            flags = (f"{name} {count}" for name, count in self.flagged.items())
+            lines.append("  kept with a flag: " + ", ".join(flags))
         if self.left_out:
             kinds = ", ".join(f"{name} {count}" for name, count in self.left_out.items())
             total = sum(self.left_out.values())
             lines.append(f"  left out as no videos: {total} files ({kinds})")
         return lines + [f"  {problem}" for problem in self.problems]
+
+
+def count_flags(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many verdicts carry each flag, the most frequent first."""
+    return dict(Counter(code for row in verdicts for code in row["flag_codes"] or ()).most_common())
 
 
 def summarize(  # noqa: PLR0913 - each is counted by another
@@ -125,6 +135,7 @@ def summarize(  # noqa: PLR0913 - each is counted by another
         num_kept_clips=len(kept),
         clips_by_policy={name: sum(row["keep"] for row in rows) for name, rows in verdicts.items()},
         dropped_by_reason=dict(reasons.most_common()),
+        flagged=count_flags(row for row in verdicts.get(policy, []) if row["keep"]),
         hours={
             "inputs": sum(row["duration_s"] or 0.0 for row in sources) / 3600,
             "kept": sum(row["duration_s"] or 0.0 for row in clips if row["clip_id"] in kept) / 3600,

@@ -9,7 +9,7 @@ from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import FAMILIES, SCORES
 from animaray.pipelines.policies import Policy
-from animaray.pipelines.rules import RULES, Rule
+from animaray.pipelines.rules import RULES, Rule, spell_reasons
 from animaray.pipelines.verdicts import applied_policy
 from animaray.platform.errors import DatasetError
 
@@ -31,7 +31,8 @@ class Story:
     verdicts: Mapping[str, Mapping[str, Any]]
     """State and reasons under each applied policy; of each clip for a source."""
     limits: tuple[Mapping[str, Any], ...]
-    """Every rule that judges the clip: score, value, threshold, policy, limit, passes."""
+    """Every rule that judges the clip: score, value, threshold, policy, limit, passes, and whether
+    it only flags."""
     commits: tuple[int, ...]
     """Versions of the commit log that hold rows of its source."""
 
@@ -61,7 +62,8 @@ class Story:
         if self.clip is not None:
             lines += self._clip_lines()
         for name, verdict in self.verdicts.items():
-            reasons = f": {'; '.join(verdict['reasons'])}" if verdict["reasons"] else ""
+            spelled = spell_reasons(verdict)
+            reasons = f": {'; '.join(spelled)}" if spelled else ""
             lines.append(f"  {name:<9} {verdict['state']}{reasons}")
         lines.append(f"  commits   {', '.join(str(version) for version in self.commits)}")
         return lines
@@ -76,11 +78,11 @@ class Story:
         for family, scores in self.scores.items():
             note = f" {clip[f'{family}_note']}" if clip[f"{family}_note"] else ""
             producer = f" by {clip[f'{family}_producer']}" if clip[f"{family}_producer"] else ""
-            lines.append(f"  {family:<9} {clip[f'{family}_state']}{note}{producer}")
+            # Of datasets older than the family there is no state.
+            state = clip[f"{family}_state"] or "not measured"
+            lines.append(f"  {family:<9} {state}{note}{producer}")
             for name, value in scores.items():
-                text = f"{value:.4g}" if isinstance(value, float) else str(value)
-                shown = "none" if value is None else text
-                lines.append(f"    {name:<28} {shown:<10} {self._limits_of(name)}".rstrip())
+                lines.append(f"    {name:<28} {_shown(value):<10} {self._limits_of(name)}".rstrip())
         return lines
 
     def _limits_of(self, score: str) -> str:
@@ -89,9 +91,19 @@ class Story:
         for row in self.limits:
             if row["score"] == score:
                 sign = ">=" if row["is_minimum"] else "<="
-                mark = "" if row["passes"] in {True, None} else " BROKEN"
+                broken = " FLAGGED" if row["only_flags"] else " BROKEN"
+                mark = "" if row["passes"] in {True, None} else broken
                 found.append(f"{row['policy']} {sign} {row['limit']:g}{mark}")
         return "; ".join(found)
+
+
+def _shown(value: float | int | str | Sequence[float] | None) -> str:
+    """Return a score in four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " ".join(_shown(part) for part in value)
+    return "none" if value is None else str(value)
 
 
 def explain(root: Path | str, what: str) -> Story:
@@ -156,7 +168,8 @@ def _facts(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _verdict(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("state", "keep", "reasons", "policy_fingerprint")}
+    wanted = ("state", "keep", "reasons", "flags", "policy_fingerprint")
+    return {name: row[name] for name in wanted}
 
 
 def _limits(clip: Mapping[str, Any], policies: Sequence[Policy]) -> tuple[Mapping[str, Any], ...]:
@@ -176,6 +189,7 @@ def _limits(clip: Mapping[str, Any], policies: Sequence[Policy]) -> tuple[Mappin
                         "policy": policy.name,
                         "limit": limit,
                         "passes": _passes(rule, value, limit),
+                        "only_flags": rule.only_flags(policy),
                     }
                 )
     return tuple(rows)

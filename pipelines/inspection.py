@@ -92,7 +92,7 @@ def inspect_clip(root: Path | str, clip_id: str) -> dict[str, Any]:
         "clip": clip,
         "identity_dim": 0 if embedding is None else len(embedding),
         "verdicts": {
-            name: {key: row[key] for key in ("state", "keep", "reasons")}
+            name: {key: row[key] for key in ("state", "keep", "reasons", "flags")}
             for name, row in verdicts.items()
         },
         "video_bytes": clip["media_bytes"],

@@ -7,7 +7,7 @@ share one decoding of the clip.
 """
 
 from animaray.models.frozen.producers import recorded_producer
-from animaray.models.frozen.protocols import Perception, PointTracker
+from animaray.models.frozen.protocols import Perception, PointTracker, TextDetector
 from animaray.pipelines.clip_samples import ClipSamples
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.policies import POLICIES
@@ -16,20 +16,34 @@ from animaray.pipelines.stages import motion, picture
 from animaray.pipelines.stages.camera import CameraStage
 from animaray.pipelines.stages.faces import FaceStage
 from animaray.pipelines.stages.pose import PoseStage
+from animaray.pipelines.stages.text import TextStage
 from animaray.pipelines.tries import give_up_after_deaths
 
 
 class PerceptionStages:
-    """Measure picture, faces, pose, camera and motion of clips."""
+    """Measure picture, faces, text, pose, camera and motion of clips."""
 
     def __init__(
-        self, perception: Perception, tracker: PointTracker, config: CurationConfig
+        self,
+        perception: Perception,
+        tracker: PointTracker,
+        config: CurationConfig,
+        text_detector: TextDetector | None = None,
     ) -> None:
+        """Hold the networks.
+
+        Args:
+            perception: Faces, identities and poses.
+            tracker: Follows the background.
+            config: Settings of every stage.
+            text_detector: Reads burned-in text; None where it is not looked for.
+        """
         self._faces = FaceStage(
             perception.face_detector, perception.identity_embedder, config.faces
         )
         self._pose = PoseStage(perception.pose_estimator, config.pose)
         self._camera = CameraStage(tracker, config.camera)
+        self._text = TextStage(text_detector, config.text) if text_detector else None
         self._skips_hopeless = config.skip_hopeless
         self._producers = {
             "picture": recorded_producer("opencv", None),
@@ -38,6 +52,8 @@ class PerceptionStages:
             "camera": recorded_producer(self._camera.producer, config.camera),
             "motion": recorded_producer(f"{self._pose.producer} opencv", config.pose),
         }
+        if self._text is not None:
+            self._producers["text"] = recorded_producer(self._text.producer, config.text)
 
     def __call__(self, row: Row) -> Row:
         """Measure one clip; a clip that killed this process before is given up."""
@@ -50,6 +66,8 @@ class PerceptionStages:
             picture.SELECTION, self._faces.selection(row), self._camera.selection(row),
             motion.SELECTION,
         )  # fmt: skip
+        if self._text is not None:
+            together = (*together, self._text.selection(row))
         measured = self._look({**row, "samples": ClipSamples(row["media_path"], together)})
         return {name: value for name, value in measured.items() if name != "samples"}
 
@@ -57,15 +75,22 @@ class PerceptionStages:
         row = self._run("picture", picture.measure_picture, row)
         row = self._run("face", self._faces, row)
         if self._skips_hopeless and is_hopeless(row):
-            skipped = dict.fromkeys(("pose_state", "camera_state", "motion_state"), "not_run")
-            note = dict.fromkeys(("pose_note", "camera_note", "motion_note"), "no face to speak of")
-            return {**row, **skipped, **note}
+            return _not_run(row, ("text", "pose", "camera", "motion"), "no face to speak of")
+        if self._text is not None:
+            row = self._run("text", self._text, row)
+        else:
+            row = _not_run(row, ("text",), "not looked for (setting text.look)")
         row = self._run("pose", self._pose, row)
         row = self._run("camera", self._camera, row, needs=("pose", "face"))
         return self._run("motion", motion.measure_motion, row, needs=("pose", "face", "camera"))
 
     def _run(self, family: str, stage: Stage, row: Row, needs: tuple[str, ...] = ()) -> Row:
         return run_family(family, stage, row, needs=needs, producer=self._producers[family])
+
+
+def _not_run(row: Row, families: tuple[str, ...], note: str) -> Row:
+    states = {f"{family}_state": "not_run" for family in families}
+    return {**row, **states, **{f"{family}_note": note for family in families}}
 
 
 def is_hopeless(row: Row) -> bool:

@@ -25,9 +25,11 @@ from animaray.platform.storage import write_bytes_atomic
 
 POLICY_FILES_DIR = Path(__file__).parent / "policy_files"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_WORDS = ("name", "description", "base")
-_YOUNG = ("max_combed_share", "min_frame_rate_fps")
-"""Thresholds that datasets of schema version 3 know nothing of."""
+_WORDS = ("name", "description", "base", "only_flag")
+_YOUNG: dict[str, object] = {
+    "max_combed_share": None, "min_frame_rate_fps": None, "max_text_share": None, "only_flag": [],
+}  # fmt: skip
+"""Settings that policies of older versions know nothing of, and what stands for that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +113,10 @@ class Policy:
     """Largest."""
     min_change: float | None
     """Least change of luminance inside the person's box over half a second, of 1."""
+    max_text_share: float | None
+    """Share of the picture that burned-in text may cover: captions, watermarks."""
+    only_flag: tuple[str, ...] = ()
+    """Names of thresholds whose rules mark a clip, for a person or a filter, and never drop it."""
 
     def __post_init__(self) -> None:
         """Check name and thresholds.
@@ -125,6 +131,11 @@ class Policy:
                     f"Threshold `{name}` of policy {self.name} is {value}.",
                     fix="Give a number, or null to switch the rule off.",
                 )
+        if unknown := sorted(set(self.only_flag) - set(THRESHOLDS)):
+            raise ConfigError(
+                f"only_flag of policy {self.name} names `{unknown[0]}`, which is no threshold.",
+                fix=f"Known: {', '.join(THRESHOLDS)}.",
+            )
         if not _NAME.fullmatch(self.name):
             raise ConfigError(
                 f"Expected a policy name of a-z, 0-9, - and _, got `{self.name}`.",
@@ -193,7 +204,8 @@ def policy_fingerprint(policy: Policy) -> str:
     A younger rule that is switched off changes nothing: verdicts of an older version stay true.
     """
     data = config_to_dict(replace(policy, name="any", description=""))
-    return fingerprint_of_dict({k: v for k, v in data.items() if v is not None or k not in _YOUNG})
+    known = {name: v for name, v in data.items() if name not in _YOUNG or v != _YOUNG[name]}
+    return fingerprint_of_dict(known)
 
 
 def policy_from_dict(data: dict[str, Any], origin: str) -> Policy:
@@ -202,7 +214,7 @@ def policy_from_dict(data: dict[str, Any], origin: str) -> Policy:
     Raises:
         ConfigError: A threshold is unknown, missing or no number.
     """
-    return _policy_of(data, origin)
+    return _policy_of({**_YOUNG, **data}, origin)
 
 
 def _policy_of(data: dict[str, Any], origin: str) -> Policy:

@@ -50,6 +50,10 @@ class Rule:
         """Return the policy's threshold; None when the policy switches the rule off."""
         return getattr(policy, self.threshold)
 
+    def only_flags(self, policy: Policy) -> bool:
+        """Return whether clips that break the rule are flagged and not dropped."""
+        return self.threshold in policy.only_flag
+
     def judges(self, framing: str | None) -> bool:
         """Return whether clips of a framing are judged; an unknown framing counts as close."""
         return self.framing is None or self.framing == (
@@ -109,6 +113,7 @@ RULES = (
     Rule(code="nothing_moves", score="motion_speed", threshold="min_speed"),
     Rule(code="moves_wildly", score="motion_speed", threshold="max_speed"),
     Rule(code="nothing_moves", score="motion_change", threshold="min_change"),
+    Rule(code="burned_in_text", score="text_share", threshold="max_text_share"),
 )
 REASON_CODES = tuple(
     dict.fromkeys(
@@ -136,6 +141,10 @@ class Verdict:
     """Code, value and threshold of each failed rule, as text."""
     codes: tuple[str, ...]
     """The codes alone, without repetition."""
+    flags: tuple[str, ...] = ()
+    """What rules that only flag found, in the same form; says nothing against the clip."""
+    flag_codes: tuple[str, ...] = ()
+    """Their codes alone."""
 
     @property
     def keep(self) -> bool:
@@ -153,16 +162,22 @@ class Judgement:
     """Each active rule, its limit, and the clips that break it."""
     missing: tuple[tuple[str, str, Bool[np.ndarray, " clips"]], ...]
     """State (failed or not_run), family, and the clips where it is so."""
+    unseen: tuple[tuple[str, Bool[np.ndarray, " clips"]], ...]
+    """Families of rules that only flag, and the clips where they did not run."""
+    only_flag: tuple[str, ...]
+    """Thresholds of the rules that only flag."""
     columns: Columns
     """The scores that were judged."""
 
     def verdicts(self) -> list[Verdict]:
         """Return state and reasons of each clip, in order."""
         found: dict[str, list[list[tuple[str, str]]]] = {
-            kind: [[] for _ in self.states] for kind in ("drop", "failed", "not_run", "doubt")
+            kind: [[] for _ in self.states]
+            for kind in ("drop", "failed", "not_run", "doubt", "flag")
         }
         for rule, limit, fails in self.failures:
-            kind = found["doubt" if rule.is_evidence else "drop"]
+            is_flag = rule.threshold in self.only_flag
+            kind = found["flag" if is_flag else "doubt" if rule.is_evidence else "drop"]
             sign = "<" if rule.is_minimum else ">"
             for row in np.flatnonzero(fails):
                 shown = _shown(float(self.columns[rule.score][row]), limit)
@@ -170,6 +185,9 @@ class Judgement:
         for state, family, is_missing in self.missing:
             for row in np.flatnonzero(is_missing):
                 found[state][row].append((f"{family}_{state}", f"{family}_{state}"))
+        for family, is_missing in self.unseen:
+            for row in np.flatnonzero(is_missing):
+                found["flag"][row].append((f"{family}_not_run", f"{family}_not_run"))
         kinds = {
             "keep": (),
             "drop": ("drop",),
@@ -179,14 +197,23 @@ class Judgement:
         verdicts = []
         for place, state in enumerate(self.states.tolist()):
             chosen = [reason for kind in kinds[state] for reason in found[kind][place]]
+            flags = found["flag"][place]
             verdicts.append(
                 Verdict(
                     state=state,
                     reasons=tuple(text for _, text in chosen),
                     codes=tuple(dict.fromkeys(code for code, _ in chosen)),
+                    flags=tuple(text for _, text in flags),
+                    flag_codes=tuple(dict.fromkeys(code for code, _ in flags)),
                 )
             )
         return verdicts
+
+
+def spell_reasons(verdict: Mapping[str, Any]) -> list[str]:
+    """Return why a clip is judged so, of a row of the verdicts table, flags after the reasons."""
+    # Datasets of schema version 4 know no flags.
+    return [*verdict["reasons"], *(f"flag: {text}" for text in verdict["flags"] or ())]
 
 
 def _shown(value: float, limit: float) -> str:
@@ -232,7 +259,8 @@ def judge_columns(columns: Columns, policy: Policy) -> Judgement:
 
     A score that has no meaning for a clip (the size of a face that is not there) is not judged.
     Drop outweighs failed, failed outweighs undetermined. A family that did not run matters only
-    where the policy has a rule on it.
+    where the policy has a rule on it, and where that rule only flags, it is a flag, too: what was
+    not measured is never taken for good.
     """
     states = {family: columns[f"{family}_state"] for family in FAMILIES}
     failed = {family: state == "failed" for family, state in states.items()}
@@ -253,7 +281,8 @@ def judge_columns(columns: Columns, policy: Policy) -> Judgement:
         if rule.family == "camera":
             fails &= ~still
         failures.append((rule, limit, fails))
-    judged = {rule.family for rule, _, _ in failures}
+    judged = {rule.family for rule, _, _ in failures if not rule.only_flags(policy)}
+    flagged = {rule.family for rule, _, _ in failures} - judged
     missing = [("failed", family, failed[family]) for family in FAMILIES]
     missing += [
         ("not_run", family, ~has_run[family] & ~failed[family])
@@ -261,8 +290,9 @@ def judge_columns(columns: Columns, policy: Policy) -> Judgement:
         if family in judged
     ]
     count = len(still)
-    drops = _any((fails for rule, _, fails in failures if not rule.is_evidence), count)
-    doubts = _any((fails for rule, _, fails in failures if rule.is_evidence), count)
+    telling = [(rule, fails) for rule, _, fails in failures if not rule.only_flags(policy)]
+    drops = _any((fails for rule, fails in telling if not rule.is_evidence), count)
+    doubts = _any((fails for rule, fails in telling if rule.is_evidence), count)
     doubts |= _any((is_missing for state, _, is_missing in missing if state == "not_run"), count)
     broken = _any(failed.values(), count)
     verdicts = np.full(count, "keep", dtype="<U12")
@@ -270,7 +300,14 @@ def judge_columns(columns: Columns, policy: Policy) -> Judgement:
     verdicts[broken] = "failed"
     verdicts[drops] = "drop"
     return Judgement(
-        states=verdicts, failures=tuple(failures), missing=tuple(missing), columns=columns
+        states=verdicts,
+        failures=tuple(failures),
+        missing=tuple(missing),
+        unseen=tuple(
+            (family, ~has_run[family] & ~failed[family]) for family in FAMILIES if family in flagged
+        ),
+        only_flag=policy.only_flag,
+        columns=columns,
     )
 
 

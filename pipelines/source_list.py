@@ -14,7 +14,7 @@ def list_sources(root: Path | str, policy: str = "standard") -> list[dict[str, A
 
     `file` or `url` names the input; `state`, `reason` and `detail` say what became of it under the
     policy; `clips` holds each clip with `start` and `end` (seconds of the input), `keep`, `state`,
-    `reasons` (code, value and threshold), `reason_codes` and `scores`.
+    `reasons` (code, value and threshold), `reason_codes`, `flags` and `scores`.
 
     Args:
         root: Dataset folder.
@@ -66,6 +66,7 @@ def _clip_object(clip: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[st
         "state": verdict["state"],
         "reasons": verdict["reasons"],
         "reason_codes": verdict["reason_codes"],
+        "flags": verdict["flags"] or [],
         "scores": {name: clip[name] for scores in SCORES.values() for name in scores},
         "families": {family: clip[f"{family}_state"] for family in FAMILIES},
     }

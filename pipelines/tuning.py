@@ -63,6 +63,8 @@ class TuneCurve:
     """The policy whose other rules hold."""
     current: float | None
     """The policy's own value."""
+    only_flags: bool
+    """Whether the policy only flags for it; the steps show what dropping would keep."""
     hours_total: float
     """Hours of all clips."""
     num_scored: int
@@ -124,10 +126,14 @@ def tune(root: Path | str, rule_name: str, policy: Policy, *, num_clips: int = 8
     Args:
         root: Dataset folder.
         rule_name: Threshold, reason code or score.
-        policy: The policy whose other rules hold.
+        policy: The policy whose other rules hold; if it only flags for this one, the steps show
+            what it would keep by dropping.
         num_clips: How many clips to show on either side of the line.
     """
     rule = find_rule(rule_name)
+    only_flags = rule.only_flags(policy)
+    others = tuple(name for name in policy.only_flag if name != rule.threshold)
+    policy = replace(policy, only_flag=others)
     clips = CurationDataset.open(root).table("clips", [*_FACTS, *READS])
     columns = columns_of_table(clips)
     hours = np.nan_to_num(clips["duration_s"].to_numpy(zero_copy_only=False).astype(float)) / 3600
@@ -155,6 +161,7 @@ def tune(root: Path | str, rule_name: str, policy: Policy, *, num_clips: int = 8
         is_minimum=rule.is_minimum,
         policy=policy.name,
         current=current,
+        only_flags=only_flags,
         hours_total=float(hours.sum()),
         num_scored=int(np.isfinite(values).sum()),
         steps=tuple(steps),

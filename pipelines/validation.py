@@ -223,4 +223,6 @@ def _check_verdicts(dataset: CurationDataset, name: str, clip_ids: set[str], rep
             report(
                 "verdicts", clip_id, f"{name} says {row['state']}, its scores say {verdict.state}"
             )
+        elif tuple(row["flag_codes"] or verdict.flag_codes) != verdict.flag_codes:
+            report("verdicts", clip_id, f"{name} flags it otherwise than its scores do")
     return len(rows)

@@ -30,6 +30,8 @@ def verdict_row(clip_id: str, source_id: str, policy: Policy, verdict: Verdict) 
         "keep": verdict.keep,
         "reasons": list(verdict.reasons),
         "reason_codes": list(verdict.codes),
+        "flags": list(verdict.flags),
+        "flag_codes": list(verdict.flag_codes),
     }
 
 
@@ -46,18 +48,14 @@ def reapply_policy(root: Path | str, policy: str | Path | Policy = "standard") -
     judgement = judge_columns(columns_of_table(clips), policy)
     digest = policy_fingerprint(policy)
     rows = [
-        {
-            "clip_id": clip_id, "source_id": source_id, "policy": policy.name,
-            "policy_fingerprint": digest, "state": verdict.state, "keep": verdict.keep,
-            "reasons": list(verdict.reasons), "reason_codes": list(verdict.codes),
-        }
+        verdict_row(clip_id, source_id, policy, verdict)
         for clip_id, source_id, verdict in zip(
             clips["clip_id"].to_pylist(),
             clips["source_id"].to_pylist(),
             judgement.verdicts(),
             strict=True,
         )
-    ]  # fmt: skip
+    ]
     folder = f"verdicts/{policy.name}"
     with writing(root):
         _commit_verdicts(

@@ -37,7 +37,8 @@ _TYPICAL: Mapping[str, tuple[float, float]] = {
     "camera_inlier_share": (0.9, 0.1), "camera_num_points": (120.0, 0.8),
     "camera_evidence_share": (0.98, 0.03), "camera_look": (0.02, 0.9),
     "camera_background_share": (0.4, 0.4), "camera_still_change": (0.02, 0.8),
-    "motion_speed": (0.1, 1.2), "motion_change": (0.04, 0.9),
+    "motion_speed": (0.1, 1.2), "motion_change": (0.04, 0.9), "text_share": (0.01, 1.0),
+    "text_found_share": (0.3, 0.5), "text_scene_share": (0.01, 1.0),
 }  # fmt: skip
 """Median and spread (of the logarithm) of each drawn score."""
 
@@ -139,6 +140,10 @@ def draw_clip(
     scores["face_num_sampled"] = 4
     scores["picture_short_side_px"] = int(rng.choice([240, 480, 720, 1080]))
     scores["pose_framing"] = str(rng.choice(["full", "half", "close"]))
+    if rng.random() < 0.7:  # most clips have no text at all
+        scores |= {"text_share": 0.0, "text_found_share": 0.0, "text_place": None, "text_box": None}
+    else:
+        scores |= {"text_place": "bottom", "text_box": [0.2, 0.85, 0.8, 0.95]}
     identity = _identity(number, tables)
     return {
         "clip_id": content_id("clip", source["sha256"], start_pts, end_pts, "world"),

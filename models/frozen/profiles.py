@@ -28,6 +28,7 @@ from animaray.models.frozen.protocols import (
     LatentCodec,
     Perception,
     PointTracker,
+    TextDetector,
 )
 from animaray.platform.errors import ConfigError, MachineError
 from animaray.platform.weights import resolve_weights
@@ -158,6 +159,19 @@ def load_point_tracker(profile: str) -> PointTracker:
 
         return CoTrackerTracker.load()
     return OpticalFlowTracker()
+
+
+def load_text_detector(*, num_threads: int = 1) -> TextDetector:
+    """Load what reads burned-in text, the same under every profile; only curation needs it.
+
+    Without its package MachineError is raised, which names the command that gets it.
+
+    Args:
+        num_threads: CPU threads of its networks.
+    """
+    from animaray.models.frozen.rapid_ocr import RapidOcrTextDetector
+
+    return RapidOcrTextDetector(num_threads=num_threads)
 
 
 def load_codec(profile: str, *, folder: Path | None = None) -> LatentCodec:

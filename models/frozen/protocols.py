@@ -41,6 +41,29 @@ class PersonPose:
     """In [0, 1]; 0 where the point was not found."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextLine:
+    """One line of writing in one picture."""
+
+    corners: Float32[np.ndarray, "4 2"]
+    """Pixels, x right, y down: first, along the line's upper edge, second, and on clockwise."""
+    words: str
+    """What it says, as far as it could be read."""
+    score: float
+    """How sure the reading is, in [0, 1]."""
+
+
+@runtime_checkable
+class TextDetector(Protocol):
+    """Find writing and read it."""
+
+    name: str
+
+    def detect(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[TextLine]:
+        """Return the lines of one RGB picture, the doubtful ones, too, from top to bottom."""
+        ...
+
+
 @runtime_checkable
 class FaceDetector(Protocol):
     """Find faces with five landmarks."""

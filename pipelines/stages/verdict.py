@@ -1,7 +1,7 @@
 """Say what every shipped policy thinks of a clip, and whether its video is worth storing.
 
-Reads: picture_scores, face_scores, pose_scores, camera_scores, motion_scores and the families'
-states. Adds: scores, verdicts, stores_media. Drops: the five score columns.
+Reads: picture_scores, face_scores, pose_scores, camera_scores, motion_scores, text_scores and the
+families' states. Adds: scores, verdicts, stores_media. Drops: the score columns.
 """
 
 from collections.abc import Mapping, Sequence

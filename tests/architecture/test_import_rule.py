@@ -39,6 +39,7 @@ ONE_OWNER = {
     "insightface": 1,
     "cotracker": 1,
     "scenedetect": 1,
+    "rapidocr": 1,
     "deepspeed": 3,
     "sqlalchemy": 3,
 }

@@ -28,12 +28,13 @@ from animaray.pipelines.stages.motion import measure_motion
 from animaray.pipelines.stages.picture import measure_picture
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_shots
+from animaray.pipelines.stages.text import TextStage
 from animaray.pipelines.stages.verdict import add_verdicts
 from animaray.platform.errors import MediaError
 from animaray.platform.video import write_mp4
 
 STAGES = ("acquire", "probe", "shots", "clips", "encode", "picture", "faces", "pose", "camera",
-          "motion", "verdict")  # fmt: skip
+          "motion", "text", "verdict")  # fmt: skip
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines/stages"
 NOT_STAGES = {"background", "duplicates", "foreground"}
 """Files that hold a part of a stage, or a step over all rows together."""
@@ -46,6 +47,15 @@ FAMILY_COLUMNS = {
     f"{family}_{what}" for family in FAMILIES for what in ("state", "note", "producer")
 }
 """Added by the runner, not by a stage."""
+
+
+class NoWriting:
+    """Reads nothing: the columns of the stage do not depend on it."""
+
+    name = "nothing"
+
+    def detect(self, _frame: np.ndarray) -> list[Any]:
+        return []
 
 
 def declared(name: str) -> Any:
@@ -105,6 +115,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable[[Row]
         "pose": looks._pose,
         "camera": looks._camera,
         "motion": measure_motion,
+        "text": TextStage(NoWriting()),
         "verdict": lambda row: add_verdicts(row, [STANDARD], "all"),
     }
 

@@ -9,6 +9,7 @@ from animaray.datasets.schemas import (
     SCORES,
     TABLES,
     check_schema,
+    concat_versions,
     schema_of,
     table_of_rows,
 )
@@ -18,7 +19,7 @@ from animaray.platform.errors import DatasetError
 def test_every_table_carries_its_version() -> None:
     for table in TABLES:
         metadata = schema_of(table).metadata
-        assert metadata[b"animaray_schema_version"] == b"4"
+        assert metadata[b"animaray_schema_version"] == b"5"
         assert metadata[b"animaray_table"] == table.encode()
 
 
@@ -51,11 +52,24 @@ def test_unknown_columns_and_wrong_types_are_refused() -> None:
         table_of_rows("verdicts", [{"clip_id": "a", "keep": "yes"}])
 
 
+@pytest.mark.parametrize("version", ["3", "4"])
+def test_verdicts_from_before_there_were_flags_are_read_without(version: str) -> None:
+    rows = table_of_rows("verdicts", [{"clip_id": "a", "keep": True}])
+    old = rows.drop_columns(["flags", "flag_codes"]).replace_schema_metadata(
+        {"animaray_schema_version": version, "animaray_table": "verdicts"}
+    )
+    check_schema("verdicts", old.schema, "here")
+    both = concat_versions("verdicts", [old, rows], rows.column_names)
+    assert both["flags"].to_pylist() == [None, None]
+    with pytest.raises(DatasetError, match="are not those of the table"):
+        check_schema("verdicts", old.drop_columns(["keep"]).schema, "here")
+
+
 def test_foreign_schemas_are_refused() -> None:
     schema = schema_of("verdicts")
     check_schema("verdicts", schema, "here")
     older = schema.with_metadata({b"animaray_schema_version": b"0"})
-    with pytest.raises(DatasetError, match="schema version 0, expected 4"):
+    with pytest.raises(DatasetError, match="schema version 0, expected 5"):
         check_schema("verdicts", older, "here")
     more = schema.append(pa.field("extra", pa.string()))
     with pytest.raises(DatasetError, match="are not those of the table"):

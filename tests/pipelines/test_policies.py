@@ -17,10 +17,12 @@ from animaray.pipelines.policies import (
     THRESHOLDS,
     find_policy,
     policy_fingerprint,
+    policy_from_dict,
     read_policy,
     write_policy,
 )
 from animaray.pipelines.rules import REASON_CODES, RULES, columns_of_rows, judge, judge_columns
+from animaray.platform.config import config_to_dict
 from animaray.platform.errors import ConfigError
 
 GOOD = {
@@ -35,7 +37,8 @@ GOOD = {
     "camera_jitter": 0.0005, "camera_log_zoom": 0.001, "camera_roll_deg": 0.05,
     "camera_inlier_share": 0.99, "camera_num_points": 400.0, "camera_evidence_share": 1.0,
     "camera_look": 0.01, "camera_background_share": 0.4, "camera_still_change": 0.03,
-    "motion_speed": 0.2, "motion_change": 0.05,
+    "motion_speed": 0.2, "motion_change": 0.05, "text_share": 0.0, "text_found_share": 0.0,
+    "text_scene_share": 0.0, "text_place": None, "text_box": None,
     **{f"{family}_state": "ok" for family in FAMILIES},
 }  # fmt: skip
 
@@ -46,7 +49,7 @@ def test_a_good_clip_is_kept_by_every_policy() -> None:
         assert (verdict.state, verdict.reasons, verdict.keep) == ("keep", (), True)
 
 
-EVERY = dataclasses.replace(STANDARD, name="every", max_pose_missing_strict=0.5)
+EVERY = dataclasses.replace(STANDARD, name="every", max_pose_missing_strict=0.5, only_flag=())
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.code}-{rule.threshold}")
@@ -150,6 +153,32 @@ def test_failed_and_missing_families_are_never_kept() -> None:
     assert judge({}, LAX).state == "undetermined"
 
 
+def test_rules_that_only_flag_keep_the_clip_and_say_so() -> None:
+    captioned = {**GOOD, "text_share": 0.128}
+    for policy in (STANDARD, LAX):
+        verdict = judge(captioned, policy)
+        assert (verdict.state, verdict.reasons, verdict.codes) == ("keep", (), ())
+        assert verdict.flags == ("burned_in_text 0.128 > 0",)
+        assert verdict.flag_codes == ("burned_in_text",)
+    assert judge(captioned, STRICT).codes == ("burned_in_text",)
+    assert judge(captioned, STRICT).flags == ()
+    assert judge(captioned, LITERAL_PAPER) == judge(GOOD, LITERAL_PAPER)
+    turned = dataclasses.replace(STANDARD, name="turned", only_flag=("max_drift", "min_points"))
+    verdict = judge({**captioned, "camera_drift": 0.5, "camera_num_points": 1.0}, turned)
+    assert (verdict.state, verdict.codes) == ("drop", ("burned_in_text",))
+    assert verdict.flag_codes == ("camera_drifts", "camera_unclear")
+
+
+@pytest.mark.parametrize("state", [None, "not_run"])
+def test_text_that_was_not_looked_for_is_never_taken_for_none(state: str | None) -> None:
+    old = {name: value for name, value in GOOD.items() if not name.startswith("text_")}
+    flagged = judge({**old, "text_state": state}, STANDARD)
+    assert (flagged.state, flagged.flags) == ("keep", ("text_not_run",))
+    strict = judge({**old, "text_state": state}, STRICT)
+    assert (strict.state, strict.codes) == ("undetermined", ("text_not_run",))
+    assert judge({**old, "text_state": state}, LITERAL_PAPER).flags == ()
+
+
 def test_a_reason_to_drop_outweighs_a_failure() -> None:
     verdict = judge({**GOOD, "pose_state": "failed", "face_found_share": 0.0}, STANDARD)
     assert (verdict.state, verdict.codes) == ("drop", ("no_face",))
@@ -164,8 +193,19 @@ def test_fingerprint_changes_with_any_threshold() -> None:
     changed = dataclasses.replace(STANDARD, max_drift=0.031)
     assert policy_fingerprint(changed) != policy_fingerprint(STANDARD)
     assert len({policy_fingerprint(policy) for policy in POLICIES.values()}) == 4
+    dropping = dataclasses.replace(STANDARD, only_flag=())
+    assert policy_fingerprint(dropping) != policy_fingerprint(STANDARD)
     renamed = dataclasses.replace(STANDARD, name="mine", description="a copy")
     assert policy_fingerprint(renamed) == policy_fingerprint(STANDARD)
+
+
+def test_a_policy_from_before_a_rule_came_is_still_itself() -> None:
+    data = config_to_dict(LITERAL_PAPER)
+    for name in ("max_text_share", "only_flag", "max_combed_share", "min_frame_rate_fps"):
+        del data[name]
+    assert policy_from_dict(data, "commit 1") == LITERAL_PAPER
+    # What datasets of version 0.6 have stored.
+    assert policy_fingerprint(LITERAL_PAPER) == "d485be810d6a23d0"
 
 
 def test_policies_are_found_by_name() -> None:
@@ -188,13 +228,14 @@ def test_policy_files_come_back_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: mine", "of 34 thresholds, first `min_short_side_px`"),
+        ("name: mine", "of 35 thresholds, first `min_short_side_px`"),
         ("base: standard", "gives the policy no `name`"),
         ("base: moon\nname: mine", "builds on `moon`"),
         ("base: lax\nname: mine\nmax_drfit: 1", "Did you mean `max_drift`"),
         ("base: lax\nname: mine\nmax_drift: far", "`max_drift`"),
         ("base: lax\nname: mine\nmax_drift: .nan", "number or null, got '.nan'"),
         ("base: lax\nname: ../up", "policy name"),
+        ("base: lax\nname: mine\nonly_flag: [max_text]", "`max_text`, which is no threshold"),
         ("base: lax\nname: standard\nmax_drift: 9", "calls itself `standard`"),
         ("- a list", "must hold a mapping"),
         ("name: [", "not valid YAML"),

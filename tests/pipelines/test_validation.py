@@ -19,6 +19,7 @@ from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import schema_of
 from animaray.datasets.shards import write_shard
 from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
+from animaray.pipelines.explain import explain
 from animaray.pipelines.policies import LAX
 from animaray.pipelines.validation import INVARIANTS, validate
 from animaray.pipelines.verdicts import reapply_policy
@@ -99,6 +100,7 @@ def test_a_sound_dataset_has_no_problem(sound: Path) -> None:
         ("verdicts/lax", first(state="undetermined", keep=True), "verdicts"),
         ("verdicts/lax", first(policy_fingerprint="f"), "verdicts"),
         ("verdicts/lax", first(state="failed", keep=False, reason_codes=["x"]), "verdicts"),
+        ("verdicts/lax", first(flag_codes=["x"]), "verdicts"),
         ("tracks", first(clip_id="0" * 20), "references"),
         ("preview", lambda rows: [*rows, rows[0]], "references"),
         ("tracks", first(identity_embeddings=[0.0] * 32), "faces"),
@@ -119,11 +121,22 @@ def test_each_broken_promise_is_found(
     assert invariant in INVARIANTS
 
 
-def test_a_dataset_of_the_version_before_is_read_with_unknown_scores(root: Path) -> None:
-    new = ("picture_combed_share", "picture_frame_rate_fps")
+TEXT = (
+    "text_share", "text_found_share", "text_scene_share", "text_place", "text_box",
+    "text_state", "text_note", "text_producer",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("version", "new"),
+    [(b"3", ("picture_combed_share", "picture_frame_rate_fps", *TEXT)), (b"4", TEXT)],
+)
+def test_a_dataset_of_a_version_before_is_read_with_unknown_scores(
+    root: Path, version: bytes, new: tuple[str, ...]
+) -> None:
     (file,) = CommitLog(root).snapshot().of_table("clips")
     table = pq.read_table(root / file.path).drop_columns(list(new))
-    metadata = {**table.schema.metadata, b"animaray_schema_version": b"3"}
+    metadata = {**table.schema.metadata, b"animaray_schema_version": version}
     table = table.replace_schema_metadata(metadata)
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
@@ -134,8 +147,12 @@ def test_a_dataset_of_the_version_before_is_read_with_unknown_scores(root: Path)
     (root / old.path).write_bytes(buffer.getvalue())
     CommitLog(root).commit([old], removed=[file.path])
     clips = CurationDataset.open(root).clips()
-    assert [clip[name] for clip in clips for name in new] == [None] * 6
+    assert [clip[name] for clip in clips for name in new] == [None] * (3 * len(new))
     reapply_policy(root, LAX)
+    verdicts = CurationDataset.open(root).verdicts("lax")
+    assert [row["flag_codes"] for row in verdicts] == [["text_not_run"]] * 3
+    told = "\n".join(explain(root, clips[0]["clip_id"]).lines())
+    assert "text      not measured\n    text_share                   none" in told
     assert validate(root).problems == ()
     assert merge_small_files(root, min_files=1) is not None
     assert validate(root).problems == ()

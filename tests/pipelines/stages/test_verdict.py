@@ -14,6 +14,7 @@ def row_with(drift: float) -> dict[str, object]:
         "pose": {"pose_missing_share_literal": 0.0},
         "camera": {"camera_drift": drift},
         "motion": {"motion_speed": 0.2},
+        "text": {"text_share": 0.0},
     }
     return {
         "clip_id": "a", "media_path": "a.mp4", "state": None,

@@ -1,0 +1,128 @@
+"""Look for burned-in text in every clip that curation makes of some videos, as curation does.
+
+    python benchmarks/text_on_videos.py ../shared/real/videos --with-text v01 v05 v20 x06
+    python benchmarks/text_on_videos.py demo/videos
+
+Prints one row per clip: share, place, what was read in each sampled frame, and its CPU seconds.
+Exits 1 when a clip of a file named by --with-text has none, or another clip has some. One process,
+one thread, no Ray; shots, clips and their encoding are the product's own.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from animaray.models.frozen.profiles import load_text_detector
+from animaray.models.frozen.protocols import TextDetector, TextLine
+from animaray.pipelines.clip_samples import ClipSamples
+from animaray.pipelines.curation_config import CurationConfig
+from animaray.pipelines.stage_runner import new_row, run_stage
+from animaray.pipelines.stages.acquire import acquire
+from animaray.pipelines.stages.clips import split_clips
+from animaray.pipelines.stages.encode import encode_clip
+from animaray.pipelines.stages.probe import probe
+from animaray.pipelines.stages.shots import find_shots
+from animaray.pipelines.stages.text import TextStage
+from animaray.platform.video import FrameSelection
+
+
+class Listening:
+    """A detector that keeps what it read of each frame."""
+
+    def __init__(self, detector: TextDetector) -> None:
+        self.name = detector.name
+        self._detector = detector
+        self.frames: list[list[TextLine]] = []
+
+    def detect(self, frame: np.ndarray) -> list[TextLine]:
+        """Return the lines of a frame."""
+        self.frames.append(self._detector.detect(frame))
+        return self.frames[-1]
+
+    def heard(self) -> str:
+        """Return what was read since the last call, frame by frame, with its score."""
+        told = [
+            " ".join(f"{line.words!r} {line.score:.2f}" for line in lines) or "-"
+            for lines in self.frames
+        ]
+        self.frames = []
+        return " | ".join(told)
+
+
+class SavingSamples(ClipSamples):
+    """Writes the frames that are looked at beside each other, to be looked at by a person."""
+
+    picture: Path | None = None
+
+    def take(self, selection: FrameSelection) -> Any:  # noqa: ANN401 - DecodedVideo
+        """Return the frames."""
+        clip = super().take(selection)
+        if self.picture is not None:
+            sheet = np.concatenate(list(clip.frames_uint8), axis=1)
+            cv2.imwrite(str(self.picture), sheet[..., ::-1])
+        return clip
+
+
+def clips_of(path: Path, config: CurationConfig, staging: Path) -> Iterator[dict[str, Any]]:
+    """Yield the encoded clips of one file; none when it cannot be read."""
+    row = {**new_row(str(path), str(path.parent)), "staging_dir": str(staging)}
+    row = run_stage("acquire", acquire, row)
+    row = run_stage("probe", lambda r: probe(r, config.limits), row)
+    row = run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
+    if row["state"] is None:
+        for clip in split_clips(row, config.clips):
+            yield run_stage("encode", lambda r: encode_clip(r, config.encode, config.limits), clip)
+
+
+def main() -> int:
+    """Look at every clip and compare with what is known."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("videos", type=Path, help="folder of videos")
+    parser.add_argument("--with-text", nargs="*", default=[], help="file names without suffix")
+    parser.add_argument("--sheets", type=Path, help="folder for the frames that were looked at")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    listening = Listening(load_text_detector())
+    stage = TextStage(listening)
+    wrong, spent = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        config = CurationConfig(sources=(str(options.videos),), output_dir=Path(folder))
+        for path in sorted(options.videos.iterdir()):
+            for number, clip in enumerate(clips_of(path, config, Path(folder) / "_staging")):
+                if clip["state"] is not None:
+                    print(f"{path.name} {number}: {clip['state']} ({clip['reason']})", flush=True)
+                    continue
+                samples = SavingSamples(clip["media_path"])
+                if options.sheets is not None:
+                    options.sheets.mkdir(parents=True, exist_ok=True)
+                    samples.picture = options.sheets / f"{path.stem}_{number}.png"
+                samples.take(stage.selection(clip))  # decoding is shared with the other stages
+                started = time.process_time()
+                scores = stage({**clip, "samples": samples})["text_scores"]
+                spent.append(time.process_time() - started)
+                is_right = (scores["text_share"] > 0) == (path.stem in options.with_text)
+                wrong += [] if is_right else [f"{path.name} {number}"]
+                print(
+                    f"{path.name} {number} [{clip['clip_start_s']:.1f}, {clip['clip_end_s']:.1f}] s"
+                    f" share {scores['text_share']:.4f} in {scores['text_found_share']:.2f}"
+                    f" {scores['text_place'] or 'none'}, scene {scores['text_scene_share']:.4f},"
+                    f" {spent[-1]:.2f} CPU s{'' if is_right else ', WRONG'}: {listening.heard()}",
+                    flush=True,
+                )
+                Path(clip["media_path"]).unlink()
+    print(
+        f"{len(spent)} clips, {len(wrong)} wrong {wrong}; CPU s a clip: mean {np.mean(spent):.2f},"
+        f" most {np.max(spent):.2f}"
+    )
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
