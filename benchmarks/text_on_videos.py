@@ -30,7 +30,7 @@ from animaray.pipelines.stages.encode import encode_clip
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_shots
 from animaray.pipelines.stages.text import TextStage
-from animaray.platform.video import FrameSelection
+from animaray.platform.video import DecodedVideo, FrameSelection
 
 
 class Listening:
@@ -56,18 +56,20 @@ class Listening:
         return " | ".join(told)
 
 
-class SavingSamples(ClipSamples):
-    """Writes the frames that are looked at beside each other, to be looked at by a person."""
+class Decoded:
+    """The sampled frames of a clip, decoded beforehand: stages share that cost."""
 
-    picture: Path | None = None
+    def __init__(self, media_path: str, selection: FrameSelection) -> None:
+        self._clip = ClipSamples(media_path).take(selection)
 
-    def take(self, selection: FrameSelection) -> Any:  # noqa: ANN401 - DecodedVideo
+    def take(self, _selection: FrameSelection) -> DecodedVideo:
         """Return the frames."""
-        clip = super().take(selection)
-        if self.picture is not None:
-            sheet = np.concatenate(list(clip.frames_uint8), axis=1)
-            cv2.imwrite(str(self.picture), sheet[..., ::-1])
-        return clip
+        return self._clip
+
+    def save(self, path: Path) -> None:
+        """Write the frames side by side, for a person to look at."""
+        sheet = np.concatenate(list(self._clip.frames_uint8), axis=1)
+        cv2.imwrite(str(path), sheet[..., ::-1])
 
 
 def clips_of(path: Path, config: CurationConfig, staging: Path) -> Iterator[dict[str, Any]]:
@@ -99,11 +101,10 @@ def main() -> int:
                 if clip["state"] is not None:
                     print(f"{path.name} {number}: {clip['state']} ({clip['reason']})", flush=True)
                     continue
-                samples = SavingSamples(clip["media_path"])
+                samples = Decoded(clip["media_path"], stage.selection(clip))
                 if options.sheets is not None:
                     options.sheets.mkdir(parents=True, exist_ok=True)
-                    samples.picture = options.sheets / f"{path.stem}_{number}.png"
-                samples.take(stage.selection(clip))  # decoding is shared with the other stages
+                    samples.save(options.sheets / f"{path.stem}_{number}.png")
                 started = time.process_time()
                 scores = stage({**clip, "samples": samples})["text_scores"]
                 spent.append(time.process_time() - started)

@@ -19,6 +19,7 @@ from animaray.models.frozen.profiles import load_perception
 from animaray.pipelines.curation import CurationConfig, CurationSummary, curate
 from animaray.pipelines.encode import encode_dataset, encode_recipe
 from animaray.pipelines.stages.camera import CameraConfig
+from animaray.pipelines.stages.text import TextConfig
 from animaray.platform.errors import UsageError
 from animaray.platform.machine import find_free_port
 from animaray.platform.picture import read_picture, write_png
@@ -130,6 +131,7 @@ def _curate(run: DemoRun) -> CurationSummary:
                 output_dir=settings.dataset_dir,
                 profile=settings.profile,
                 camera=_camera_config(settings.profile),
+                text=TextConfig(look="always"),
             )
         )
         record["note"] = summary.one_line()

@@ -22,7 +22,7 @@ from animaray.platform.json_text import json_text
 SCHEMA_VERSION = 5
 _TEXT = frozenset(
     {
-        "text_share", "text_found_share", "text_scene_share", "text_place", "text_box",
+        "text_share", "text_found_share", "text_scene_share", "text_place", "text_boxes",
         "text_state", "text_note", "text_producer",
     }
 )  # fmt: skip
@@ -104,7 +104,7 @@ SCORES: dict[str, dict[str, str]] = {
     "motion": {"motion_speed": "float", "motion_change": "float"},
     "text": {
         "text_share": "float", "text_found_share": "float", "text_scene_share": "float",
-        "text_place": "text", "text_box": "floats",
+        "text_place": "text", "text_boxes": "floats",
     },
 }  # fmt: skip
 """Raw scores by family; the docstring of the stage that adds them gives unit and meaning."""

@@ -9,7 +9,8 @@ the aspect, as the released code does.
 Pixel coordinates are OpenCV's: integers are pixel centres.
 """
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -41,6 +42,9 @@ class FrameFit:
     """Target height."""
     scale_y: float | None = None
     """Target rows per source row where the picture is stretched; None keeps the aspect."""
+    part: tuple[int, int, int, int] | None = None
+    """Left, top, right and bottom of what may be shown of the source; beyond it its edges are
+    repeated. None for all of it."""
 
     @classmethod
     def stretched(cls, size: tuple[int, int], width_px: int, height_px: int) -> "FrameFit":
@@ -130,6 +134,15 @@ class FrameFit:
             height_px=int(target[1]),
         )
 
+    def within(self, part: tuple[int, int, int, int]) -> "FrameFit":
+        """Return this window of a part of a picture as a window of the whole picture.
+
+        Args:
+            part: Left, top, right and bottom of the part, pixels; nothing beside it is shown.
+        """
+        left, top = self.left_px + part[0], self.top_px + part[1]
+        return replace(self, left_px=left, top_px=top, part=part)
+
     def apply_frames(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> UInt8[np.ndarray, "frames target_height target_width 3"]:
@@ -143,6 +156,9 @@ class FrameFit:
         if self.scale_y is not None:
             return stretch_picture(picture, self.width_px, self.height_px)
         scale, left, top = self.scale, self.left_px, self.top_px
+        if self.part is not None:
+            picture = picture[self.part[1] : self.part[3], self.part[0] : self.part[2]]
+            left, top = left - self.part[0], top - self.part[1]
         if scale <= 0.5:  # average whole blocks first, or fine texture aliases
             factor = int(1 / scale)
             height, width = picture.shape[:2]
@@ -176,6 +192,46 @@ class FrameFit:
         """Map target pixels back to source pixels."""
         corner = np.array([self.left_px, self.top_px])
         return ((points + 0.5) / self._scales + corner - 0.5).astype(np.float32)
+
+
+def largest_part_without(
+    boxes: Float[np.ndarray, "boxes 4"],
+    size: tuple[int, int],
+    keypoints: Float[np.ndarray, "frames 18 2"],
+    keypoint_confidence: Float[np.ndarray, "frames 18"] | None = None,
+) -> tuple[int, int, int, int] | None:
+    """Return the largest part of a picture that holds the whole person and none of some boxes.
+
+    Args:
+        boxes: Left, top, right and bottom of each, pixels.
+        size: Width and height of the picture, pixels.
+        keypoints: The person in every frame, pixels.
+        keypoint_confidence: Keypoints below 0.3 are ignored; None uses all.
+
+    Returns:
+        Its left, top, right and bottom; None where there is no such part.
+    """
+    whole = (0, 0, *size)
+    person = _person_box(keypoints, keypoint_confidence)
+    if len(boxes) == 0 or person is None:
+        return whole if len(boxes) == 0 else None
+    room = PERSON_MARGIN * (person[1] - person[0])
+    shown = np.clip(np.stack([person[0] - room, person[1] + room]), 0, size)
+    (left, top), (right, bottom) = shown
+    starts, ends = np.floor(boxes[:, :2]).astype(int), np.ceil(boxes[:, 2:]).astype(int)
+    edges = (
+        [0, *ends[ends[:, 0] <= left, 0]],
+        [0, *ends[ends[:, 1] <= top, 1]],
+        [size[0], *starts[starts[:, 0] >= right, 0]],
+        [size[1], *starts[starts[:, 1] >= bottom, 1]],
+    )
+    parts = [
+        (int(x0), int(y0), int(x1), int(y1))
+        for x0, y0, x1, y1 in itertools.product(*edges)
+        if not ((starts < (x1, y1)) & (ends > (x0, y0))).all(axis=1).any()
+    ]
+    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in parts]
+    return parts[int(np.argmax(areas))] if parts else None
 
 
 def _person_box(

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import FAMILIES
+from animaray.models.frozen import rapid_ocr
 from animaray.pipelines.curation_summary import count_flags
 from animaray.pipelines.identities import group_clips
 from animaray.pipelines.policies import Policy, policy_fingerprint
@@ -136,7 +137,7 @@ def dataset_card(root: Path | str, policy: str = "standard", *, num_border: int 
         readings=_readings(dataset, rules),
         rules=_rule_cards(dataset, clips, rules, num_border),
         balance=_balance(kept),
-        licences=_licences(sources),
+        licences=_licences(sources, clips),
         source_licences=_source_licences(sources, {clip["input_id"] for clip in kept}),
         lineage=_lineage(dataset, clips, sources),
         kept_clips=tuple(clip["clip_id"] for clip in kept),
@@ -277,8 +278,11 @@ def _binned(values: Sequence[float | int], edges: Sequence[float | int]) -> dict
     return {name: int((places == place).sum()) for place, name in enumerate(names)}
 
 
-def _licences(sources: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Return the licences of the networks that the profile asks for."""
+def _licences(
+    sources: Sequence[Mapping[str, Any]], clips: Sequence[Mapping[str, Any]]
+) -> tuple[Mapping[str, Any], ...]:
+    """Return the licences of the networks that the profile asks for, and of the reader of text."""
+    readers = {str(clip["text_producer"]).split("@")[0] for clip in clips if clip["text_producer"]}
     profiles = {row["profile"] for row in sources if row["profile"]}
     return tuple(
         {
@@ -289,7 +293,7 @@ def _licences(sources: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], 
         }
         for entry in WEIGHTS.values()
         if profiles & set(entry.needed_by)
-    )
+    ) + tuple(rapid_ocr.LICENCE for _ in readers & {rapid_ocr.PACKAGE})
 
 
 def _source_licences(sources: Sequence[Mapping[str, Any]], inputs: set[str]) -> dict[str, int]:

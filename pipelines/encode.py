@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from animaray.datasets.conditions import (
 from animaray.datasets.reader import ClipTracks, CurationDataset
 from animaray.datasets.sweep import sweep, writing
 from animaray.models.clip_encoding import embed_faces, encode_frames, mirror_landmarks
-from animaray.models.framing import FrameFit
+from animaray.models.framing import FrameFit, largest_part_without
 from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.frozen.protocols import IdentityEmbedder, ImageEncoder, LatentCodec
 from animaray.models.networks.animator_config import AnimatorConfig
@@ -68,6 +68,9 @@ class EncodeConfig:
     """Frame rate of training."""
     mirrored_copies: bool = False
     """Whether every clip is encoded a second time, mirrored left to right."""
+    crop_text: bool = False
+    """Whether the training frame leaves out burned-in text. A clip is skipped where that would cut
+    the person, too, or where text was not looked for."""
     max_face_gap_s: float = 0.75
     """Longest time between two face detections that is bridged by interpolation."""
     num_workers: int = 2
@@ -231,7 +234,9 @@ def make_encoder_id(config: EncodeConfig) -> str:
     profile = _profile_of(config)
     codec, image_encoder = load_codec(profile), load_image_encoder(profile)
     weights = [_weights_hash(network) for network in (codec, image_encoder)]
-    digest = content_id(*weights, config.mirrored_copies, config.max_face_gap_s)[:8]
+    # Names of tables from before there was the setting stay.
+    settings = [config.mirrored_copies, config.max_face_gap_s, *["no text"] * config.crop_text]
+    digest = content_id(*weights, *settings)[:8]
     return table_prefix(profile, config.width_px, config.height_px, config.fps) + digest
 
 
@@ -255,13 +260,7 @@ def encode_clip(
         raise DatasetError(f"Clip {clip_id} has fewer than two frames at {config.fps:g} fps.")
     height, width = video.frames_uint8.shape[1:3]
     curated_with = dataset.profiles().get(str(clip["source_id"]), config.profile)
-    fit = FrameFit.for_person(
-        (width, height),
-        tracks.keypoints,
-        config.width_px,
-        config.height_px,
-        keypoint_confidence=tracks.keypoint_confidence,
-    )
+    fit = _fit_of(clip, tracks, (width, height), config)
     times_s = np.arange(len(video.frames_uint8)) / config.fps
     poses = tracks.nearest_pose(times_s)
     fitted = FittedClip(
@@ -278,6 +277,34 @@ def encode_clip(
         fitted = replace(fitted, identity_embeddings=None)
     copies = [fitted, fitted.mirrored()] if config.mirrored_copies else [fitted]
     return [encode_fitted(copy, encoders, config) for copy in copies]
+
+
+def _fit_of(
+    clip: Mapping[str, Any], tracks: ClipTracks, size: tuple[int, int], config: EncodeConfig
+) -> FrameFit:
+    """Return the training frame of a clip.
+
+    Raises:
+        DatasetError: Its text is to be left out, and that cannot be done.
+    """
+    part: tuple[int, int, int, int] | None = (0, 0, *size)
+    if config.crop_text:
+        if clip["text_state"] != "ok":
+            raise DatasetError("Its text cannot be left out: it was not looked for.")
+        boxes = np.array(clip["text_boxes"] or [], dtype=np.float64).reshape(-1, 4)
+        part = largest_part_without(
+            boxes * [*size, *size], size, tracks.keypoints, tracks.keypoint_confidence
+        )
+    if part is None:
+        raise DatasetError("Its text cannot be left out: the person would be cut, too.")
+    fit = FrameFit.for_person(
+        (part[2] - part[0], part[3] - part[1]),
+        tracks.keypoints - np.float32(part[:2]),
+        config.width_px,
+        config.height_px,
+        keypoint_confidence=tracks.keypoint_confidence,
+    )
+    return fit.within(part)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,6 +18,7 @@ from animaray.pipelines.stages.faces import FaceStage
 from animaray.pipelines.stages.pose import PoseStage
 from animaray.pipelines.stages.text import TextStage
 from animaray.pipelines.tries import give_up_after_deaths
+from animaray.platform.video import FrameSelection
 
 
 class PerceptionStages:
@@ -62,7 +63,7 @@ class PerceptionStages:
     def _measure(self, row: Row) -> Row:
         if row["state"] is not None:
             return row
-        together = (
+        together: tuple[FrameSelection, ...] = (
             picture.SELECTION, self._faces.selection(row), self._camera.selection(row),
             motion.SELECTION,
         )  # fmt: skip

@@ -141,9 +141,14 @@ def draw_clip(
     scores["picture_short_side_px"] = int(rng.choice([240, 480, 720, 1080]))
     scores["pose_framing"] = str(rng.choice(["full", "half", "close"]))
     if rng.random() < 0.7:  # most clips have no text at all
-        scores |= {"text_share": 0.0, "text_found_share": 0.0, "text_place": None, "text_box": None}
+        scores |= {
+            "text_share": 0.0,
+            "text_found_share": 0.0,
+            "text_place": None,
+            "text_boxes": None,
+        }
     else:
-        scores |= {"text_place": "bottom", "text_box": [0.2, 0.85, 0.8, 0.95]}
+        scores |= {"text_place": "bottom", "text_boxes": [0.2, 0.85, 0.8, 0.95]}
     identity = _identity(number, tables)
     return {
         "clip_id": content_id("clip", source["sha256"], start_pts, end_pts, "world"),

@@ -17,6 +17,13 @@ from animaray.models.frozen.protocols import TextLine
 from animaray.platform.errors import MachineError
 
 PACKAGE = "rapidocr"
+LICENCE = {
+    "id": PACKAGE,
+    "purpose": "burned-in text (PP-OCRv6, small)",
+    "licence": "Apache-2.0",
+    "commercial_use": True,
+}
+"""Of its code and of the networks in its wheel, for the dataset card."""
 INSTALL = "pip install 'rapidocr>=3.10,<3.11'"
 SIDE_PX = 480
 """Longest side at which a picture is searched."""

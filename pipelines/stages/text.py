@@ -4,8 +4,8 @@ Reads: samples, clip_num_frames, clip_fps, clip_width, clip_height. Adds: text_s
 nothing. Scores: share (mean over the sampled frames of the share of the picture that burned-in
 text covers), found_share (share of the frames that show some), scene_share (mean share covered by
 writing that can be read and does not stay where it is), place (top, bottom, left, right, middle or
-all over: where the burned-in text lies; none without any), box (left, top, right and bottom of the
-rectangle around all of it, as shares of the picture's width and height).
+all over: where the burned-in text lies; none without any), boxes (left, top, right and bottom of
+each place that holds some at any time, as shares of the picture's width and height).
 
 A line counts as burned in when writing of its size stands at the same place in another sampled
 frame, or says what such a line says (a watermark that jumps between corners); or when it stands
@@ -174,13 +174,13 @@ def score_lines(
     burned = burned_in(frames, size, config)
     own = [[line for line in lines if line in burned] for lines in frames]
     scene = [[line for line in lines if line not in burned] for lines in frames]
-    box = _box_around(burned, size)
+    boxes = join_overlapping(_boxes(burned, size))
     return {
         "text_share": float(np.mean([_covered(lines, size) for lines in own])),
         "text_found_share": float(np.mean([bool(lines) for lines in own])),
         "text_scene_share": float(np.mean([_covered(lines, size) for lines in scene])),
-        "text_place": None if box is None else place_of(box),
-        "text_box": None if box is None else box.tolist(),
+        "text_place": place_of(boxes) if len(boxes) else None,
+        "text_boxes": boxes.ravel().tolist() if len(boxes) else None,
     }
 
 
@@ -240,9 +240,10 @@ def is_caption(line: Line, size: tuple[int, int]) -> bool:
     return line.tilt_deg <= 6.0 and abs(x - 0.5) <= 0.1 and (y <= 0.25 or y >= 0.6)
 
 
-def place_of(box: Float32[np.ndarray, " 4"]) -> str:
-    """Return one of `PLACES` for a rectangle given in shares of the picture."""
-    left, top, right, bottom = box.tolist()
+def place_of(boxes: Float32[np.ndarray, "boxes 4"]) -> str:
+    """Return one of `PLACES` for rectangles given in shares of the picture."""
+    left, top = boxes[:, :2].min(axis=0).tolist()
+    right, bottom = boxes[:, 2:].max(axis=0).tolist()
     if bottom <= 1 / 3:
         return "top"
     if top >= 2 / 3:
@@ -254,12 +255,29 @@ def place_of(box: Float32[np.ndarray, " 4"]) -> str:
     return "all over" if bottom - top > 0.5 else "middle"
 
 
-def _box_around(lines: Sequence[Line], size: tuple[int, int]) -> Float32[np.ndarray, " 4"] | None:
-    if not lines:
-        return None
-    edges = np.array([(x.left, x.top, x.right, x.bottom) for x in lines], dtype=np.float32)
-    box = np.concatenate([edges[:, :2].min(axis=0), edges[:, 2:].max(axis=0)])
-    return np.clip(box / np.array([*size, *size], dtype=np.float32), 0.0, 1.0)
+def join_overlapping(
+    boxes: Float32[np.ndarray, "boxes 4"],
+) -> Float32[np.ndarray, "joined 4"]:
+    """Return the rectangles around boxes that overlap each other, from left to right."""
+    joined: list[Float32[np.ndarray, " 4"]] = []
+    for box in boxes[np.argsort(boxes[:, 0], kind="stable")]:
+        met = [other for other in joined if _overlap(box, other)]
+        joined = [other for other in joined if not _overlap(box, other)]
+        together = np.stack([box, *met])
+        joined.append(np.concatenate([together[:, :2].min(axis=0), together[:, 2:].max(axis=0)]))
+    whole = np.array(joined, dtype=np.float32).reshape(-1, 4)
+    # A grown rectangle may reach another one.
+    return whole if len(whole) == len(boxes) else join_overlapping(whole)
+
+
+def _overlap(box: Float32[np.ndarray, " 4"], other: Float32[np.ndarray, " 4"]) -> bool:
+    return bool((box[:2] < other[2:]).all() and (other[:2] < box[2:]).all())
+
+
+def _boxes(lines: Sequence[Line], size: tuple[int, int]) -> Float32[np.ndarray, "lines 4"]:
+    edges = [(line.left, line.top, line.right, line.bottom) for line in lines]
+    boxes = np.array(edges, dtype=np.float32).reshape(-1, 4)
+    return np.clip(boxes / np.array([*size, *size], dtype=np.float32), 0.0, 1.0)
 
 
 def _covered(lines: Sequence[Line], size: tuple[int, int]) -> float:

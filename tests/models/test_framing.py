@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from animaray.models.framing import FrameFit
+from animaray.models.framing import FrameFit, largest_part_without
 from animaray.platform.errors import ConfigError
 
 
@@ -116,3 +116,32 @@ def test_stretching_is_there_on_request_and_maps_points():
     points = np.array([[0.0, 59.5], [49.5, 99.5]])
     assert np.allclose(fit.apply_points(points), [[0.14, 18.7], [63.5, 31.5]], atol=1e-3)
     assert np.allclose(fit.invert_points(fit.apply_points(points)), points, atol=1e-4)
+
+
+def test_text_is_cut_away_where_the_person_stays_whole():
+    # A caption along the bottom, a logo at the upper left; the person stands in the middle.
+    boxes = np.array([[0.0, 170.5, 400.0, 200.0], [5.0, 5.0, 60.0, 20.0]])
+    part = largest_part_without(boxes, (400, 200), person((180, 40), (220, 150)))
+    assert part == (0, 20, 400, 170)
+    # Above the head there is no room to cut, beside the person there is.
+    tall = largest_part_without(boxes, (400, 200), person((180, 5), (220, 150)))
+    assert tall == (60, 0, 400, 170)
+    assert largest_part_without(boxes, (400, 200), person((180, 40), (220, 180))) is None
+    unseen = np.zeros((1, 18), np.float32)
+    assert largest_part_without(boxes, (400, 200), person((0, 0), (9, 9)), unseen) is None
+    assert largest_part_without(boxes[:0], (400, 200), person((0, 0), (9, 9))) == (0, 0, 400, 200)
+
+
+def test_nothing_beside_the_part_is_shown_and_points_stay_where_they_are():
+    picture = np.full((200, 400, 3), 90, np.uint8)
+    picture[170:] = 255
+    body = person((120, 10), (280, 150))
+    fit = FrameFit.for_person((400, 170), body, 64, 128).within((0, 0, 400, 170))
+    assert fit.top_px < 0  # padded above and below
+    assert (fit.apply_picture(picture) == 90).all()
+    lower = FrameFit.for_person((400, 150), body - (0, 20), 64, 128).within((0, 20, 400, 170))
+    nose = lower.apply_points(np.array([[200.0, 30.0]], np.float32))[0]
+    marked = picture.copy()
+    marked[28:33, 198:203] = 0
+    dark = np.argwhere(lower.apply_picture(marked)[..., 0] < 60).mean(axis=0)
+    assert np.abs(dark[::-1] - nose).max() < 1.0

@@ -38,7 +38,7 @@ GOOD = {
     "camera_inlier_share": 0.99, "camera_num_points": 400.0, "camera_evidence_share": 1.0,
     "camera_look": 0.01, "camera_background_share": 0.4, "camera_still_change": 0.03,
     "motion_speed": 0.2, "motion_change": 0.05, "text_share": 0.0, "text_found_share": 0.0,
-    "text_scene_share": 0.0, "text_place": None, "text_box": None,
+    "text_scene_share": 0.0, "text_place": None, "text_boxes": None,
     **{f"{family}_state": "ok" for family in FAMILIES},
 }  # fmt: skip
 

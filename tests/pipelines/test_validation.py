@@ -122,7 +122,7 @@ def test_each_broken_promise_is_found(
 
 
 TEXT = (
-    "text_share", "text_found_share", "text_scene_share", "text_place", "text_box",
+    "text_share", "text_found_share", "text_scene_share", "text_place", "text_boxes",
     "text_state", "text_note", "text_producer",
 )  # fmt: skip
 

@@ -13,7 +13,13 @@ from animaray.models.frozen import rapid_ocr
 from animaray.models.frozen.profiles import load_text_detector
 from animaray.models.frozen.protocols import TextDetector, TextLine
 from animaray.pipelines.clip_samples import ClipSamples
-from animaray.pipelines.stages.text import PLACES, TextConfig, TextStage, place_of
+from animaray.pipelines.stages.text import (
+    PLACES,
+    TextConfig,
+    TextStage,
+    join_overlapping,
+    place_of,
+)
 from animaray.platform.errors import ConfigError, MachineError
 from animaray.platform.video import decode_video, write_mp4
 
@@ -76,7 +82,7 @@ def test_writing_that_stays_where_it_is_was_burned_in() -> None:
     assert scores["text_share"] == pytest.approx(80 * 20 / (200 * 400))
     assert (scores["text_found_share"], scores["text_scene_share"]) == (1.0, 0.0)
     assert scores["text_place"] == "bottom"
-    assert scores["text_box"] == pytest.approx([0.025, 0.85, 0.225, 0.95])
+    assert scores["text_boxes"] == pytest.approx([0.025, 0.85, 0.225, 0.95])
     # Found a little higher and shorter in one frame, as detectors do.
     worn = Script([[("channel.tv", LOGO)], [("hannel.tv", (14, 171, 90, 188))], []])
     assert scores_of(worn)["text_found_share"] == pytest.approx(2 / 3)
@@ -92,7 +98,7 @@ def test_writing_that_stays_where_it_is_was_burned_in() -> None:
 )  # fmt: skip
 def test_writing_that_moves_belongs_to_the_scene(frames: list[list[tuple[str, Box]]]) -> None:
     scores = scores_of(Script(frames))
-    assert (scores["text_share"], scores["text_place"], scores["text_box"]) == (0.0, None, None)
+    assert (scores["text_share"], scores["text_place"], scores["text_boxes"]) == (0.0, None, None)
     assert scores["text_scene_share"] > 0.0
 
 
@@ -131,7 +137,13 @@ def test_places_have_names() -> None:
         (0.1, 0.0, 0.9, 0.2), (0.1, 0.8, 0.9, 1.0), (0.0, 0.2, 0.2, 0.8), (0.8, 0.2, 1.0, 0.8),
         (0.2, 0.4, 0.8, 0.6), (0.0, 0.1, 1.0, 0.9),
     ]  # fmt: skip
-    assert tuple(place_of(np.array(box, dtype=np.float32)) for box in boxes) == PLACES
+    assert tuple(place_of(np.array([box], dtype=np.float32)) for box in boxes) == PLACES
+    apart = np.array([boxes[0], boxes[1], (0.5, 0.1, 1.0, 0.3)], dtype=np.float32)
+    assert place_of(apart) == "all over"
+    assert (
+        join_overlapping(apart).tolist()
+        == np.array([boxes[1], (0.1, 0.0, 1.0, 0.3)], dtype=np.float32).tolist()
+    )
 
 
 def test_frames_are_the_middles_of_equal_parts(tmp_path: Path) -> None:
@@ -206,7 +218,7 @@ def test_nothing_to_see_has_no_text_and_prints_nothing(
     for value in (0, 255):
         assert scores_of(detector, np.full((3, 64, 96, 3), value, dtype=np.uint8)) == {
             "text_share": 0.0, "text_found_share": 0.0, "text_scene_share": 0.0,
-            "text_place": None, "text_box": None,
+            "text_place": None, "text_boxes": None,
         }  # fmt: skip
     assert detector.name.startswith("rapidocr@3.10.")
     assert capfd.readouterr() == ("", "")
