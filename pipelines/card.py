@@ -6,7 +6,7 @@ Funnel, every rule with its histogram and the clips beside its limit, balance, l
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,13 +161,12 @@ def _hours_by_policy(
 
 def _readings(dataset: CurationDataset, policy: Policy) -> dict[str, int]:
     columns = columns_of_table(dataset.table("clips"))
-    config = config_to_dict(policy)
     share = policy.max_pose_missing
     share = share if share is not None else 0.10
     found = {}
     for name, literal, strict in (("literal", share, None), ("strict", None, share)):
-        changed = {**config, "max_pose_missing": literal, "max_pose_missing_strict": strict}
-        judged = judge_columns(columns, Policy(**changed))
+        changed = replace(policy, max_pose_missing=literal, max_pose_missing_strict=strict)
+        judged = judge_columns(columns, changed)
         found[name] = int((judged.states == "keep").sum())
     return found
 

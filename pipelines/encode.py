@@ -299,7 +299,7 @@ def _fit_of(
         raise DatasetError("Its text cannot be left out: the person would be cut, too.")
     fit = FrameFit.for_person(
         (part[2] - part[0], part[3] - part[1]),
-        tracks.keypoints - np.float32(part[:2]),
+        tracks.keypoints - np.array(part[:2], dtype=np.float32),
         config.width_px,
         config.height_px,
         keypoint_confidence=tracks.keypoint_confidence,
