@@ -7,12 +7,13 @@ writing that can be read and does not stay where it is), place (top, bottom, lef
 all over: where the burned-in text lies; none without any), boxes (left, top, right and bottom of
 each place that holds some at any time, as shares of the picture's width and height).
 
-A line counts as burned in when writing of its size stands at the same place in another sampled
-frame, or says what such a line says (a watermark that jumps between corners); or when it stands
-where captions stand, level and centred near an edge, and is nowhere else (a caption shown for a
-third of the clip). Writing that moves is part of the scene: a shirt, a passing bus, any sign
-before a moving camera. A sign before a camera that stands still cannot be told from a watermark,
-and counts: a network that learns from the clip would draw it, too.
+A line counts as burned in when the same words stand in another sampled frame, not moved by a pixel;
+when other words of its size have taken its place there (captions that follow each other); when it
+says what such a line says (a watermark that jumps between corners); or when it is nowhere else and
+stands where captions stand, level and centred near top or bottom (one that was shown for a third of
+the clip). Other writing is part of the scene: a shirt, a passing bus, a sign before a camera that
+moves, a sign that goes on beyond the picture's edge. A whole sign before a camera that stands still
+cannot be told from a watermark, and counts: a network that learns from the clip would draw it, too.
 """
 
 import difflib
@@ -20,8 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from animaray.models.frozen.protocols import TextDetector, TextLine
 from animaray.platform.errors import ConfigError
@@ -32,6 +34,10 @@ ADDS = ("text_scores",)
 DROPS: tuple[str, ...] = ()
 
 LOOK = ("real", "always", "never")
+_LIKE = 0.75
+"""Correlation from which two places show the same writing; other words reach about half."""
+_CLEARLY_LIKER = 0.05
+"""Correlation by which another place has to be more like a line than its own."""
 PLACES = ("top", "bottom", "left", "right", "middle", "all over")
 
 
@@ -44,7 +50,8 @@ class TextConfig:
     num_frames: int = 3
     """Frames looked at, spread evenly."""
     long_side_px: int = 480
-    """Frames are shrunk to this; writing below about a fortieth of it is not read."""
+    """Frames are shrunk to this, squarer ones until they have two thirds of its square in pixels,
+    so that each costs about the same. Writing lower than about a fortieth of it is not read."""
     min_score: float = 0.85
     """Lines read less surely than this are no writing."""
     min_letters: int = 2
@@ -54,7 +61,8 @@ class TextConfig:
     min_caption_score: float = 0.9
     """Least score of a caption that only one frame shows."""
     max_shift: float = 0.3
-    """A line stands still when it moves by at most this share of its height."""
+    """Lines stand at one place when their middles or ends differ by at most this share of their
+    height: detectors draw boxes now wider, now tighter."""
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -79,6 +87,8 @@ class TextConfig:
 class Line:
     """A line that can be read, upright box around it; lengths in pixels."""
 
+    frame: int
+    """Which of the sampled frames shows it."""
     words: str
     left: float
     top: float
@@ -115,12 +125,14 @@ class TextStage:
         """Return which frames of a clip are looked at: the middle of each equal part."""
         count = min(self._config.num_frames, row["clip_num_frames"])
         part = row["clip_num_frames"] / count
-        sides = row["clip_width"], row["clip_height"]
+        short, long = sorted((row["clip_width"], row["clip_height"]))
+        most = self._config.long_side_px
+        scale = min(most / long, (2 / 3 * most**2 / (short * long)) ** 0.5)
         return FrameSelection(
             start_s=int(part / 2) / row["clip_fps"],
             every=max(1, int(part)),
             max_frames=count,
-            short_side_px=max(1, round(self._config.long_side_px * min(sides) / max(sides))),
+            short_side_px=max(1, round(short * scale)),
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -128,86 +140,99 @@ class TextStage:
         frames = row["samples"].take(self.selection(row)).frames_uint8
         height, width = frames.shape[1:3]
         lines = [
-            [
-                line
-                for found in self._detector.detect(frame)
-                if (line := self._readable(found, width * height)) is not None
-            ]
-            for frame in frames
+            line
+            for index, frame in enumerate(frames)
+            for line in (line_of(found, index) for found in self._detector.detect(frame))
+            if self._is_readable(line, width * height)
         ]
-        return {**row, "text_scores": score_lines(lines, (width, height), self._config)}
+        pictures = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+        burned = burned_in(lines, pictures, self._config)
+        scores = score_lines(lines, burned, len(frames), (width, height))
+        return {**row, "text_scores": scores}
 
-    def _readable(self, found: TextLine, area: int) -> Line | None:
-        """Return a line that is writing beyond doubt, or None."""
-        line = line_of(found)
+    def _is_readable(self, line: Line, area: int) -> bool:
+        """Return whether a line is writing beyond doubt."""
         letters = sum(character.isalnum() for character in line.words)
-        is_writing = (
+        return (
             line.score >= self._config.min_score
             and letters >= self._config.min_letters
             and 0 < line.area <= self._config.max_area * area
         )
-        return line if is_writing else None
 
 
-def line_of(found: TextLine) -> Line:
+def line_of(found: TextLine, frame: int) -> Line:
     """Return a line with the upright box around it, and how far it is from level or upright."""
     left, top = found.corners.min(axis=0).tolist()
     right, bottom = found.corners.max(axis=0).tolist()
     along = found.corners[1] - found.corners[0]
     turn = float(np.degrees(np.arctan2(along[1], along[0]))) % 90.0
     return Line(
-        words=found.words, left=left, top=top, right=right, bottom=bottom,
+        frame=frame, words=found.words, left=left, top=top, right=right, bottom=bottom,
         tilt_deg=min(turn, 90.0 - turn), score=found.score,
     )  # fmt: skip
 
 
 def score_lines(
-    frames: Sequence[Sequence[Line]], size: tuple[int, int], config: TextConfig
+    lines: Sequence[Line], burned: Sequence[Line], num_frames: int, size: tuple[int, int]
 ) -> dict[str, Any]:
     """Return the scores of a clip.
 
     Args:
-        frames: The readable lines of each sampled frame.
+        lines: The readable lines of all sampled frames.
+        burned: Those of them that were burned in.
+        num_frames: Sampled frames.
         size: Width and height of the frames, pixels.
-        config: When a line stands still.
     """
-    burned = burned_in(frames, size, config)
-    own = [[line for line in lines if line in burned] for lines in frames]
-    scene = [[line for line in lines if line not in burned] for lines in frames]
+    scene = [line for line in lines if line not in burned]
     boxes = join_overlapping(_boxes(burned, size))
     return {
-        "text_share": float(np.mean([_covered(lines, size) for lines in own])),
-        "text_found_share": float(np.mean([bool(lines) for lines in own])),
-        "text_scene_share": float(np.mean([_covered(lines, size) for lines in scene])),
+        "text_share": _mean_share(burned, num_frames, size),
+        "text_found_share": len({line.frame for line in burned}) / num_frames,
+        "text_scene_share": _mean_share(scene, num_frames, size),
         "text_place": place_of(boxes) if len(boxes) else None,
         "text_boxes": boxes.ravel().tolist() if len(boxes) else None,
     }
 
 
 def burned_in(
-    frames: Sequence[Sequence[Line]], size: tuple[int, int], config: TextConfig
+    lines: Sequence[Line],
+    pictures: Sequence[UInt8[np.ndarray, "height width"]],
+    config: TextConfig,
 ) -> list[Line]:
-    """Return the lines that were burned in."""
-    lines = [(place, line) for place, each in enumerate(frames) for line in each]
-    held = [
-        line
-        for place, line in lines
-        if any(stands_still(line, other, config.max_shift) for at, other in lines if at != place)
-    ]
+    """Return the lines that were burned in.
+
+    Args:
+        lines: The readable lines of all sampled frames.
+        pictures: Luminance of the frames.
+        config: When a line stands still, and when it is a caption.
+    """
+    height, width = pictures[0].shape
+    found = []
+    for line in lines:
+        elsewhere = [other for other in lines if other.frame != line.frame]
+        same = [other for other in elsewhere if says_the_same(line, other)]
+        beside = [other for other in lines if other.frame == line.frame]
+        # What took a line's place says nothing where that line is still there, beside it.
+        place_takers = [o for o in elsewhere if not any(says_the_same(o, near) for near in beside)]
+        stays = any(
+            stands_still(line, other, config.max_shift)
+            and not has_moved(line, pictures[line.frame], pictures[other.frame])
+            for other in same or place_takers
+        )
+        if same:
+            counts = stays and not goes_on_outside(line, pictures[line.frame])
+        else:
+            counts = stays or (
+                line.score >= config.min_caption_score and is_caption(line, (width, height))
+            )
+        if counts:
+            found.append(line)
     jumping = [
         line
-        for _, line in lines
-        if line not in held and any(says_the_same(line, other) for other in held)
+        for line in lines
+        if line not in found and any(says_the_same(line, other) for other in found)
     ]
-    shown_once = [
-        line
-        for place, line in lines
-        if line.score >= config.min_caption_score
-        and is_caption(line, size)
-        and not any(says_the_same(line, other) for at, other in lines if at != place)
-        and line not in held
-    ]
-    return [*held, *jumping, *shown_once]
+    return [*found, *jumping]
 
 
 def stands_still(line: Line, other: Line, max_shift: float) -> bool:
@@ -226,6 +251,51 @@ def stands_still(line: Line, other: Line, max_shift: float) -> bool:
         line.centre[0] - other.centre[0], line.left - other.left, line.right - other.right,
     )  # fmt: skip
     return min(abs(end) for end in ends) <= slack
+
+
+def has_moved(
+    line: Line,
+    own: UInt8[np.ndarray, "height width"],
+    other: UInt8[np.ndarray, "height width"],
+) -> bool:
+    """Return whether what a line's box holds is found somewhere else in another frame.
+
+    Args:
+        line: The line.
+        own: The frame that shows it.
+        other: The frame to look in, up to half the line's height away.
+    """
+    left, top, right, bottom = _inside(line, own.shape)
+    patch = own[top:bottom, left:right]
+    if patch.size == 0 or patch.std() < 1.0:
+        return False
+    reach = int(line.height / 2) + 2
+    x, y = max(0, left - reach), max(0, top - reach)
+    near = other[y : bottom + reach, x : right + reach]
+    likeness = cv2.matchTemplate(near, patch, cv2.TM_CCOEFF_NORMED)
+    _, best, _, place = cv2.minMaxLoc(likeness)
+    is_elsewhere = max(abs(place[0] - (left - x)), abs(place[1] - (top - y))) > 0
+    own_place = float(likeness[top - y, left - x])
+    return is_elsewhere and best >= _LIKE and best > own_place + _CLEARLY_LIKER
+
+
+def goes_on_outside(line: Line, picture: UInt8[np.ndarray, "height width"]) -> bool:
+    """Return whether a line is cut off by the left or the right edge of the picture.
+
+    A line over the whole width is not: captions are as wide as that.
+    """
+    left, top, right, bottom = _inside(line, picture.shape)
+    patch = picture[top:bottom, left:right].astype(np.float32)
+    if min(patch.shape) < 2:
+        return False
+    # Strokes have an upper and a lower end in each column, the margin beside them has not.
+    strokes = np.abs(np.diff(patch, axis=0)).max(axis=0)
+    columns = left + np.flatnonzero(strokes > 0.6 * np.percentile(strokes, 75))
+    if len(columns) == 0:
+        return False
+    margin = 0.15 * line.height
+    at_edge = (columns[0] < margin, picture.shape[1] - 1 - columns[-1] < margin)
+    return bool(at_edge[0] != at_edge[1])
 
 
 def says_the_same(line: Line, other: Line) -> bool:
@@ -280,5 +350,15 @@ def _boxes(lines: Sequence[Line], size: tuple[int, int]) -> Float32[np.ndarray, 
     return np.clip(boxes / np.array([*size, *size], dtype=np.float32), 0.0, 1.0)
 
 
-def _covered(lines: Sequence[Line], size: tuple[int, int]) -> float:
-    return min(1.0, sum(line.area for line in lines) / (size[0] * size[1]))
+def _inside(line: Line, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of a line's box in whole pixels of a picture."""
+    left, top = max(0, int(line.left)), max(0, int(line.top))
+    right, bottom = int(np.ceil(line.right)), int(np.ceil(line.bottom))
+    return left, top, min(shape[1], right), min(shape[0], bottom)
+
+
+def _mean_share(lines: Sequence[Line], num_frames: int, size: tuple[int, int]) -> float:
+    shares = np.zeros(num_frames)
+    for line in lines:
+        shares[line.frame] += line.area / (size[0] * size[1])
+    return float(np.minimum(shares, 1.0).mean())

@@ -160,6 +160,33 @@ def test_identities_of_another_profile_are_measured_anew(
     assert (clip.identity_embedding[0] > 0.99) == bool(num_measured)
 
 
+def test_text_is_left_out_of_the_training_frame_or_the_clip_is(
+    curated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders = ClipEncoders(
+        codec=load_codec("generated"),
+        image_encoder=load_image_encoder("generated"),
+        identity_embedder=load_perception("generated").identity_embedder,
+        device=torch.device("cpu"),
+    )
+    config = EncodeConfig(profile="generated", width_px=64, height_px=64, crop_text=True)
+    stored = CurationDataset.clip
+
+    def encode(**text: object) -> np.ndarray:
+        monkeypatch.setattr(CurationDataset, "clip", lambda *told: {**stored(*told), **text})
+        (clip,) = encode_clip(CurationDataset.open(curated), "clip-0", encoders, config)
+        return clip.keypoints
+
+    with pytest.raises(DatasetError, match="was not looked for"):
+        encode()
+    whole = encode(text_state="ok", text_boxes=None)
+    # The left twentieth holds a watermark: what remains is larger in the frame.
+    beside = encode(text_state="ok", text_boxes=[0.0, 0.0, 0.05, 1.0])
+    assert np.ptp(beside[..., 0]) > np.ptp(whole[..., 0])
+    with pytest.raises(DatasetError, match="the person would be cut, too"):
+        encode(text_state="ok", text_boxes=[0.0, 0.5, 1.0, 0.6])
+
+
 @pytest.mark.ray
 def test_mirrored_copies_are_mirror_images(encoded: Path) -> None:
     table = open_conditions(encoded)

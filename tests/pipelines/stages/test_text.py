@@ -102,6 +102,42 @@ def test_writing_that_moves_belongs_to_the_scene(frames: list[list[tuple[str, Bo
     assert scores["text_scene_share"] > 0.0
 
 
+def words_at(frames: np.ndarray, lefts: Sequence[int]) -> np.ndarray:
+    """Write OPERA on each frame at its own place."""
+    for frame, left in zip(frames, lefts, strict=True):
+        colour = (230, 230, 230)
+        cv2.putText(frame, "OPERA", (left, 120), cv2.FONT_HERSHEY_DUPLEX, 0.8, colour, 1)
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("lefts", "box", "counts"),
+    [
+        ((100, 100, 100), (96, 100, 190, 124), True),
+        # The hand that holds the camera shakes: boxes of detectors are not that exact, pixels are.
+        ((100, 102, 97), (96, 100, 190, 124), False),
+        # The sign goes on beyond the edge.
+        ((320, 320, 320), (316, 100, 400, 124), False),
+        # A watermark near the edge has a margin.
+        ((10, 10, 10), (2, 100, 98, 124), True),
+    ],
+)
+def test_pixels_tell_a_sign_from_a_watermark(
+    lefts: tuple[int, ...], box: Box, *, counts: bool
+) -> None:
+    wall = np.random.default_rng(0).integers(60, 90, (200, 400, 3), dtype=np.uint8)
+    frames = words_at(np.stack([cv2.GaussianBlur(wall, (0, 0), 2.0)] * 3), lefts)
+    scores = scores_of(Script([[("OPERA", box)]] * 3), frames)
+    assert (scores["text_share"] > 0.0, scores["text_scene_share"] > 0.0) == (counts, not counts)
+
+
+def test_lines_of_a_sign_do_not_follow_each_other() -> None:
+    upper, lower = (100.0, 40.0, 160.0, 60.0), (100.0, 60.0, 160.0, 80.0)
+    down = [("ROYAL", moved(upper, 0.0, 18.0)), ("OPERA", moved(lower, 0.0, 18.0))]
+    scores = scores_of(Script([[("ROYAL", upper), ("OPERA", lower)], down, []]))
+    assert (scores["text_share"], scores["text_scene_share"] > 0.0) == (0.0, True)
+
+
 def test_captions_that_follow_each_other_are_found() -> None:
     lines = [("what a day", (120, 165, 280, 185)), ("let us go", (140, 166, 262, 186))]
     assert scores_of(Script([[lines[0]], [lines[1]], []]))["text_found_share"] == (
@@ -157,6 +193,8 @@ def test_frames_are_the_middles_of_equal_parts(tmp_path: Path) -> None:
         seen = ClipSamples(str(path)).take(selection)
         assert np.round(seen.pts_s * 10.0).astype(int).tolist() == expected
         assert seen.frames_uint8.shape[1:3] == (32, 64)
+    square = TextStage(Script([])).selection(row_of(np.zeros((9, 800, 800, 3), dtype=np.uint8)))
+    assert square.short_side_px == 392
     assert len(ClipSamples(str(path)).take(stage.selection(row_of(frames[:1]))).pts_s) == 1
 
 
