@@ -181,7 +181,6 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     videos = arguments.real / "videos"
-    os.environ.setdefault("ANIMARAY_WEIGHTS", str((arguments.real / "weights").resolve()))
     config = CurationConfig(
         sources=(str(videos),),
         output_dir=arguments.out,

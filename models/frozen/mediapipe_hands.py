@@ -23,9 +23,9 @@ from animaray.models.frozen.anchor_detections import (
 from animaray.models.frozen.mediapipe_body import Body
 from animaray.models.frozen.picture_network import PictureNetwork
 from animaray.models.frozen.upright_crop import UprightCrop, crop_between
+from animaray.models.pose.layouts import NUM_HAND_POINTS
 from animaray.platform.weights import resolve_weights
 
-NUM_HAND_POINTS = 21
 MIN_HAND_SCORE = 0.5
 """Below it a crop shows no hand."""
 PALM_ANCHORS = AnchorLayout(side_px=192, num_points=7, strides=((8, 2), (16, 6)))

@@ -1,4 +1,4 @@
-"""The 18 OpenPose body keypoints: names, limbs, colours, mirror order."""
+"""Keypoint layouts: the 18 OpenPose body points, and the further points of hands and face."""
 
 from typing import Final
 
@@ -77,3 +77,20 @@ PALETTE: Final = (
     (255, 0, 85),
 )
 """RGB colour of each limb and keypoint."""
+
+NUM_HAND_POINTS: Final = 21
+"""Wrist, then four points of each finger from the thumb on, base to tip; left hand first."""
+
+NUM_FACE_POINTS: Final = 68
+"""Jaw 0 to 16, brows to 26, nose to 35, eyes to 47, outer lips to 59, inner lips to 67."""
+
+FACE_68_OF_MESH: Final = (
+    127, 93, 132, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 361, 323, 356,
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
+    168, 197, 5, 1, 98, 97, 2, 326, 327,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,
+    78, 82, 13, 312, 308, 317, 14, 87,
+)  # fmt: skip
+"""Which of MediaPipe's 468 mesh points stands for each of the 68 face points; each part runs from
+the picture's left to its right along the jaw, the brows, the nostrils, and around eyes and lips."""

@@ -11,9 +11,11 @@ from animaray.models.frozen.litert_session import LiteRtSession
 from animaray.models.frozen.mediapipe_face import FaceMeshNetwork
 from animaray.models.frozen.mediapipe_hands import HandNetworks
 from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
+from animaray.models.frozen.mediapipe_whole_body import MediaPipeWholeBody
 from animaray.models.frozen.picture_network import PictureNetwork
 from animaray.models.frozen.protocols import FaceDetector, PoseEstimator
 from animaray.models.frozen.selfie_segmentation import SelfieSegmenter
+from animaray.models.pose.layouts import FACE_68_OF_MESH, NUM_KEYPOINTS
 from animaray.platform.errors import ConfigError, MachineError, WeightsError
 from animaray.platform.picture import read_picture
 from animaray.platform.video import decode_video
@@ -164,3 +166,44 @@ def test_a_person_is_told_from_the_background(portrait, permissive_weights):
     assert seen[300, width // 2] == 1
     assert not seen[900:].any()
     assert not part[900:].any()
+
+
+# Of 68 face points the mirror image of each, and the middle line: chin, nose, lips.
+FACE_MIRROR = [
+    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31,
+    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
+    54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
+]  # fmt: skip
+
+
+def test_the_68_face_points_are_symmetric_and_in_order(portrait, permissive_weights):
+    assert len(set(FACE_68_OF_MESH)) == 68
+    face = FaceMeshNetwork.load().find(portrait, np.array([280.0, 110.0, 520.0, 350.0]))
+    points = face.points[list(FACE_68_OF_MESH), :2]
+    middle = points[[27, 28, 29, 30, 33, 51, 57, 8]].mean(axis=0)
+    mirrored = points[FACE_MIRROR] * (-1, 1) + (2 * middle[0], 0)
+    assert np.abs(points - mirrored).max() < 0.08 * np.ptp(points[:, 0])
+    assert (np.diff(points[:9, 1]) > 0).all()  # down the jaw to the chin
+    assert (np.diff(points[17:27, 0]) > 0).all()  # along both brows
+    assert (np.diff(points[27:31, 1]) > 0).all()  # down the nose
+    assert points[36:48, 1].mean() > points[17:27, 1].mean()  # eyes below brows
+
+
+def test_whole_bodies_have_hands_and_faces_where_they_are_seen(squat, portrait, permissive_weights):
+    estimator = MediaPipeWholeBody.load()
+    (person,) = estimator.estimate_whole_body(squat[0])
+    assert person.body.shape == (NUM_KEYPOINTS, 2)
+    assert person.hands is not None
+    assert person.hands_confidence is not None
+    # Wrists of the hands lie at those of the body (left 7, right 4).
+    np.testing.assert_allclose(person.hands[:, 0], person.body[[7, 4]], atol=40)
+    assert (person.hands_confidence > 0.5).all()
+    assert person.face is not None
+    np.testing.assert_allclose(person.face[27:36].mean(axis=0), person.body[0], atol=25)
+    (sitter,) = estimator.estimate_whole_body(portrait)
+    assert sitter.face_confidence is not None
+    assert sitter.face_confidence.min() > 0.9
+    assert sitter.hands_confidence is not None
+    assert sitter.hands is not None
+    is_unseen = sitter.hands_confidence.max(axis=1) == 0
+    np.testing.assert_array_equal(is_unseen, (sitter.hands == 0).all(axis=(1, 2)))
