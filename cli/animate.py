@@ -1,5 +1,6 @@
 """`animaray animate`: one picture and one driving video in, one mp4 out, without a server."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,20 @@ from animaray.cli.animate_arguments import (
     DrivingOption,
     DrivingSizeOption,
     DryRunOption,
+    EngineChoice,
+    EngineOption,
     ForceOption,
     FpsOption,
     IdentityOption,
     ImageArgument,
     ImageOption,
+    LongSideOption,
     MaxFramesOption,
+    ModeOption,
     OutOption,
     PreviewOption,
+    ProfileChoice,
+    ProfileOption,
     ReportOption,
     SavePosesOption,
     WeightsOption,
@@ -38,9 +45,12 @@ from animaray.cli.animate_options import (
     WindowOverlapOption,
     WindowRuleOption,
 )
+from animaray.cli.animate_request import refuse_diffusion_options
 from animaray.cli.early_checks import check_picture, check_video, check_weights
 from animaray.cli.output import JsonOption, print_hint
 from animaray.cli.sizes import read_size
+from animaray.models.engine_choice import DEFAULT_LONG_SIDE_PX, PartsOptions, choose_engine
+from animaray.models.person_choice import Casting
 from animaray.platform.errors import UsageError
 from animaray.platform.file_kind import is_pose_file
 
@@ -51,6 +61,10 @@ def animate(
     image_option: ImageOption = None,
     driving_option: DrivingOption = None,
     weights: WeightsOption = None,
+    engine: EngineOption = EngineChoice.AUTO,
+    profile: ProfileOption = ProfileChoice.PERMISSIVE,
+    long_side: LongSideOption = None,
+    mode: ModeOption = None,
     fps: FpsOption = "source",
     max_frames: MaxFramesOption = None,
     driving_size: DrivingSizeOption = None,
@@ -79,36 +93,85 @@ def animate(
 ) -> None:
     """Animate a picture with the motion of a video on this machine.
 
-    Example: animaray animate me.jpg dance.mp4 --weights demo/runs/animator/weights --out me.mp4
+    A photo is moved by parts, without a generative network; --weights animates by diffusion.
+
+    Example: animaray animate me.jpg dance.mp4 --out me.mp4
     """
+    asked = {name: _value(value) for name, value in locals().items()}
     image_path = _one_of(image, image_option, "--image")
     driving_path = _one_of(driving, driving_option, "--driving")
-    size_px = read_size(driving_size, "--driving-size") if driving_size is not None else None
     _check_files([image_path, *(identity or ())], driving_path, weights)
+    by_itself = engine is EngineChoice.AUTO and is_pose_file(driving_path)
+    chosen = choose_engine(
+        "diffusion" if by_itself else engine.value,
+        has_weights=weights is not None,
+        profile=profile.value,
+    )
+    carry_out = _by_parts if chosen == "parts" else _by_diffusion
+    carry_out(asked, image_path, driving_path)
+
+
+def _by_parts(asked: Mapping[str, Any], image: Path, driving: Path) -> None:
+    """Move the photo by parts; torch is not loaded."""
+    refuse_diffusion_options(asked, driving)
+    casting = _casting(asked)
+    print_hint("The inputs can be read; loading the networks that see people ...")
+    from animaray.cli.animate_parts import PartsRequest, run_parts
+
+    request = PartsRequest(
+        image=image,
+        driving=driving,
+        out=asked["out"],
+        options=PartsOptions(
+            long_side_px=asked["long_side"] or DEFAULT_LONG_SIDE_PX, mode=asked["mode"]
+        ),
+        casting=casting,
+        fps=asked["fps"],
+        max_frames=asked["max_frames"],
+        report_dir=asked["report"],
+    )
+    run_parts(request, dry_run=asked["dry_run"], as_json=asked["as_json"])
+
+
+def _by_diffusion(asked: Mapping[str, Any], image: Path, driving: Path) -> None:
+    """Animate by an animator's weights.
+
+    Raises:
+        UsageError: An option of the other engine is given.
+    """
+    if (asked["long_side"], asked["mode"]) != (None, None):
+        raise UsageError(
+            "--long-side and --mode belong to the engine `parts`; weights decide the size.",
+            fix="Leave them out, or use --engine parts without --weights.",
+        )
+    size = asked["driving_size"]
+    size_px = read_size(size, "--driving-size") if size is not None else None
     # torch is loaded only when there is something to do
     print_hint("The inputs can be read; loading PyTorch and the networks ...")
     from animaray.cli.animate_inputs import AnimateRequest
     from animaray.cli.animate_run import run_animation
     from animaray.models.animation_records import AnimationOptions
-    from animaray.models.person_choice import Casting
 
     request = AnimateRequest(
-        image=image_path, driving=driving_path, out=out, weights=weights,
+        image=image, driving=driving, out=asked["out"], weights=asked["weights"],
         options=AnimationOptions(
-            seed=seed, num_inference_steps=steps, sampler=_value(sampler),
-            guidance_scale=guidance, guidance_min=guidance_min, guidance_max=guidance_max,
-            window_frames=window_frames, window_overlap=window_overlap,
-            window_rule=_value(window_rule),
-            alignment=_value(alignment),
-            face_optimization=_value(face_optimization),
-            preview_every=preview or 0,
+            seed=asked["seed"], num_inference_steps=asked["steps"], sampler=asked["sampler"],
+            guidance_scale=asked["guidance"], guidance_min=asked["guidance_min"],
+            guidance_max=asked["guidance_max"], window_frames=asked["window_frames"],
+            window_overlap=asked["window_overlap"], window_rule=asked["window_rule"],
+            alignment=asked["alignment"], face_optimization=asked["face_optimization"],
+            preview_every=asked["preview"] or 0,
         ),
-        casting=Casting.parse(person or (), reference_person or ()),
-        identities=tuple(identity or ()), fps=fps, max_frames=max_frames,
-        driving_size_px=size_px, device=device.value, save_poses=save_poses,
-        report_dir=report, force=force,
+        casting=_casting(asked),
+        identities=tuple(asked["identity"] or ()), fps=asked["fps"],
+        max_frames=asked["max_frames"], driving_size_px=size_px, device=asked["device"],
+        save_poses=asked["save_poses"], report_dir=asked["report"], force=asked["force"],
     )  # fmt: skip
-    run_animation(request, dry_run=dry_run, as_json=as_json)
+    run_animation(request, dry_run=asked["dry_run"], as_json=asked["as_json"])
+
+
+def _casting(asked: Mapping[str, Any]) -> Casting:
+    return Casting.parse(asked["person"] or (), asked["reference_person"] or ())
 
 
 def _check_files(pictures: list[Path], driving: Path, weights: Path | None) -> None:
@@ -120,9 +183,9 @@ def _check_files(pictures: list[Path], driving: Path, weights: Path | None) -> N
     check_weights(weights)
 
 
-def _value(choice: StrEnum | None) -> Any:  # noqa: ANN401 - checked by AnimationOptions
-    """Return the word of a choice, or None where none was made."""
-    return None if choice is None else choice.value
+def _value(given: Any) -> Any:  # noqa: ANN401 - an option of any type
+    """Return the word of a choice, and other options as they are."""
+    return given.value if isinstance(given, StrEnum) else given
 
 
 def _one_of(argument: Path | None, option: Path | None, name: str) -> Path:

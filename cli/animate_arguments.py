@@ -7,8 +7,35 @@ from typing import Annotated
 import typer
 
 from animaray.cli.animate_options import PEOPLE, SAMPLING
+from animaray.models.engine_choice import (
+    DEFAULT_LONG_SIDE_PX,
+    MAX_LONG_SIDE_PX,
+    MIN_LONG_SIDE_PX,
+)
 
-INPUTS, OUTPUTS = "Inputs", "Outputs"
+INPUTS, OUTPUTS, ENGINE = "Inputs", "Outputs", "Engine"
+
+
+class EngineChoice(StrEnum):
+    """Ways of animating."""
+
+    AUTO = "auto"
+    PARTS = "parts"
+    DIFFUSION = "diffusion"
+
+
+class ProfileChoice(StrEnum):
+    """What the picture shows."""
+
+    PERMISSIVE = "permissive"
+    GENERATED = "generated"
+
+
+class ModeChoice(StrEnum):
+    """What the engine `parts` moves."""
+
+    BODY = "body"
+    HEAD = "head"
 
 
 class DeviceChoice(StrEnum):
@@ -37,8 +64,43 @@ WeightsOption = Annotated[
     Path | None,
     typer.Option(
         "--weights",
-        help="Weights folder; default: the small bundled animator (drawn people only)",
+        help="Weights folder of an animator, for the engine `diffusion`",
+        show_default="with diffusion, the small bundled one (drawn people only)",
         rich_help_panel=INPUTS,
+    ),
+]
+EngineOption = Annotated[
+    EngineChoice,
+    typer.Option(
+        help="`parts` moves the photo's own pixels; `diffusion` needs weights; `auto` takes"
+        " diffusion where --weights are given",
+        rich_help_panel=ENGINE,
+    ),
+]
+ProfileOption = Annotated[
+    ProfileChoice,
+    typer.Option(
+        help="What the picture is without --weights: a photo, or a person of the generated world"
+        " (then diffusion)",
+        rich_help_panel=ENGINE,
+    ),
+]
+LongSideOption = Annotated[
+    int | None,
+    typer.Option(
+        min=MIN_LONG_SIDE_PX,
+        max=MAX_LONG_SIDE_PX,
+        help="Long side of the result of `parts`, pixels",
+        show_default=str(DEFAULT_LONG_SIDE_PX),
+        rich_help_panel=ENGINE,
+    ),
+]
+ModeOption = Annotated[
+    ModeChoice | None,
+    typer.Option(
+        help="What `parts` moves: the whole body, or head and shoulders; default: what the picture"
+        " allows",
+        rich_help_panel=ENGINE,
     ),
 ]
 FpsOption = Annotated[

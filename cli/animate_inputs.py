@@ -10,19 +10,17 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from animaray.cli.animate_report import write_people
+from animaray.cli.animate_request import MIN_FRAMES, check_paths, wanted_fps
 from animaray.models.animation import AnimationOptions, AnimationPipeline
-from animaray.models.looking import find_people
-from animaray.models.motion import DRIVING_SHORT_SIDE_PX, Motion, PeopleInVideo
+from animaray.models.looking import DRIVING_SHORT_SIDE_PX, find_people
+from animaray.models.motion import Motion, PeopleInVideo
 from animaray.models.person_choice import Casting, PersonChoice
 from animaray.models.pose_files import check_pose_file_name, read_pose_file
 from animaray.models.reference import Reference
-from animaray.platform.disk import check_folder
 from animaray.platform.errors import AnimarayError, MediaError, PersonChoiceError, UsageError
 from animaray.platform.file_kind import is_pose_file
 from animaray.platform.progress import stage_progress
 from animaray.platform.video import ChildFrameStream, FrameSelection, probe_in_child
-
-MIN_FRAMES = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,27 +57,11 @@ class AnimateRequest:
     """Go on where the fit is poor or memory is short."""
 
     def check_paths(self) -> None:
-        """Refuse what can be told from the paths alone.
-
-        Raises:
-            UsageError: A file or folder is missing, or a name has another suffix.
-        """
-        for path in (self.image, *self.identities):
-            if not path.is_file():
-                raise UsageError(f"There is no file {path}.")
-        if not (self.driving.is_file() or is_pose_file(self.driving)):
-            raise UsageError(f"There is no file {self.driving}.")
-        if self.out.suffix.lower() != ".mp4":
-            raise UsageError(f"The result is an mp4; --out must end in .mp4, got {self.out.name}.")
+        """Refuse what can be told from the paths alone; UsageError."""
+        pictures = (self.image, *self.identities)
+        check_paths(pictures, self.driving, self.out, (self.save_poses, self.report_dir))
         if self.save_poses is not None:
             check_pose_file_name(self.save_poses)
-        for target in (self.out, self.save_poses, self.report_dir):
-            folder = None if target is None else target.absolute().parent
-            if folder is None or target is None:
-                continue
-            if not folder.is_dir():
-                raise UsageError(f"There is no folder {folder} for {target}.", fix="Make it first.")
-            check_folder(target if target.is_dir() else folder, f"{target}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +139,7 @@ def _read_poses(request: AnimateRequest, pipeline: AnimationPipeline) -> Driving
         UsageError: Its frame rate is not known, or another one is wanted.
     """
     clip = read_pose_file(request.driving, size_px=request.driving_size_px)
-    wanted = _wanted_fps(request.fps, clip.fps, pipeline.fps)
+    wanted = wanted_fps(request.fps, clip.fps, pipeline.fps)
     if clip.fps is not None and abs(wanted - clip.fps) > 1e-3:
         raise UsageError(
             f"{request.driving.name} holds {clip.fps:g} frames per second; poses are not resampled"
@@ -172,7 +154,7 @@ def _read_poses(request: AnimateRequest, pipeline: AnimationPipeline) -> Driving
 def _follow_video(request: AnimateRequest, pipeline: AnimationPipeline) -> DrivingClip:
     """Follow the people of a video; its frames are read one by one and only the first is kept."""
     info = probe_in_child(request.driving)
-    fps = _wanted_fps(request.fps, info.fps, pipeline.fps)
+    fps = wanted_fps(request.fps, info.fps, pipeline.fps)
     selection = FrameSelection(
         fps=fps, short_side_px=DRIVING_SHORT_SIDE_PX, max_frames=request.max_frames
     )
@@ -219,29 +201,3 @@ def _refuse_with_picture(error: PersonChoiceError, path: Path) -> NoReturn:
     raise PersonChoiceError(
         error.message, fix=f"{error.fix or ''} See {path}.".strip(), reason=error.reason
     ) from error
-
-
-def _wanted_fps(wanted: str, source_fps: float | None, model_fps: float) -> float:
-    """Return the frame rate that the user wants.
-
-    Raises:
-        UsageError: It is not a rate, or the source's is not known.
-    """
-    if wanted == "model":
-        return model_fps
-    if wanted == "source":
-        if source_fps is None or source_fps <= 0:
-            raise UsageError(
-                "The driving motion does not tell its frame rate.",
-                fix="Add --fps with frames per second.",
-            )
-        return source_fps
-    try:
-        fps = float(wanted)
-    except ValueError:
-        fps = -1.0
-    if not 0 < fps <= 240:
-        raise UsageError(
-            f"--fps takes `source`, `model` or a number up to 240, got `{wanted[:32]}`."
-        )
-    return fps

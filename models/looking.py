@@ -18,6 +18,8 @@ from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 
 MAX_PERCEPTION_PX = 1280
 """Larger pictures, or windows of a long one, are reduced before anything looks at them."""
+DRIVING_SHORT_SIDE_PX = 512
+"""A driving video is only looked at for its poses; larger pictures would not change them."""
 LONG_ASPECT = 3.0
 """From this ratio of its sides on a picture is long."""
 WINDOW_ASPECT = 2.0

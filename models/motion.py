@@ -15,8 +15,6 @@ from animaray.platform.errors import PoseError
 
 MAX_MISSING_SHARE = 0.5
 """A person whom more frames than this do not show cannot be followed."""
-DRIVING_SHORT_SIDE_PX = 512
-"""A driving video is only looked at for its poses; larger pictures would not change them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

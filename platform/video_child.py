@@ -35,6 +35,7 @@ from animaray.platform.errors import AnimarayError, DecoderDiedError, MediaError
 from animaray.platform.fork_server import ChildEnd, ForkServer, serve_forever
 from animaray.platform.frame_choice import FrameSelection
 from animaray.platform.json_text import json_text
+from animaray.platform.sound import copy_sound
 from animaray.platform.video_decode import (
     DecodedVideo,
     FrameSource,
@@ -108,45 +109,63 @@ def probe_in_child(path: Path | str, limits: DecodeLimits | None = None) -> Vide
     return try_decoding(probe)
 
 
+def copy_sound_in_child(
+    path: Path | str,
+    limits: DecodeLimits | None = None,
+    *,
+    start_s: float = 0.0,
+    duration_s: float,
+) -> bytes | None:
+    """Take the sound out of an untrusted file, unchanged, in a bounded child process.
+
+    Errors are those of `probe_in_child`.
+
+    Args:
+        path: Local file.
+        limits: What it may cost.
+        start_s: Time stamp of the first picture, seconds: sound before it is left out.
+        duration_s: How much sound is wanted.
+
+    Returns:
+        A small file with the sound alone (see `animaray.platform.sound`); None where there is no
+        sound, or none that an mp4 can hold.
+    """
+
+    def copy() -> bytes | None:
+        wish = {"sound": {"start_s": start_s, "duration_s": duration_s}}
+        with _ChildBytes(path, limits, wish) as answers:
+            return answers.read() or None
+
+    return try_decoding(copy)
+
+
 def decoder_peak_memory_bytes() -> int:
     """Return the largest resident memory of any decoder that this process has had."""
     return _DECODERS.peak_memory_bytes
 
 
-class ChildFrameStream(FrameSource):
-    """Yield frames that a bounded child process decodes.
+class _ChildAnswers:
+    """One request to a bounded child process, and its answers, message by message.
 
-    `info` is valid at once, `end` after the last frame. Errors are those of `decode_in_child`;
-    DecoderDiedError comes at the first death (see `try_decoding`).
+    Args:
+        path: The untrusted file.
+        limits: What it may cost; None takes the defaults.
+        wish: What the child is asked to do with the file.
     """
 
-    def __init__(
-        self,
-        path: Path | str,
-        limits: DecodeLimits | None = None,
-        selection: FrameSelection | None = None,
-    ) -> None:
+    def __init__(self, path: Path | str, limits: DecodeLimits | None, wish: dict[str, Any]) -> None:
         self._name = Path(path).name
         self._limits = limits or DecodeLimits()
         request = {
             "path": str(Path(path).absolute()),  # the child runs elsewhere
             "limits": asdict(self._limits),
-            "selection": asdict(selection or FrameSelection()),
+            **wish,
         }
         self._child = _DECODERS.start(request)
         self._output = self._child.output
         self._poll = select.poll()
         self._poll.register(self._output, select.POLLIN)
         self._waited_s = 0.0
-        try:
-            self.info = self._read_info()
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> "ChildFrameStream":
-        """Return the stream."""
-        return self
 
     def __exit__(
         self,
@@ -157,49 +176,9 @@ class ChildFrameStream(FrameSource):
         """End the child."""
         self.close()
 
-    def __iter__(self) -> Iterator[TimedFrame]:
-        """Yield the frames; may be called once."""
-        budget = self._limits.max_returned_bytes + _MAX_MESSAGE_BYTES
-        while True:
-            kind, length = self._read_header()
-            if kind == b"D":
-                self.end = self._read_end(length)
-                return
-            if kind != b"F" or length > budget:
-                raise self._failure(kind, length)
-            budget -= length
-            pts_s, height, width = struct.unpack(">dII", self._read(16))
-            if length != 16 + height * width * 3:
-                raise self._failure(b"?", 0)
-            frame = np.frombuffer(self._read(length - 16), dtype=np.uint8)
-            yield TimedFrame(pts_s, frame.reshape(height, width, 3))
-
     def close(self) -> ChildEnd:
         """End the child, whatever it is doing, and say how it ended."""
         return self._child.close()
-
-    def _read_info(self) -> VideoInfo:
-        kind, length = self._read_header()
-        if kind != b"I":
-            raise self._failure(kind, length)
-        try:
-            return VideoInfo(**self._read_json(length))
-        except TypeError as error:
-            raise self._nonsense() from error
-
-    def _read_end(self, length: int) -> StreamEnd:
-        message = self._read_json(length)
-        try:
-            warning, combed = message["warning"], message["combed_share"]
-            return StreamEnd(
-                warning=None if warning is None else str(warning),
-                num_corrupt=int(message["num_corrupt"]),
-                breaks_s=tuple(float(time_s) for time_s in message["breaks_s"]),
-                has_plain_clock=bool(message["has_plain_clock"]),
-                combed_share=None if combed is None else float(combed),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._nonsense() from error
 
     def _read_json(self, length: int) -> dict[str, Any]:
         """Read one message; a decoder that was taken over may send anything."""
@@ -279,6 +258,90 @@ class ChildFrameStream(FrameSource):
         return MediaError(f"The decoder of {self._name} broke the protocol.", reason="broken")
 
 
+class ChildFrameStream(_ChildAnswers, FrameSource):
+    """Yield frames that a bounded child process decodes.
+
+    `info` is valid at once, `end` after the last frame. Errors are those of `decode_in_child`;
+    DecoderDiedError comes at the first death (see `try_decoding`).
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        limits: DecodeLimits | None = None,
+        selection: FrameSelection | None = None,
+    ) -> None:
+        super().__init__(path, limits, {"selection": asdict(selection or FrameSelection())})
+        try:
+            self.info = self._read_info()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "ChildFrameStream":
+        """Return the stream."""
+        return self
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        """Yield the frames; may be called once."""
+        budget = self._limits.max_returned_bytes + _MAX_MESSAGE_BYTES
+        while True:
+            kind, length = self._read_header()
+            if kind == b"D":
+                self.end = self._read_end(length)
+                return
+            if kind != b"F" or length > budget:
+                raise self._failure(kind, length)
+            budget -= length
+            pts_s, height, width = struct.unpack(">dII", self._read(16))
+            if length != 16 + height * width * 3:
+                raise self._failure(b"?", 0)
+            frame = np.frombuffer(self._read(length - 16), dtype=np.uint8)
+            yield TimedFrame(pts_s, frame.reshape(height, width, 3))
+
+    def _read_info(self) -> VideoInfo:
+        kind, length = self._read_header()
+        if kind != b"I":
+            raise self._failure(kind, length)
+        try:
+            return VideoInfo(**self._read_json(length))
+        except TypeError as error:
+            raise self._nonsense() from error
+
+    def _read_end(self, length: int) -> StreamEnd:
+        message = self._read_json(length)
+        try:
+            warning, combed = message["warning"], message["combed_share"]
+            return StreamEnd(
+                warning=None if warning is None else str(warning),
+                num_corrupt=int(message["num_corrupt"]),
+                breaks_s=tuple(float(time_s) for time_s in message["breaks_s"]),
+                has_plain_clock=bool(message["has_plain_clock"]),
+                combed_share=None if combed is None else float(combed),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._nonsense() from error
+
+
+class _ChildBytes(_ChildAnswers):
+    """Bytes that the child sends in pieces."""
+
+    def __enter__(self) -> "_ChildBytes":
+        """Return the answers."""
+        return self
+
+    def read(self) -> bytes:
+        """Return everything."""
+        data = bytearray()
+        while True:
+            kind, length = self._read_header()
+            if kind == b"D":
+                return bytes(data)
+            if kind != b"B" or len(data) + length > self._limits.max_returned_bytes:
+                raise self._failure(kind, length)
+            data += self._read(length)
+
+
 def _send(output: IO[bytes], kind: bytes, data: bytes) -> None:
     output.write(_HEADER.pack(kind, len(data)))
     output.write(data)
@@ -291,6 +354,9 @@ def _serve(request: dict[str, Any], output: IO[bytes]) -> None:
     allow_only_reading([Path(request["path"])])
     forbid_system_calls()
     try:
+        if "sound" in request:
+            _send_sound(request, limits, output)
+            return
         selection = FrameSelection(**request["selection"])
         with FrameStream(request["path"], selection, limits, in_child=True) as frames:
             _send(output, b"I", json_text(asdict(frames.info)).encode())
@@ -314,6 +380,15 @@ def _serve(request: dict[str, Any], output: IO[bytes]) -> None:
         message = f"{Path(request['path']).name} is damaged: {type(error).__name__}: {error}"[:300]
         failure = {"message": message, "fix": "Fetch it again.", "reason": "broken"}
         _send(output, b"E", json_text(failure).encode())
+    output.flush()
+
+
+def _send_sound(request: dict[str, Any], limits: DecodeLimits, output: IO[bytes]) -> None:
+    """Send the sound of a file in pieces, then an empty message."""
+    sound = copy_sound(Path(request["path"]), limits, **request["sound"]) or b""
+    for start in range(0, len(sound), _MAX_MESSAGE_BYTES):
+        _send(output, b"B", sound[start : start + _MAX_MESSAGE_BYTES])
+    _send(output, b"D", b"")
     output.flush()
 
 

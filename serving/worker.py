@@ -22,11 +22,12 @@ from jaxtyping import UInt8
 
 from animaray.models.animation import Animation, AnimationPipeline, AnimationProgress
 from animaray.models.casting import pair_people
+from animaray.models.looking import DRIVING_SHORT_SIDE_PX
 from animaray.models.memory import MemoryEstimate
-from animaray.models.motion import DRIVING_SHORT_SIDE_PX
 from animaray.models.reference import check_face_sizes
 from animaray.platform.errors import AnimarayError, ServiceError
 from animaray.platform.machine import available_memory_bytes, check_memory
+from animaray.platform.provenance import add_provenance
 from animaray.platform.storage import content_id, sha256_file
 from animaray.platform.video import DecodeLimits, decode_in_child, encode_mp4, probe_in_child
 from animaray.serving.job_files import JobFiles
@@ -43,7 +44,6 @@ from animaray.serving.job_records import (
 from animaray.serving.jobs import JobStore
 from animaray.serving.limits import ServingLimits, check_driving_video
 from animaray.serving.picture_child import read_picture_in_child
-from animaray.serving.provenance import add_provenance
 from animaray.serving.pulse import PULSE_S, Pulse
 
 _log = logging.getLogger("animaray.serving")

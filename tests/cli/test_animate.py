@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from animaray.cli import animate_plan
-from animaray.cli.main import run
+from animaray.cli import animate_plan, main
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.animation import AnimationPipeline
 from animaray.models.animation_records import AnimationOptions
@@ -22,6 +21,12 @@ from animaray.platform.video import encode_mp4
 from animaray.platform.weights import resolve_weights
 
 FAST = ["--steps", "1", "--face-optimization", "off"]
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command on people of the generated world, which the bundled animator knows."""
+    command, *rest = arguments
+    return main.run([command, "--profile", "generated", *rest])
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.pose.aligner import AlignerConfig, PoseAligner
 from animaray.platform.errors import PortError, ServiceError
 from animaray.platform.machine import find_free_port
+from animaray.platform.provenance import read_provenance
 from animaray.platform.video import write_mp4
 from animaray.serving.client import AnimarayClient, JobHandle
-from animaray.serving.provenance import read_provenance
 from animaray.serving.serve import ServeConfig, ServerHandle, start_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -19,11 +19,11 @@ from animaray.models.animation import (
     AnimationOptions,
 )
 from animaray.models.person_choice import PersonChoice
+from animaray.platform.provenance import read_provenance
 from animaray.serving.job_files import JobFiles
 from animaray.serving.job_options import find_warnings
 from animaray.serving.job_records import JobState
 from animaray.serving.jobs import JobStore
-from animaray.serving.provenance import read_provenance
 from animaray.serving.worker import (
     AnimationWorker,
     LoadedModel,

@@ -9,8 +9,10 @@ References:
 """
 
 import json
+import os
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, unescape
 
@@ -42,12 +44,38 @@ def add_provenance(mp4: bytes, tool: str, facts: Mapping[str, Any]) -> bytes:
     Args:
         mp4: A complete file.
         tool: Name and version of the software.
-        facts: JSON values: model, seed, options, digests of the inputs ...
+        facts: JSON values: engine, model, seed, options, digests of the inputs ... Bytes that are
+            no mp4 file raise MediaError.
+    """
+    return mp4 + provenance_box(mp4[:8], tool, facts)
+
+
+def append_provenance(path: Path, tool: str, facts: Mapping[str, Any]) -> None:
+    """Add the statement to a file, which need not fit into memory; see `add_provenance`.
+
+    Args:
+        path: A complete mp4 of our own.
+        tool: Name and version of the software.
+        facts: JSON values.
+    """
+    with path.open("r+b") as file:
+        box = provenance_box(file.read(8), tool, facts)
+        file.seek(0, os.SEEK_END)
+        file.write(box)
+
+
+def provenance_box(head: bytes, tool: str, facts: Mapping[str, Any]) -> bytes:
+    """Return the statement as the bytes that belong at an mp4's end.
+
+    Args:
+        head: The file's first eight bytes.
+        tool: Name and version of the software.
+        facts: JSON values.
 
     Raises:
-        MediaError: The bytes are not an mp4 file.
+        MediaError: They are not those of an mp4 file.
     """
-    if mp4[4:8] != b"ftyp":
+    if head[4:8] != b"ftyp":
         raise MediaError("Expected an mp4 file to mark, got other bytes.", reason="not_a_video")
     packet = _PACKET.format(
         tool=escape(tool, {'"': "&quot;"}),
@@ -56,7 +84,7 @@ def add_provenance(mp4: bytes, tool: str, facts: Mapping[str, Any]) -> bytes:
         facts=escape(json_text(facts, sort_keys=True)),
         close=_CLOSE,
     ).encode()
-    return mp4 + struct.pack(">I4s", 24 + len(packet), b"uuid") + _XMP_UUID + packet
+    return struct.pack(">I4s", 24 + len(packet), b"uuid") + _XMP_UUID + packet
 
 
 def read_provenance(mp4: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,172 @@
+"""Cut the person into layers, each with its own texture, mesh and weights: body, arms."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+
+from animaray.models.parts.labels import BODY, NUMBERS, label_parts
+from animaray.models.parts.plate import spread_colours
+from animaray.models.parts.rig import Rig
+from animaray.models.parts.skin_weights import JointWeight, LegWeights, arm_weights, body_weights
+
+LayerName = Literal["body", "right", "left"]
+_SQUARE = np.ones((3, 3), np.uint8)
+_WIDE = np.ones((5, 5), np.uint8)
+_CELL = 0.075
+"""Side of a mesh cell in units; at least 5 pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """A part of the photo that is drawn in one go."""
+
+    name: LayerName
+    texture: Float32[np.ndarray, "height width 4"]
+    """RGB times opacity, and opacity; both in [0, 255]."""
+    vertices: Float64[np.ndarray, "vertices 2"]
+    triangles: Int64[np.ndarray, "triangles 3"]
+    depth_bias: Float64[np.ndarray, " triangles"]
+    """Transparent triangles are drawn first."""
+    joints: tuple[JointWeight, ...]
+    """Of the arm; on the body what the arms pull along at the shoulders."""
+    legs: tuple[LegWeights, ...]
+    head: Float64[np.ndarray, " vertices"] | None
+    """How far vertices follow the head; None for arms."""
+    passes: tuple[Int64[np.ndarray, " _"], ...]
+    """Triangles that are drawn together; later passes cover earlier ones. The last is the upper
+    arm, or torso and head."""
+
+
+def make_layers(
+    picture: Float32[np.ndarray, "height width 3"],
+    alpha: Float32[np.ndarray, "height width"],
+    rig: Rig,
+) -> list[Layer]:
+    """Cut the body and each arm that can move.
+
+    Args:
+        picture: The padded photo, RGB in [0, 255].
+        alpha: The person's opacity.
+        rig: Where the bones are.
+    """
+    labels = label_parts(picture, alpha, rig)
+    inside = alpha > 0.5
+    alpha = cv2.GaussianBlur(alpha, (0, 0), 0.7)
+    core = cv2.erode((alpha > 0.93).astype(np.uint8), _SQUARE) > 0
+    rows, columns = np.indices(alpha.shape)
+    layers = []
+    names: tuple[LayerName, ...] = ("body", *rig.arms)
+    for name in names:
+        own: Bool[np.ndarray, "height width"] = labels == (
+            BODY if name == "body" else NUMBERS[name]
+        )
+        for side, path in rig.arms.items():
+            if name in {"body", side}:  # both layers hold the shoulder, so that it never opens
+                reach = (0.2 if name == "body" else 0.13) * rig.unit_px
+                other = labels == (NUMBERS[side] if name == "body" else BODY)
+                own |= (np.hypot(columns - path[0][0], rows - path[0][1]) < reach) & other
+        opacity = alpha * cv2.GaussianBlur(own.astype(np.float32), (0, 0), 0.8)
+        source = known = core & own
+        if name == "body":
+            hidden = _hidden_body(labels, inside, rig)
+            behind = cv2.GaussianBlur(hidden.astype(np.float32), (0, 0), 1.0) * alpha
+            opacity = np.maximum(opacity, behind)
+            known &= ~hidden
+            source = known & ~(cv2.dilate(hidden.astype(np.uint8), _WIDE) > 0)
+        texture = np.where(known[..., None], picture, spread_colours(picture, source))
+        layers.append(_make_layer(name, texture, opacity, rig))
+    return layers
+
+
+def _make_layer(
+    name: LayerName,
+    texture: Float32[np.ndarray, "height width 3"],
+    opacity: Float32[np.ndarray, "height width"],
+    rig: Rig,
+) -> Layer:
+    cell = max(5, int(_CELL * rig.unit_px))
+    shown = cv2.dilate((opacity > 0.02).astype(np.uint8), _SQUARE) > 0
+    vertices, triangles = mesh_over(shown, cell)
+    height, width = opacity.shape
+    middles = vertices[triangles].mean(axis=1).astype(int).clip(0, [width - 1, height - 1])
+    filled = cv2.boxFilter(opacity, -1, (cell, cell))[middles[:, 1], middles[:, 0]]
+    if name == "body":
+        head, joints, legs = body_weights(rig, vertices)
+    else:
+        head, joints, legs = None, arm_weights(rig, name, vertices), ()
+    return Layer(
+        name=name,
+        texture=np.dstack([texture * opacity[..., None], opacity * 255.0]).astype(np.float32),
+        vertices=vertices,
+        triangles=triangles,
+        depth_bias=(1.0 - filled.astype(np.float64)) * 3.0 * rig.unit_px,
+        joints=joints,
+        legs=legs,
+        head=head,
+        passes=_passes(name, triangles, joints, legs),
+    )
+
+
+def _passes(
+    name: LayerName,
+    triangles: Int64[np.ndarray, "triangles 3"],
+    joints: tuple[JointWeight, ...],
+    legs: tuple[LegWeights, ...],
+) -> tuple[Int64[np.ndarray, " _"], ...]:
+    """Return what is drawn one after the other: forearm, upper arm; each leg, torso."""
+    if name != "body":
+        bent = [joint.weight for joint in joints if joint.number == 1]
+        if bent:
+            weight = bent[0][triangles]
+            upper = np.flatnonzero(weight.min(axis=1) < 0.75)
+            return np.flatnonzero(weight.max(axis=1) > 0.25), upper
+    elif legs:
+        weights = [(leg.side_weight * leg.joints[0].weight)[triangles] for leg in legs]
+        most = np.maximum.reduce(weights)
+        torso = np.flatnonzero(most.min(axis=1) < 0.98)
+        return *(np.flatnonzero(weight.max(axis=1) > 0.9) for weight in weights), torso
+    return (np.arange(len(triangles)),)
+
+
+def _hidden_body(
+    labels: UInt8[np.ndarray, "height width"], inside: Bool[np.ndarray, "height width"], rig: Rig
+) -> Bool[np.ndarray, "height width"]:
+    """Return where an arm hides the body: within the torso, the legs, or a bay of the outline."""
+    hull = np.zeros(labels.shape, np.uint8)
+    quad = cv2.convexHull(rig.torso_quad(0.95, 0.95).astype(np.float32)).astype(np.int32)
+    cv2.fillConvexPoly(hull, quad, 1)
+    for start, end in rig.leg_lines():
+        ends = start.astype(int).tolist(), end.astype(int).tolist()
+        cv2.line(hull, *ends, 1, max(1, int(0.16 * rig.unit_px)))
+    reach = max(2, int(0.16 * rig.unit_px))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    body = ((labels == BODY) & inside).astype(np.uint8)
+    around = cv2.copyMakeBorder(body, *(reach,) * 4, cv2.BORDER_CONSTANT)
+    closed = cv2.morphologyEx(around, cv2.MORPH_CLOSE, disk)[reach:-reach, reach:-reach]
+    return ((hull | closed) > 0) & (labels != BODY) & inside
+
+
+def mesh_over(
+    mask: Bool[np.ndarray, "height width"], cell: int
+) -> tuple[Float64[np.ndarray, "vertices 2"], Int64[np.ndarray, "triangles 3"]]:
+    """Return a regular mesh whose cells cover a mask: vertices (x, y) and triangles.
+
+    Args:
+        mask: What to cover.
+        cell: Side of a cell, pixels.
+    """
+    height, width = mask.shape
+    rows, columns = height // cell + 2, width // cell + 2
+    padded = np.zeros((rows * cell, columns * cell), bool)
+    padded[:height, :width] = mask
+    y, x = np.nonzero(padded.reshape(rows, cell, columns, cell).any(axis=(1, 3)))
+    number = np.arange((rows + 1) * (columns + 1)).reshape(rows + 1, columns + 1)
+    corners = number[y, x], number[y, x + 1], number[y + 1, x], number[y + 1, x + 1]
+    upper = np.stack([corners[0], corners[1], corners[2]], axis=1)
+    lower = np.stack([corners[1], corners[3], corners[2]], axis=1)
+    used, triangles = np.unique(np.concatenate([upper, lower]), return_inverse=True)
+    places = np.stack([used % (columns + 1), used // (columns + 1)], axis=1) * float(cell)
+    return places, triangles.reshape(-1, 3)
