@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from animaray.models.animation import Animation as Animation
     from animaray.models.animation import AnimationOptions as AnimationOptions
     from animaray.models.animation import AnimationPipeline as AnimationPipeline
+    from animaray.models.engine_choice import PartsOptions as PartsOptions
+    from animaray.models.engines import DrivingFrames as DrivingFrames
+    from animaray.models.engines import load_engine as load_engine
     from animaray.pipelines.curation import CurationConfig as CurationConfig
     from animaray.pipelines.curation import CurationSummary as CurationSummary
     from animaray.pipelines.curation import curate as curate
@@ -48,15 +51,18 @@ _HOMES = {
     "CurationConfig": "pipelines.curation",
     "CurationDataset": "datasets.reader",
     "CurationSummary": "pipelines.curation",
+    "DrivingFrames": "models.engines",
     "EncodeConfig": "pipelines.encode",
     "EncodeSummary": "pipelines.encode",
     "JobHandle": "serving.client",
+    "PartsOptions": "models.engine_choice",
     "TrainResult": "training.launch",
     "TrainingWindows": "datasets.windows",
     "curate": "pipelines.curation",
     "decode_video": "platform.video",
     "encode": "pipelines.encode:encode_dataset",
     "errors": "platform.errors:",
+    "load_engine": "models.engines",
     "read_picture": "platform.video",
     "recipes": "training.recipes:",
     "resolve_weights": "platform.weights",
@@ -77,9 +83,11 @@ __all__ = [
     "CurationConfig",
     "CurationDataset",
     "CurationSummary",
+    "DrivingFrames",
     "EncodeConfig",
     "EncodeSummary",
     "JobHandle",
+    "PartsOptions",
     "TrainResult",
     "TrainingWindows",
     "__version__",
@@ -87,6 +95,7 @@ __all__ = [
     "decode_video",
     "encode",
     "errors",
+    "load_engine",
     "read_picture",
     "recipes",
     "resolve_weights",

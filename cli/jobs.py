@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from animaray.cli.animate_arguments import EngineChoice, ModeOption
 from animaray.cli.animate_options import (
     AlignmentOption,
     FaceOptimizationOption,
@@ -44,6 +45,11 @@ def submit(
     person: PersonOption = None,
     reference_person: ReferencePersonOption = None,
     alignment: AlignmentOption = None,
+    engine: Annotated[
+        EngineChoice | None,
+        typer.Option(help="`parts` or `diffusion`; default: the server's, diffusion"),
+    ] = None,
+    mode: ModeOption = None,
     fps: Annotated[
         str | None,
         typer.Option(help="`source`, `model` (the server's default) or frames per second"),
@@ -71,6 +77,8 @@ def submit(
         "person": person or None,
         "reference_person": reference_person or None,
         "alignment": alignment,
+        "engine": engine,
+        "mode": mode,
         "fps": float(fps) if fps and fps.replace(".", "", 1).isdecimal() else fps,
         "num_inference_steps": steps,
         "sampler": sampler,

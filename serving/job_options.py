@@ -6,6 +6,7 @@ from typing import Any
 
 from animaray.models.animation import Animation, AnimationOptions
 from animaray.models.animation_run import CastMember
+from animaray.models.engine_choice import EngineName, Mode
 from animaray.models.person_choice import Casting, choices_of
 from animaray.models.reference import check_face_sizes
 
@@ -23,6 +24,10 @@ class JobOptions:
     """Who is animated, and who drives."""
     fps: str | float
     """`model`, `source` or frames per second."""
+    engine: EngineName = "diffusion"
+    """What animates."""
+    mode: Mode | None = None
+    """What the engine `parts` moves; None chooses."""
 
     def fps_of(self, source_fps: float, model_fps: float) -> float:
         """Return the frame rate to read the driving video at, and to play the result at."""
@@ -41,8 +46,15 @@ def read_job_options(options: Mapping[str, Any]) -> JobOptions:
     casting = Casting.parse(
         choices_of(rest.pop("person", None)), choices_of(rest.pop("reference_person", None))
     )
+    # a server has weights: without a wish they are what it serves
+    engine: EngineName = "parts" if rest.pop("engine", "auto") == "parts" else "diffusion"
+    mode = rest.pop("mode", None)
     fps = rest.pop("fps", "model")
-    return JobOptions(animation=AnimationOptions(**rest), casting=casting, fps=fps)
+    if engine == "parts" and fps == "model":  # there is no model
+        fps = "source"
+    return JobOptions(
+        animation=AnimationOptions(**rest), casting=casting, fps=fps, engine=engine, mode=mode
+    )
 
 
 def find_warnings(

@@ -81,10 +81,19 @@ class AnimationRequest(BaseModel):
         None,
         description="Who of the picture is animated; the k-th follows the k-th `person`.",
     )
+    engine: Literal["auto", "parts", "diffusion"] | None = Field(
+        None,
+        description="`parts` moves the photo's own pixels, without a generative network;"
+        " `diffusion` takes the server's weights. `auto`, the default, is diffusion.",
+    )
+    mode: Literal["body", "head"] | None = Field(
+        None,
+        description="What `parts` moves; left out: what picture and video allow.",
+    )
     fps: Literal["source", "model"] | RateField | None = Field(
         None,
         description="Frames per second that are animated: the upload's, the model's (the default)"
-        " or a number; also the result's rate.",
+        " or a number; also the result's rate. `parts` takes the upload's.",
     )
 
 
@@ -235,6 +244,8 @@ def _check_together(request: AnimationRequest) -> None:
         raise UsageError(
             "Option `guidance_scale`: not together with `guidance_min` and `guidance_max`."
         )
+    if request.mode is not None and request.engine != "parts":
+        raise UsageError("Option `mode`: only with `engine` set to `parts`.")
     frames, overlap = request.window_frames, request.window_overlap
     if frames is not None and overlap is not None and overlap >= frames:
         raise UsageError(

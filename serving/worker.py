@@ -22,6 +22,8 @@ from jaxtyping import UInt8
 
 from animaray.models.animation import Animation, AnimationPipeline, AnimationProgress
 from animaray.models.casting import pair_people
+from animaray.models.engine_choice import MADE_BY
+from animaray.models.engines import DrivingFrames
 from animaray.models.looking import DRIVING_SHORT_SIDE_PX
 from animaray.models.memory import MemoryEstimate
 from animaray.models.reference import check_face_sizes
@@ -43,10 +45,12 @@ from animaray.serving.job_records import (
 )
 from animaray.serving.jobs import JobStore
 from animaray.serving.limits import ServingLimits, check_driving_video
+from animaray.serving.parts_jobs import animate_by_parts, parts_facts
 from animaray.serving.picture_child import read_picture_in_child
 from animaray.serving.pulse import PULSE_S, Pulse
 
 _log = logging.getLogger("animaray.serving")
+_DIFFUSION = {"engine": "diffusion", "made_by": MADE_BY["diffusion"]}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,6 +222,8 @@ class AnimationWorker:
             picture = read_picture_in_child(self._files.path(job.picture_name), self._limits)
             driving = self._decode_driving(job.video_name, options, pipeline.fps)
         self._pulse.check()
+        if options.engine == "parts":
+            return self._animate_by_parts(lease, picture, driving, options, stage_s)
         with _timed(stage_s, "perceive"):
             references = pipeline.prepare_references(picture, options.casting.reference)
             check_face_sizes(references)
@@ -237,7 +243,7 @@ class AnimationWorker:
             )
         self._pulse.check()
         with _timed(stage_s, "encode"):
-            facts = self._facts(lease, model)
+            facts = {**self._facts(lease), "model": model.model_id, **_DIFFUSION}
             mp4 = encode_mp4(animation.frames_uint8, driving.fps)
             mp4 = add_provenance(mp4, facts["generator"], facts)
             name = self._files.write_result(job.job_id, lease.fence, mp4)
@@ -298,13 +304,50 @@ class AnimationWorker:
 
         return report
 
-    def _facts(self, lease: Lease, model: LoadedModel) -> dict[str, Any]:
+    def _animate_by_parts(
+        self,
+        lease: Lease,
+        picture: UInt8[np.ndarray, "height width 3"],
+        driving: _DrivingVideo,
+        options: JobOptions,
+        stage_s: dict[str, float],
+    ) -> JobResult:
+        """Move the photo by parts; the server's weights stay unused."""
+        job = lease.job
+        frames = DrivingFrames(
+            frames_uint8=driving.frames_uint8, fps=driving.fps, scale=driving.scale
+        )
+        with _timed(stage_s, "render"):
+            result = animate_by_parts(
+                picture,
+                self._files.path(job.video_name),
+                frames,
+                options,
+                lambda *_: self._pulse.check(),
+            )
+        made = result.frames
+        facts = {**self._facts(lease), **parts_facts(made)}
+        mp4 = add_provenance(result.mp4, facts["generator"], facts)
+        path = self._files.results_dir / self._files.write_result(job.job_id, lease.fence, mp4)
+        return JobResult(
+            file_name=path.name,
+            num_bytes=len(mp4),
+            sha256=sha256_file(path),
+            width_px=made.width_px,
+            height_px=made.height_px,
+            num_frames=made.num_frames,
+            fps=made.fps,
+            warnings=[*driving.warnings, *made.warnings],
+            stage_s={stage: round(seconds, 3) for stage, seconds in stage_s.items()},
+            provenance=facts,
+        )
+
+    def _facts(self, lease: Lease) -> dict[str, Any]:
         job = lease.job
         return {
             "generator": f"animaray {importlib.metadata.version('animaray')}",
             "is_generated": True,
             "job_id": job.job_id,
-            "model": model.model_id,
             "options": job.options,
             "reference_image_sha256": sha256_file(self._files.path(job.picture_name)),
             "driving_video_sha256": sha256_file(self._files.path(job.video_name)),

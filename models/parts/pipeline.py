@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 from animaray.models.engine_choice import MIN_LONG_SIDE_PX, Mode, PartsOptions
 from animaray.models.parts.body_mode import BodyPuppet
 from animaray.models.parts.head_mode import HeadPuppet
-from animaray.models.parts.landmarks import PersonLandmarks
+from animaray.models.parts.landmarks import PersonLandmarks, TargetPose
 from animaray.models.parts.matte import cut_out
 from animaray.models.parts.perception import PROFILE, PartsPerception, SeenClip
 from animaray.models.parts.retarget import Retargeter
@@ -78,13 +78,25 @@ class PartsAnimation:
         self.warnings = (*warnings, *motion_warnings(self.retargeter, fps))
         """What the user should know."""
 
-    def frames(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-        """Yield the frames; where the driver is not seen, the last pose is held."""
-        last: PersonLandmarks | None = next(p for p in self._people if p is not None)
+    def driver_poses(self) -> Iterator[PersonLandmarks]:
+        """Yield the driver's smoothed landmarks; where nobody is seen, the last ones are held."""
+        last = next(person for person in self._people if person is not None)
         for person in self._people:
-            last = person if person is not None else last
-            if last is not None:
-                yield self._puppet.render(self.retargeter.target(last))
+            last = last if person is None else person
+            yield last
+
+    def render(self, target: TargetPose) -> UInt8[np.ndarray, "height width 3"]:
+        """Return the photo in a pose.
+
+        Args:
+            target: Where the person shall be, pixels of the result.
+        """
+        return self._puppet.render(target)
+
+    def frames(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        """Yield the frames one by one."""
+        for driver in self.driver_poses():
+            yield self.render(self.retargeter.target(driver))
 
 
 class PartsPipeline:

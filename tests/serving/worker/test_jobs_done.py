@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import av
@@ -20,6 +21,7 @@ from animaray.models.animation import (
 )
 from animaray.models.person_choice import PersonChoice
 from animaray.platform.provenance import read_provenance
+from animaray.platform.video import decode_in_child, encode_mp4
 from animaray.serving.job_files import JobFiles
 from animaray.serving.job_options import find_warnings
 from animaray.serving.job_records import JobState
@@ -121,6 +123,7 @@ def test_job_becomes_a_playable_marked_video(
     np.testing.assert_allclose(pictures[3].mean(axis=(0, 1)), [207, 47, 97], atol=4)
     facts = read_provenance(mp4)
     assert facts is not None
+    assert facts["engine"] == "diffusion"
     assert (facts["model"], facts["options"], facts["job_id"]) == (
         "model-1", {"seed": 7}, job.job_id,
     )  # fmt: skip
@@ -218,3 +221,26 @@ def test_warnings_name_what_the_client_should_know(pipeline: PacedPipeline) -> N
         "1 of 4 frames of the driving video show nobody",
         "41% of the driving keypoints fall outside the picture",
     ]
+
+
+@pytest.mark.usefixtures("permissive_weights")
+def test_a_job_by_parts_needs_no_animator(
+    store: JobStore, files: JobFiles, worker: AnimationWorker, model: LoadedModel
+) -> None:
+    real = Path(__file__).parents[2] / "data" / "real"
+    job = submit(store, files, options={"seed": 1, "engine": "parts"})
+    folder = files.path(job.picture_name).parent
+    (folder / "reference_image").write_bytes((real / "images" / "p07_1.jpg").read_bytes())
+    clip = decode_in_child(real / "videos" / "v04.mp4", short_side_px=480, max_frames=3)
+    (folder / "driving_video").write_bytes(encode_mp4(clip.frames_uint8, 5.0))
+    assert worker.run_one(model)
+    done = read(store, job)
+    assert done.state == JobState.SUCCEEDED, done.failure
+    assert done.result is not None
+    assert (done.result.num_frames, done.result.fps) == (3, pytest.approx(5.0))
+    assert any("knees" in warning for warning in done.result.warnings)
+    facts = read_provenance((files.results_dir / done.result.file_name).read_bytes())
+    assert facts is not None
+    assert (facts["engine"], facts["mode"], "model" in facts) == ("parts", "head", False)
+    assert isinstance(model.pipeline, PacedPipeline)
+    assert model.pipeline.seeds == []
