@@ -10,6 +10,16 @@ from jaxtyping import Float, Float64, UInt8
 
 from animaray.platform.errors import FaceError
 
+USUAL_TEMPLATE = (
+    (30.2946, 51.6963),
+    (65.5318, 51.5014),
+    (48.0252, 71.7366),
+    (33.5493, 92.3655),
+    (62.7299, 92.2041),
+)
+"""Where the five landmarks lie in the crop of most recognisers, pixels."""
+USUAL_CROP_HEIGHT_PX, USUAL_CROP_WIDTH_PX = 112, 96
+
 
 def similarity_from_landmarks(
     landmarks: Float[np.ndarray, "points 2"], template: Float[np.ndarray, "points 2"]

@@ -23,6 +23,7 @@ from animaray.models.frozen.upright_crop import UprightCrop
 
 _NUM_HEAD_POINTS = 11
 _CROP_PER_HEAD = 2.5
+_SMALL_HEAD_PX, _CROP_PER_SMALL_HEAD = 24, 1.5
 _LEFT_EYE, _RIGHT_EYE, _NOSE, _MOUTH = range(4)
 _MOUTH_PER_EYES = 0.8
 """Width of a mouth, in distances between the eyes."""
@@ -42,6 +43,7 @@ class HeadFaceDetector:
         meshes: FaceMeshNetwork,
         *,
         min_score: float = 0.5,
+        min_head_score: float = 0.4,
     ) -> None:
         """Take the networks that it looks with.
 
@@ -49,10 +51,12 @@ class HeadFaceDetector:
             poses: Shows the heads; one look at each person is enough.
             faces: Looks at each head.
             meshes: Gives the landmarks.
-            min_score: Least score of the face detector in [0, 1].
+            min_score: Least score of the face detector in [0, 1] for close-ups without a body.
+            min_head_score: The same on a head: small faces in profile reach no more.
         """
         self.name = "permissive/head_faces"
         self.min_score = min_score
+        self.min_head_score = min_head_score
         self._poses = poses
         self._faces = faces
         self._meshes = meshes
@@ -102,13 +106,14 @@ class HeadFaceDetector:
     ) -> tuple[Detection | None, FaceMesh | None]:
         """Return the face that lies nearest to a head's landmarks, as seen by two networks."""
         head = head_square(body)
+        is_small = head.side_px < _SMALL_HEAD_PX
         around = UprightCrop(
             x=head.x,
             y=head.y,
-            side_px=head.side_px * _CROP_PER_HEAD,
+            side_px=head.side_px * (_CROP_PER_SMALL_HEAD if is_small else _CROP_PER_HEAD),
             input_px=FACE_ANCHORS.side_px,
         )
-        found = self._faces.find_in(frame, around, min_score=self.min_score)
+        found = self._faces.find_in(frame, around, min_score=self.min_head_score)
         if found:
             middle = np.array([head.x, head.y])
             nearest = min(

@@ -16,20 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from animaray.models.frozen.checkpoint_files import load_state
-from animaray.models.frozen.face_alignment import align_face
+from animaray.models.frozen.face_alignment import (
+    USUAL_CROP_HEIGHT_PX,
+    USUAL_CROP_WIDTH_PX,
+    USUAL_TEMPLATE,
+    align_face,
+)
 from animaray.platform.errors import WeightsError
 from animaray.platform.weights import resolve_weights
 
 EMBEDDING_DIM = 128
-CROP_HEIGHT_PX = 112
-CROP_WIDTH_PX = 96
-_TEMPLATE = (
-    (30.2946, 51.6963),
-    (65.5318, 51.5014),
-    (48.0252, 71.7366),
-    (33.5493, 92.3655),
-    (62.7299, 92.2041),
-)
 
 
 class _Stage(NamedTuple):
@@ -129,8 +125,8 @@ class MobileFaceNetEmbedder(nn.Module):
         super().__init__()
         self.name = "development/mobile_face_net"
         self.embedding_dim = EMBEDDING_DIM
-        self.crop_height_px = CROP_HEIGHT_PX
-        self.crop_width_px = CROP_WIDTH_PX
+        self.crop_height_px = USUAL_CROP_HEIGHT_PX
+        self.crop_width_px = USUAL_CROP_WIDTH_PX
         self.network = MobileFaceNet()
 
     @classmethod
@@ -163,7 +159,7 @@ class MobileFaceNetEmbedder(nn.Module):
 
     def template(self) -> Float32[np.ndarray, "5 2"]:
         """Return where the five landmarks belong in the aligned crop, pixels."""
-        return np.array(_TEMPLATE, dtype=np.float32)
+        return np.array(USUAL_TEMPLATE, dtype=np.float32)
 
     def embed(
         self,
@@ -171,7 +167,9 @@ class MobileFaceNetEmbedder(nn.Module):
         landmarks: Float32[np.ndarray, "5 2"],
     ) -> Float32[np.ndarray, " embedding"]:
         """Return the unit embedding of one face of an RGB picture."""
-        crop = align_face(frame, landmarks, self.template(), CROP_HEIGHT_PX, CROP_WIDTH_PX)
+        crop = align_face(
+            frame, landmarks, self.template(), USUAL_CROP_HEIGHT_PX, USUAL_CROP_WIDTH_PX
+        )
         device = next(self.parameters()).device
         crops = torch.from_numpy(crop).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1.0
         with torch.inference_mode():

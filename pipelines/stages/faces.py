@@ -19,7 +19,13 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
-from animaray.models.frozen.face_alignment import align_face, similarity_from_landmarks
+from animaray.models.frozen.face_alignment import (
+    USUAL_CROP_HEIGHT_PX,
+    USUAL_CROP_WIDTH_PX,
+    USUAL_TEMPLATE,
+    align_face,
+    similarity_from_landmarks,
+)
 from animaray.models.frozen.protocols import (
     FaceDetection,
     FaceDetector,
@@ -40,6 +46,7 @@ DROPS: tuple[str, ...] = ()
 _NOSE_DEPTH = 0.6
 _EYES_TO_MOUTH = 1.1
 _NOSE_BELOW_EYES = 0.58
+_MOST_EYES_PX = 40.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,14 +228,17 @@ def face_sharpness(
 ) -> float:
     """Return the Laplacian variance of the aligned face, in its own pixels if it is small.
 
-    Enlarging a small face to the crop's size would make every small face look out of focus.
+    Enlarging a small face to the crop's size would make every small face look out of focus, and so
+    would a recogniser of larger crops: its faces are measured in the usual ones.
     """
     template = embedder.template()
+    size = embedder.crop_height_px, embedder.crop_width_px
+    if float(np.linalg.norm(template[1] - template[0])) > _MOST_EYES_PX:
+        template = np.array(USUAL_TEMPLATE, dtype=np.float32)
+        size = USUAL_CROP_HEIGHT_PX, USUAL_CROP_WIDTH_PX
     linear = similarity_from_landmarks(landmarks, template)[:, :2]
     shrink = min(1.0, 1.0 / float(np.sqrt(abs(np.linalg.det(linear)))))
-    height, width = (
-        max(8, round(side * shrink)) for side in (embedder.crop_height_px, embedder.crop_width_px)
-    )
+    height, width = (max(8, round(side * shrink)) for side in size)
     crop = align_face(frame, landmarks, template * shrink, height, width)
     return laplacian_variance(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY))
 

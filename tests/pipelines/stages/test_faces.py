@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from animaray.models.frozen.face_alignment import USUAL_TEMPLATE
 from animaray.models.frozen.protocols import FaceDetection
 from animaray.pipelines.clip_samples import ClipSamples
 from animaray.pipelines.stages.faces import (
@@ -14,6 +15,8 @@ from animaray.pipelines.stages.faces import (
     FaceStage,
     face_angles,
     face_area,
+    face_sharpness,
+    identity_agreement,
     main_face,
 )
 from animaray.platform.video import write_mp4
@@ -192,3 +195,37 @@ def test_long_clips_are_sampled_sparsely(tmp_path: Path) -> None:
     stage = FaceStage(ScriptedDetector({60: [face(50, 48)]}), LevelEmbedder(), config)
     row = stage({"samples": ClipSamples(str(path)), "clip_num_frames": 40, "clip_fps": 10.0})
     assert row["face_tracks"].frame_index.tolist() == [0, 8, 16, 24, 32]
+
+
+def test_sharpness_does_not_depend_on_the_size_of_the_recognisers_crop() -> None:
+    class Large(LevelEmbedder):
+        """Take crops four times as large."""
+
+        crop_height_px, crop_width_px = 128, 128
+
+        def template(self) -> np.ndarray:
+            return (FRONTAL - 40).astype(np.float32) * 4
+
+    class Usual(LevelEmbedder):
+        """Take the crops of most recognisers."""
+
+        crop_height_px, crop_width_px = 112, 96
+
+        def template(self) -> np.ndarray:
+            return np.array(USUAL_TEMPLATE, dtype=np.float32)
+
+    frame = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    landmarks = Usual().template() * 2 + 20
+    assert face_sharpness(frame, landmarks, Large()) == pytest.approx(
+        face_sharpness(frame, landmarks, Usual())
+    )
+
+
+def test_one_limit_of_identity_serves_every_recogniser() -> None:
+    def turned(cosine: float) -> np.ndarray:
+        return np.array([[1, 0], [cosine, np.sqrt(1 - cosine**2)]] * 2, dtype=np.float32)
+
+    # Of four faces two are the typical one itself: the 25th percentile is the others' cosine.
+    assert identity_agreement(turned(0.4), "generated/identity") == pytest.approx(0.4, abs=1e-6)
+    found = identity_agreement(turned(0.61), "permissive/dlib_identity@0123")
+    assert found == pytest.approx(0.4, abs=1e-6)
