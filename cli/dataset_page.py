@@ -6,6 +6,7 @@ from typing import Any
 import jinja2
 
 from animaray.pipelines.report import dataset_report
+from animaray.pipelines.rules import spell_reasons
 from animaray.platform.storage import write_bytes_atomic
 
 TEMPLATES_DIR = Path(__file__).parent / "templates"
@@ -41,7 +42,7 @@ def write_sheet(
                 "title": item.title,
                 "kept": item.kept,
                 "verdict": item.state,
-                "reasons": list(item.reasons),
+                "reasons": spell_reasons({"reasons": item.reasons, "flags": item.flags}),
             }
         )
     return sorted(sheet, key=lambda entry: (not entry["kept"], entry["title"]))

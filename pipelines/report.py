@@ -10,7 +10,7 @@ from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import SCORES, SOURCE_STATES
 from animaray.pipelines.curation_commit import state_of_clips
 from animaray.pipelines.policies import POLICIES, Policy
-from animaray.pipelines.rules import RULES, spell_reasons
+from animaray.pipelines.rules import RULES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +26,9 @@ class ReportItem:
     state: str
     """keep, drop, undetermined, failed for clips; unreadable, duplicate, dropped, failed else."""
     reasons: tuple[str, ...]
-    """Why, in words with value and threshold; flags after the reasons."""
+    """Why, in words with value and threshold."""
+    flags: tuple[str, ...]
+    """What the policy marks and does not drop it for, in the same words."""
     poster: bytes | None
     """JPEG of the clip's middle frame; None without a clip."""
     scores: Mapping[str, Any]
@@ -114,7 +116,8 @@ def _clip_item(
         title=f"{clip['file_name']} {clip['start_s']:.2f} to {clip['end_s']:.2f} s",
         kept=verdict["keep"],
         state=verdict["state"],
-        reasons=tuple(spell_reasons(verdict)),
+        reasons=tuple(verdict["reasons"]),
+        flags=tuple(verdict["flags"] or ()),
         poster=dataset.preview(clip["clip_id"])["poster"] if has_preview else None,
         scores={name: clip[name] for scores in SCORES.values() for name in scores},
     )
@@ -128,6 +131,7 @@ def _source_item(row: Mapping[str, Any], states: Mapping[str, str]) -> ReportIte
         kept=False,
         state=states[row["input_id"]],
         reasons=tuple(reasons),
+        flags=(),
         poster=None,
         scores={},
     )

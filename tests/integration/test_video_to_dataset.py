@@ -188,7 +188,8 @@ def test_report_and_explanation_tell_the_same(curated: tuple[CurationConfig, dic
     assert len(report.items) == 3 + 5  # clips, and inputs without a clip
     clip = next(item for item in report.items if item.poster is not None)
     story = explain(config.output_dir, clip.item_id)
-    assert story.to_dict()["verdicts"]["standard"]["reasons"] == list(clip.reasons)
+    verdict = story.to_dict()["verdicts"]["standard"]
+    assert (verdict["reasons"], verdict["flags"]) == (list(clip.reasons), list(clip.flags))
     assert any("no_face" in line for line in story.lines())
     source = explain(config.output_dir, "f empty.mp4")
     assert "  source    unreadable (empty): f empty.mp4 is an empty file." in source.lines()

@@ -174,6 +174,7 @@ def test_text_that_was_not_looked_for_is_never_taken_for_none(state: str | None)
     old = {name: value for name, value in GOOD.items() if not name.startswith("text_")}
     flagged = judge({**old, "text_state": state}, STANDARD)
     assert (flagged.state, flagged.flags) == ("keep", ("text_not_run",))
+    assert judge({**old, "text_state": state, "face_found_share": 0.0}, STANDARD).flags == ()
     strict = judge({**old, "text_state": state}, STRICT)
     assert (strict.state, strict.codes) == ("undetermined", ("text_not_run",))
     assert judge({**old, "text_state": state}, LITERAL_PAPER).flags == ()

@@ -1,5 +1,6 @@
 """Validation: a sound dataset passes, and each broken promise is found and named."""
 
+import dataclasses
 import hashlib
 import io
 import shutil
@@ -20,7 +21,7 @@ from animaray.datasets.schemas import schema_of
 from animaray.datasets.shards import write_shard
 from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.pipelines.explain import explain
-from animaray.pipelines.policies import LAX
+from animaray.pipelines.policies import LAX, THRESHOLDS
 from animaray.pipelines.validation import INVARIANTS, validate
 from animaray.pipelines.verdicts import reapply_policy
 from animaray.platform.errors import DatasetError
@@ -149,10 +150,14 @@ def test_a_dataset_of_a_version_before_is_read_with_unknown_scores(
     clips = CurationDataset.open(root).clips()
     assert [clip[name] for clip in clips for name in new] == [None] * (3 * len(new))
     reapply_policy(root, LAX)
-    verdicts = CurationDataset.open(root).verdicts("lax")
-    assert [row["flag_codes"] for row in verdicts] == [["text_not_run"]] * 3
-    told = "\n".join(explain(root, clips[0]["clip_id"]).lines())
-    assert "text      not measured\n    text_share                   none" in told
+    only_text = {**dict.fromkeys(THRESHOLDS), "name": "text", "max_text_share": 0.0}
+    reapply_policy(root, dataclasses.replace(LAX, **only_text))
+    verdicts = CurationDataset.open(root).verdicts("text")
+    assert [(row["state"], row["flag_codes"]) for row in verdicts] == [
+        ("keep", ["text_not_run"])
+    ] * 3
+    lines = "\n".join(explain(root, clips[0]["clip_id"]).lines())
+    assert "text      not measured\n    text_share                   none" in lines
     assert validate(root).problems == ()
     assert merge_small_files(root, min_files=1) is not None
     assert validate(root).problems == ()
