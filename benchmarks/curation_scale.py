@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from process_tree import run_measured
 
+from animaray.datasets.schemas import FAMILIES
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.platform.json_text import json_text
 from animaray.platform.progress import StageProgress
@@ -234,10 +235,9 @@ def stand_in(folder: Path) -> None:
             clip = draw_clip(int(Path(row["path"]).stem), 0, row, tables)
             scores = {
                 f"{family}_scores": {n: v for n, v in clip.items() if n.startswith(f"{family}_")}
-                for family in ("picture", "face", "pose", "camera", "motion")
+                for family in FAMILIES
             }
-            states = {f"{family}_state": "ok" for family in ("picture", "face", "pose")}
-            states |= {"camera_state": "ok", "motion_state": "ok"}
+            states = {f"{family}_state": "ok" for family in FAMILIES}
             paths = {}
             for name in ("media_path", "preview_path", "poster_path"):
                 paths[name] = str(spare / f"{clip['clip_id']}.{name}")

@@ -184,7 +184,11 @@ def _run_here(way: str, config: CurationConfig) -> dict[str, Any]:
 
 def _run_loop(config: CurationConfig, *, is_plain: bool) -> dict[str, Any]:
     """Curate one file after the other in this process; the same stages, networks and tables."""
-    from animaray.models.frozen.profiles import load_perception, load_point_tracker
+    from animaray.models.frozen.profiles import (
+        load_perception,
+        load_point_tracker,
+        load_text_detector,
+    )
     from animaray.pipelines.perception_stages import PerceptionStages
 
     spent = _Clock()
@@ -196,7 +200,10 @@ def _run_loop(config: CurationConfig, *, is_plain: bool) -> dict[str, Any]:
     spent.watch(perception.identity_embedder, "embed", "models")
     spent.watch(perception.pose_estimator, "estimate", "models")
     spent.watch(tracker, "track", "models")
-    stages = PerceptionStages(perception, tracker, config)
+    text = load_text_detector() if config.text.looks_at(config.profile) else None
+    if text is not None:
+        spent.watch(text, "detect", "models")
+    stages = PerceptionStages(perception, tracker, config, text)
     started = time.perf_counter()
     seconds, num_clips = _curate_in_turn(config, stages)
     work_s = time.perf_counter() - started

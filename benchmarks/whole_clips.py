@@ -9,7 +9,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from animaray.datasets.schemas import FAMILIES
-from animaray.models.frozen.profiles import load_perception, load_point_tracker
+from animaray.models.frozen.profiles import (
+    load_perception,
+    load_point_tracker,
+    load_text_detector,
+)
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.perception_stages import PerceptionStages
 from animaray.pipelines.policies import STANDARD
@@ -39,7 +43,10 @@ class WholeClips:
         if faces is not None and faces != profile:
             detector = load_perception(faces, num_threads=1).face_detector
             perception = replace(perception, face_detector=detector)
-        self._stages = PerceptionStages(perception, load_point_tracker(profile), config)
+        # The strict policy wants to know of text, in drawn worlds, too.
+        self._stages = PerceptionStages(
+            perception, load_point_tracker(profile), config, load_text_detector()
+        )
 
     def write(
         self, name: str, frames_uint8: UInt8[np.ndarray, "frames height width 3"], fps: float
