@@ -77,6 +77,10 @@ EngineOption = Annotated[
         rich_help_panel=ENGINE,
     ),
 ]
+JobEngineOption = Annotated[
+    EngineChoice | None,
+    typer.Option(help="`parts` or `diffusion`; default: the server's weights, by diffusion"),
+]
 ProfileOption = Annotated[
     ProfileChoice,
     typer.Option(

@@ -37,7 +37,9 @@ def demo(
 ) -> None:
     """Run videos -> dataset -> training -> service -> animated person; ends with a page.
 
-    Example: animaray demo --videos my-videos --weights my-weights
+    On your own videos without --weights: pull, curate, and move a photo by parts, in minutes.
+
+    Example: animaray demo --videos my-videos --image me.jpg
     """
     settings = DemoSettings(
         out=out,
@@ -47,8 +49,19 @@ def demo(
         seed=seed,
         train_minutes=train_minutes,
     )
+    by_parts = videos is not None and weights is None
     _check(settings, weights)
     check_room(out, DEMO_BYTES, "The demo")
+    if by_parts:
+        from animaray.cli.demo_parts import NUM_STEPS, run_photo_demo
+
+        run = DemoRun(settings, num_steps=NUM_STEPS)
+        out.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        with ray_session():
+            page = run_photo_demo(run)
+        _tell(run, page, started, as_json=as_json)
+        return
     from animaray.cli import demo_steps
     from animaray.cli.demo_page import write_demo_page
 
@@ -57,6 +70,10 @@ def demo(
     started = time.monotonic()
     with ray_session():
         page = write_demo_page(run, demo_steps.run_chain(run))
+    _tell(run, page, started, as_json=as_json)
+
+
+def _tell(run: DemoRun, page: Path, started: float, *, as_json: bool) -> None:
     if as_json:
         print_json({"page": str(page), "facts": run.facts, "timings": run.timings})
     seconds = time.monotonic() - started
@@ -74,10 +91,12 @@ def _check(settings: DemoSettings, weights: Path | None) -> None:
     if weights is not None:
         os.environ["ANIMARAY_WEIGHTS"] = str(weights.absolute())
     if settings.videos is not None:
-        from animaray.models.frozen.perception_files import check_perception_files
         from animaray.pipelines.stages.acquire import list_inputs
 
         list_inputs(settings.videos)
+    if settings.videos is not None and weights is not None:  # without them they are pulled
+        from animaray.models.frozen.perception_files import check_perception_files
+
         check_perception_files(settings.profile)
         from animaray.models.frozen.profiles import load_codec, load_perception
 

@@ -79,6 +79,8 @@ class DemoRun:
     """Measured values that the page shows."""
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Per step: title, seconds, note."""
+    num_steps: int = NUM_STEPS
+    """How many there will be."""
     _number: int = 0
 
     @contextmanager
@@ -88,7 +90,7 @@ class DemoRun:
         The yielded record's "note" is printed; "found" = True keeps the seconds of the first start.
         """
         self._number += 1
-        self._say(f"[{self._number}/{NUM_STEPS}] {title} ...")
+        self._say(f"[{self._number}/{self.num_steps}] {title} ...")
         record: dict[str, Any] = {"title": title, "note": ""}
         started = time.monotonic()
         yield record
@@ -100,7 +102,7 @@ class DemoRun:
         else:
             record["seconds"] = seconds
         self.timings[name] = record
-        self._say(f"[{self._number}/{NUM_STEPS}] {title}: {record['note']} ({seconds:.0f} s)")
+        self._say(f"[{self._number}/{self.num_steps}] {title}: {record['note']} ({seconds:.0f} s)")
         self.save()
 
     def save(self) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from animaray.cli.animate_arguments import EngineChoice, ModeOption
+from animaray.cli.animate_arguments import JobEngineOption, ModeOption
 from animaray.cli.animate_options import (
     AlignmentOption,
     FaceOptimizationOption,
@@ -45,10 +45,7 @@ def submit(
     person: PersonOption = None,
     reference_person: ReferencePersonOption = None,
     alignment: AlignmentOption = None,
-    engine: Annotated[
-        EngineChoice | None,
-        typer.Option(help="`parts` or `diffusion`; default: the server's, diffusion"),
-    ] = None,
+    engine: JobEngineOption = None,
     mode: ModeOption = None,
     fps: Annotated[
         str | None,

@@ -16,7 +16,7 @@ from animaray.models.parts.skinning import PlacedLayer, Skeleton
 
 PAD_SHARE = 0.3
 """The photo is continued by so much of its long side, for parts that come in from outside."""
-MIN_FACE_PX = 40.0
+MIN_FACE_PX = 48.0
 """Smaller faces move as a whole, without expression."""
 _WRIST_BEHIND, _ELBOW_BEHIND = 0.35, 0.15
 """An arm is drawn behind the body from these depths on, in units."""

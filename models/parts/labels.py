@@ -23,6 +23,8 @@ _STEP = 2
 _EDGE_GREY = 25.0
 """A brightness step of so much doubles the price of a pixel."""
 _OUTSIDE_COST = 60.0
+_FINGER = 0.045
+"""Half the width of a finger, in units."""
 _MAX_COST = 1e9
 
 
@@ -82,7 +84,7 @@ class _Labelling:
         labels = np.full(self._inside.shape, BODY, np.uint8)
         for side, path in self._rig.arms.items():
             ways = self._ways_from(seeds[side])
-            forced, refused = self._hand(path, ways, from_body)
+            forced, refused = self._hand(side, path, ways, from_body)
             near = distance_to_path(self._places, path) < 0.42 * self._unit
             chosen = ((ways < best) & near & ~refused) | forced
             labels[chosen] = NUMBERS[side]
@@ -119,6 +121,7 @@ class _Labelling:
 
     def _hand(
         self,
+        side: Side,
         path: list[Point],
         ways: Float64[np.ndarray, "rows columns"],
         from_body: Float64[np.ndarray, "rows columns"],
@@ -131,6 +134,19 @@ class _Labelling:
         to_forearm = distance_to_segment(self._places, path[1], path[2])[0]
         to_hand = distance_to_segment(self._places, path[2], path[3])[0]
         forced = to_forearm < 0.09 * unit
+        fingers = self._rig.person.hands.get(side)
+        if fingers is not None:
+            hull = cv2.convexHull((fingers / _STEP).astype(np.float32)).astype(np.int32)
+            hand = np.zeros(self._inside.shape, np.uint8)
+            cv2.fillConvexPoly(hand, hull, 1)
+            reach = max(1, round(_FINGER * unit / _STEP))
+            disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+            hand = cv2.dilate(hand, disk)
+            if self._skin is not None and self._is_bare(to_hand):  # cloth between the fingers stays
+                hand &= cv2.dilate(self._skin.astype(np.uint8), np.ones((3, 3), np.uint8))
+            forced |= hand > 0
+            refused = (to_hand < 0.45 * unit) & ~forced & (to_forearm > 0.12 * unit)
+            return forced, refused
         if self._skin is None or not self._is_bare(to_hand):
             return forced | (to_hand < 0.1 * unit), nothing
         around = to_hand < 0.34 * unit

@@ -10,7 +10,8 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -103,6 +104,8 @@ class PersonLandmarks:
     """In [0, 1]."""
     face: Float64[np.ndarray, "468 3"] | None = None
     """x, y, z; None where no face is found."""
+    hands: Mapping[Side, Float64[np.ndarray, "21 2"]] = field(default_factory=dict)
+    """x and y of the hands that were looked for and found."""
 
     @property
     def points(self) -> Float64[np.ndarray, "33 2"]:
@@ -141,7 +144,8 @@ class PersonLandmarks:
         """Return a copy at another place and size: scaled first, then shifted."""
         offset = np.append(shift, 0.0)
         face = None if self.face is None else self.face * scale + offset
-        return replace(self, body=self.body * scale + offset, face=face)
+        hands = {side: points * scale + shift for side, points in self.hands.items()}
+        return replace(self, body=self.body * scale + offset, face=face, hands=hands)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

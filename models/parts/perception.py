@@ -7,16 +7,17 @@ where that one is lost. Several people are told apart in the first frames, as ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 from animaray.models.frozen.mediapipe_body import Body
 from animaray.models.frozen.mediapipe_face import FaceMesh, FaceMeshNetwork
+from animaray.models.frozen.mediapipe_hands import HandNetworks
 from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
 from animaray.models.frozen.selfie_segmentation import SelfieSegmenter
-from animaray.models.parts.landmarks import HEAD_POINTS, PersonLandmarks
+from animaray.models.parts.landmarks import HEAD_POINTS, PersonLandmarks, Side
 from animaray.models.person_choice import PersonChoice, choose_people, prominent_people
 from animaray.models.person_tracks import seen_person
 from animaray.platform.errors import PoseError
@@ -61,9 +62,14 @@ class PartsPerception:
     """The networks of profile permissive, as the parts engine uses them."""
 
     def __init__(
-        self, bodies: MediaPipePoseEstimator, faces: FaceMeshNetwork, segmenter: SelfieSegmenter
+        self,
+        bodies: MediaPipePoseEstimator,
+        faces: FaceMeshNetwork,
+        segmenter: SelfieSegmenter,
+        hands: HandNetworks,
     ) -> None:
-        self._bodies, self._faces, self._segmenter = bodies, faces, segmenter
+        self._bodies, self._faces = bodies, faces
+        self._segmenter, self._hands = segmenter, hands
 
     @classmethod
     def load(cls, *, num_threads: int = 1) -> PartsPerception:
@@ -72,6 +78,7 @@ class PartsPerception:
             MediaPipePoseEstimator.load(num_threads=num_threads),
             FaceMeshNetwork.load(num_threads=num_threads),
             SelfieSegmenter.load(num_threads=num_threads),
+            HandNetworks.load(num_threads=num_threads),
         )
 
     def mask_person(
@@ -108,8 +115,14 @@ class PartsPerception:
         mask = body.mask
         if mask is None:
             mask = np.zeros(picture.shape[:2], np.float32)
-        face = self._find_face(picture, body)
-        return SeenReference(person=landmarks_of(body, face), mask=mask, num_people=count)
+        person = landmarks_of(body, self._find_face(picture, body))
+        left, right = self._hands.find_of_body(picture, body)
+        hands: dict[Side, Float64[np.ndarray, "21 2"]] = {}
+        if left is not None:
+            hands["left"] = left.points[:, :2].astype(np.float64)
+        if right is not None:
+            hands["right"] = right.points[:, :2].astype(np.float64)
+        return SeenReference(person=replace(person, hands=hands), mask=mask, num_people=count)
 
     def follow(
         self,

@@ -81,14 +81,18 @@ class Retargeter:
         self.match = float(min(distances))
         """Distance of the anchor's pose to the photo's, in units."""
         self._anchor = seen[int(np.argmin(distances))]
-        if not self.uses_hips and reference.face is not None:
-            self._anchor = _nearest_face_frame(reference.face, seen) or self._anchor
+        self._head_anchor = self._anchor
+        """Heads have an anchor of their own: a nod or a tilt does not wait for a pose."""
+        if reference.face is not None:
+            self._head_anchor = _nearest_face_frame(reference.face, seen) or self._anchor
+        if not self.uses_hips:
+            self._anchor = self._head_anchor
         is_close = self.match < CLOSE_MATCH or not self.uses_hips
         self._measure = _Measures(self._anchor, seen, is_close=is_close)
         self.scale = self._body_scale()
         """Pixels of the photo for one of the driving video."""
         self._bone_scales = {bone: self._bone_scale(bone) for bone in _BONES}
-        self._face = _FaceRetargeter.of(reference, self._anchor, seen)
+        self._face = _FaceRetargeter.of(reference, self._head_anchor, seen)
 
     def target(self, driver: PersonLandmarks) -> TargetPose:
         """Return where the photo's person shall be when the driver is so.
@@ -174,7 +178,7 @@ class Retargeter:
         """Return the way from the neck to the middle of the head's points."""
         now, anchor, own = (
             person.points[HEAD_POINTS].mean(axis=0) - middle(person.points, SHOULDERS)
-            for person in (driver, self._anchor, self._ref)
+            for person in (driver, self._head_anchor, self._ref)
         )
         return _like_for_like(now, anchor, own, max_turn=0.6, limits=(0.8, 1.08))
 

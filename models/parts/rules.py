@@ -41,7 +41,7 @@ HAND_INSIDE = 0.04
 """A wrist further inside the torso than this (u) is before the body."""
 HANDS_TOGETHER = 0.5
 """Hands nearer to each other than this (u) are crossed or held."""
-WIDE_OPEN = 0.08
+WIDE_OPEN = 0.14
 """A mouth open wider than this in the photo (face sizes) cannot close."""
 STEPPING = 0.15
 """Ankles that move further than this (u of the driver) need feet in the photo."""
