@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "cli": set(OURS),
 }
 MODELS_MAY_NAME_OF_PLATFORM = {
-    "config", "disk", "errors", "json_text", "removal", "storage", "weights",
+    "config", "disk", "errors", "file_kind", "json_text", "removal", "storage", "weights",
 }  # fmt: skip
 BANNED = {
     "platform": {"torch", "deepspeed"},
