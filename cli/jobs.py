@@ -33,10 +33,6 @@ ServerOption = Annotated[
 KeyOption = Annotated[str | None, typer.Option("--api-key", envvar="ANIMARAY_API_KEY")]
 JobArgument = Annotated[str, typer.Argument(help="Job id")]
 DEFAULT_SERVER = "http://127.0.0.1:8500"
-JobEngineOption = Annotated[
-    EngineChoice | None,
-    typer.Option("--engine", help="`parts` or `diffusion`; default: the server's, diffusion"),
-]
 JobFpsOption = Annotated[
     str | None,
     typer.Option("--fps", help="`source`, `model` (the server's default) or frames per second"),
