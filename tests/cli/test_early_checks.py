@@ -108,7 +108,7 @@ def test_the_default_dataset_is_that_of_the_configurations() -> None:
     from animaray.pipelines.encode import EncodeConfig
     from animaray.training.recipes import RECIPES
 
-    folders = [CurationConfig().output_dir, EncodeConfig().data_dir]
+    folders = [CurationConfig(sources=("a.mp4",)).output_dir, EncodeConfig().data_dir]
     folders += [RECIPES[name]().data_dir for name in (ALIGNER_RECIPE, ANIMATOR_RECIPE)]
     assert {Path(folder) for folder in folders} == {DEFAULT_DATASET}
 
