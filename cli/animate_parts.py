@@ -1,7 +1,6 @@
 """Carry out an `animaray animate` by parts: look, refuse or go on, render frame by frame, write."""
 
 import importlib.metadata
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -23,6 +22,7 @@ from animaray.platform.disk import check_room, disk_errors
 from animaray.platform.errors import MediaError
 from animaray.platform.progress import stage_progress
 from animaray.platform.provenance import append_provenance
+from animaray.platform.removal import remove
 from animaray.platform.storage import sha256_file, write_json_atomic
 from animaray.platform.video import (
     ChildFrameStream,
@@ -220,7 +220,7 @@ def _replacing(out: Path) -> Iterator[Path]:
         with disk_errors(out.parent):
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder, "the result is in its place, or was given up")
         if not out.is_file():
             print_hint(f"{out.name} was not written.")
 

@@ -81,8 +81,8 @@ def join_sound(video: Path, sound: bytes, out: Path) -> None:
         out: The mp4 to write.
     """
     with (
-        av.open(str(video)) as pictures,
-        av.open(io.BytesIO(sound)) as sounds,
+        av.open(str(video), format="mp4") as pictures,
+        av.open(io.BytesIO(sound), format=_CARRIER) as sounds,
         av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as target,
     ):
         sources = (pictures, pictures.streams.video[0]), (sounds, sounds.streams.audio[0])

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import psutil
 
 _TAKE_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever started the tests may ignore Ctrl-C
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # the terminal of this new session
 os.execvp(sys.argv[1], sys.argv[1:])
 """

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests' own starter may ignore it
 from animaray.cli import main
 
 @main.app.command("hold")
