@@ -14,9 +14,11 @@ from animaray.models.parts.skin_weights import JointWeight, LegWeights, arm_weig
 
 LayerName = Literal["body", "right", "left"]
 _SQUARE = np.ones((3, 3), np.uint8)
-_WIDE = np.ones((5, 5), np.uint8)
+_WIDE, _WIDER = np.ones((5, 5), np.uint8), np.ones((9, 9), np.uint8)
 _CELL = 0.075
 """Side of a mesh cell in units; at least 5 pixels."""
+_HAND_REACH, _HAND_GAP = 0.3, 0.9
+"""Of a hand that rests on the body, in units: how far around it hides, how much up and down."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,14 +70,16 @@ def make_layers(
                 reach = (0.2 if name == "body" else 0.13) * rig.unit_px
                 other = labels == (NUMBERS[side] if name == "body" else BODY)
                 own |= (np.hypot(columns - path[0][0], rows - path[0][1]) < reach) & other
-        opacity = alpha * cv2.GaussianBlur(own.astype(np.float32), (0, 0), 0.8)
         source = known = core & own
         if name == "body":
             hidden = _hidden_body(labels, inside, rig)
-            behind = cv2.GaussianBlur(hidden.astype(np.float32), (0, 0), 1.0) * alpha
-            opacity = np.maximum(opacity, behind)
-            known &= ~hidden
-            source = known & ~(cv2.dilate(hidden.astype(np.uint8), _WIDE) > 0)
+            own |= hidden  # one outline: two that meet would let the ground shine through
+            rim, around = (
+                cv2.dilate(hidden.astype(np.uint8), size) > 0 for size in (_WIDE, _WIDER)
+            )
+            known &= ~rim  # the arm's colours and shadow mix into what lies next to it
+            source = known & ~around
+        opacity = alpha * cv2.GaussianBlur(own.astype(np.float32), (0, 0), 0.8)
         texture = np.where(known[..., None], picture, spread_colours(picture, source))
         layers.append(_make_layer(name, texture, opacity, rig))
     return layers
@@ -134,19 +138,36 @@ def _passes(
 def _hidden_body(
     labels: UInt8[np.ndarray, "height width"], inside: Bool[np.ndarray, "height width"], rig: Rig
 ) -> Bool[np.ndarray, "height width"]:
-    """Return where an arm hides the body: within the torso, the legs, or a bay of the outline."""
+    """Return where an arm hides the body: within the torso, the legs, or a bay of the outline.
+
+    Under a hand the outline is also taken to go on from above the hand to below it.
+    """
     hull = np.zeros(labels.shape, np.uint8)
     quad = cv2.convexHull(rig.torso_quad(0.95, 0.95).astype(np.float32)).astype(np.int32)
     cv2.fillConvexPoly(hull, quad, 1)
     for start, end in rig.leg_lines():
         ends = start.astype(int).tolist(), end.astype(int).tolist()
         cv2.line(hull, *ends, 1, max(1, int(0.16 * rig.unit_px)))
+    body = ((labels == BODY) & inside).astype(np.uint8)
     reach = max(2, int(0.16 * rig.unit_px))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    body = ((labels == BODY) & inside).astype(np.uint8)
-    around = cv2.copyMakeBorder(body, *(reach,) * 4, cv2.BORDER_CONSTANT)
-    closed = cv2.morphologyEx(around, cv2.MORPH_CLOSE, disk)[reach:-reach, reach:-reach]
-    return ((hull | closed) > 0) & (labels != BODY) & inside
+    hull |= _closed(body, disk)
+    hands = np.zeros(labels.shape, np.uint8)
+    for path in rig.arms.values():
+        if len(path) == 4:
+            ends = path[2].astype(int).tolist(), path[3].astype(int).tolist()
+            cv2.line(hands, *ends, 1, max(1, int(2 * _HAND_REACH * rig.unit_px)))
+    hull |= hands & _closed(body, np.ones((max(3, int(_HAND_GAP * rig.unit_px)), 1), np.uint8))
+    return (hull > 0) & (labels != BODY) & inside
+
+
+def _closed(
+    mask: UInt8[np.ndarray, "height width"], kernel: UInt8[np.ndarray, "rows columns"]
+) -> UInt8[np.ndarray, "height width"]:
+    """Close the gaps of a mask; nothing lies beyond the picture's edge."""
+    edge = max(kernel.shape)
+    around = cv2.copyMakeBorder(mask, *(edge,) * 4, cv2.BORDER_CONSTANT)
+    return cv2.morphologyEx(around, cv2.MORPH_CLOSE, kernel)[edge:-edge, edge:-edge]
 
 
 def mesh_over(
