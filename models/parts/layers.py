@@ -79,6 +79,9 @@ def make_layers(
             )
             known &= ~rim  # the arm's colours and shadow mix into what lies next to it
             source = known & ~around
+        else:  # the same the other way round: a hand keeps no rim of the cloth it lay on
+            beside = ((labels == BODY) & inside).astype(np.uint8)
+            source = known = known & ~(cv2.dilate(beside, _WIDE) > 0)
         opacity = alpha * cv2.GaussianBlur(own.astype(np.float32), (0, 0), 0.8)
         texture = np.where(known[..., None], picture, spread_colours(picture, source))
         layers.append(_make_layer(name, texture, opacity, rig))
