@@ -66,7 +66,7 @@ def main() -> None:
         run(str(python), "-c", INPUTS, cwd=elsewhere)
         run(
             animaray, "animate", "me.png", "drive.mp4", "--out", "result.mp4",
-            "--steps", "1", "--face-optimization", "off", cwd=elsewhere,
+            "--profile", "generated", "--steps", "1", "--face-optimization", "off", cwd=elsewhere,
         )  # fmt: skip
         check_types(python, elsewhere)
         size = (elsewhere / "result.mp4").stat().st_size

@@ -91,7 +91,7 @@ REMEDIES: Mapping[str, Remedy] = {
     "AR-MEM-01": Remedy(
         "The estimate of the work's peak memory is above what is free now.",
         "The message names what would fit: fewer frames, or less face optimization.",
-        "animaray animate me.jpg dance.mp4 --max-frames 16 --face-optimization off",
+        "animaray animate me.jpg dance.mp4 --weights W --max-frames 16 --face-optimization off",
     ),
     "AR-NET-01": Remedy(
         "Another program listens on the port, or the port needs rights that you do not have.",
