@@ -59,6 +59,7 @@ def make_layers(
     alpha = cv2.GaussianBlur(alpha, (0, 0), 0.7)
     core = cv2.erode((alpha > 0.93).astype(np.uint8), _SQUARE) > 0
     rows, columns = np.indices(alpha.shape)
+    hands = _around_hands(labels.shape, rig)
     layers = []
     names: tuple[LayerName, ...] = ("body", *rig.arms)
     for name in names:
@@ -72,16 +73,18 @@ def make_layers(
                 own |= (np.hypot(columns - path[0][0], rows - path[0][1]) < reach) & other
         source = known = core & own
         if name == "body":
-            hidden = _hidden_body(labels, inside, rig)
+            hidden = _hidden_body(labels, inside, hands, rig)
             own |= hidden  # one outline: two that meet would let the ground shine through
             rim, around = (
                 cv2.dilate(hidden.astype(np.uint8), size) > 0 for size in (_WIDE, _WIDER)
             )
-            known &= ~rim  # the arm's colours and shadow mix into what lies next to it
-            source = known & ~around
+            known &= ~hidden
+            source = known & ~rim
+            known &= ~(rim & hands)  # a hand's colours and shadow mix into the cloth beside it
+            source &= ~(around & hands)
         else:  # the same the other way round: a hand keeps no rim of the cloth it lay on
             beside = ((labels == BODY) & inside).astype(np.uint8)
-            source = known = known & ~(cv2.dilate(beside, _WIDE) > 0)
+            source = known = known & ~(hands & (cv2.dilate(beside, _WIDE) > 0))
         opacity = alpha * cv2.GaussianBlur(own.astype(np.float32), (0, 0), 0.8)
         texture = np.where(known[..., None], picture, spread_colours(picture, source))
         layers.append(_make_layer(name, texture, opacity, rig))
@@ -138,8 +141,20 @@ def _passes(
     return (np.arange(len(triangles)),)
 
 
+def _around_hands(shape: tuple[int, ...], rig: Rig) -> Bool[np.ndarray, "height width"]:
+    hands = np.zeros(shape, np.uint8)
+    for path in rig.arms.values():
+        if len(path) == 4:
+            ends = path[2].astype(int).tolist(), path[3].astype(int).tolist()
+            cv2.line(hands, *ends, 1, max(1, int(2 * _HAND_REACH * rig.unit_px)))
+    return hands > 0
+
+
 def _hidden_body(
-    labels: UInt8[np.ndarray, "height width"], inside: Bool[np.ndarray, "height width"], rig: Rig
+    labels: UInt8[np.ndarray, "height width"],
+    inside: Bool[np.ndarray, "height width"],
+    hands: Bool[np.ndarray, "height width"],
+    rig: Rig,
 ) -> Bool[np.ndarray, "height width"]:
     """Return where an arm hides the body: within the torso, the legs, or a bay of the outline.
 
@@ -155,12 +170,8 @@ def _hidden_body(
     reach = max(2, int(0.16 * rig.unit_px))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     hull |= _closed(body, disk)
-    hands = np.zeros(labels.shape, np.uint8)
-    for path in rig.arms.values():
-        if len(path) == 4:
-            ends = path[2].astype(int).tolist(), path[3].astype(int).tolist()
-            cv2.line(hands, *ends, 1, max(1, int(2 * _HAND_REACH * rig.unit_px)))
-    hull |= hands & _closed(body, np.ones((max(3, int(_HAND_GAP * rig.unit_px)), 1), np.uint8))
+    column = np.ones((max(3, int(_HAND_GAP * rig.unit_px)), 1), np.uint8)
+    hull[hands] |= _closed(body, column)[hands]
     return (hull > 0) & (labels != BODY) & inside
 
 
