@@ -29,8 +29,7 @@ from animaray.platform.video import (
     FrameSelection,
     Mp4Writer,
     VideoInfo,
-    copy_sound_in_child,
-    join_sound,
+    add_sound_in_child,
     probe_in_child,
     read_picture,
     write_picture,
@@ -194,19 +193,11 @@ def _write(
                 if number in sheet.wanted:
                     sheet.kept.append((f"frame {number}", frame))
                 row.update(done=number + 1)
-        sound = None
-        if info.has_audio:
-            sound = copy_sound_in_child(
-                request.driving,
-                start_s=info.start_s,
-                duration_s=result.num_frames / result.fps,
-            )
-            if sound is None:
-                print_hint("note       The sound is of a kind that an mp4 cannot hold; left out.")
-        if sound is None:
+        seconds = result.num_frames / result.fps
+        if not add_sound_in_child(silent, request.driving, info, finished, duration_s=seconds):
             finished = silent
-        else:
-            join_sound(silent, sound, finished)
+            if info.has_audio:
+                print_hint("note       The sound is of a kind that an mp4 cannot hold; left out.")
         append_provenance(finished, *_origin(request, facts))
         finished.replace(out)
     return sheet

@@ -6,10 +6,9 @@ Decoding in this process (own files) and in a bounded child (untrusted files), e
 from animaray.platform.frame_choice import FrameSelection
 from animaray.platform.frame_times import measure_rate
 from animaray.platform.picture import encode_jpeg, read_picture, write_picture
-from animaray.platform.sound import join_sound
 from animaray.platform.video_child import (
     ChildFrameStream,
-    copy_sound_in_child,
+    add_sound_in_child,
     decode_in_child,
     probe_in_child,
     try_decoding,
@@ -37,14 +36,13 @@ __all__ = [
     "StreamEnd",
     "TimedFrame",
     "VideoInfo",
-    "copy_sound_in_child",
+    "add_sound_in_child",
     "decode_in_child",
     "decode_together",
     "decode_video",
     "encode_jpeg",
     "encode_mp4",
     "iterate_frames",
-    "join_sound",
     "measure_rate",
     "probe_in_child",
     "probe_video",

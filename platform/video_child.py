@@ -35,7 +35,7 @@ from animaray.platform.errors import AnimarayError, DecoderDiedError, MediaError
 from animaray.platform.fork_server import ChildEnd, ForkServer, serve_forever
 from animaray.platform.frame_choice import FrameSelection
 from animaray.platform.json_text import json_text
-from animaray.platform.sound import copy_sound
+from animaray.platform.sound import copy_sound, join_sound
 from animaray.platform.video_decode import (
     DecodedVideo,
     FrameSource,
@@ -137,6 +137,30 @@ def copy_sound_in_child(
             return answers.read() or None
 
     return try_decoding(copy)
+
+
+def add_sound_in_child(
+    silent: Path, source: Path, info: VideoInfo, out: Path, *, duration_s: float
+) -> bool:
+    """Write a video of ours again with the sound of an untrusted one; errors as there.
+
+    Args:
+        silent: An mp4 of our own.
+        source: The untrusted video.
+        info: What `probe_in_child` says of it.
+        out: The mp4 to write.
+        duration_s: How much sound is wanted.
+
+    Returns:
+        Whether it was written; it is not where the source has no sound that an mp4 can hold.
+    """
+    if not info.has_audio:
+        return False
+    sound = copy_sound_in_child(source, start_s=info.start_s, duration_s=duration_s)
+    if sound is None:
+        return False
+    join_sound(silent, sound, out)
+    return True
 
 
 def decoder_peak_memory_bytes() -> int:

@@ -12,7 +12,7 @@ from animaray.models.engine_choice import MADE_BY, PartsOptions
 from animaray.models.engines import AnimatedFrames, DrivingFrames, PartsEngine
 from animaray.models.parts.pipeline import PartsPipeline
 from animaray.platform.disk import disk_errors
-from animaray.platform.video import Mp4Writer, copy_sound_in_child, join_sound, probe_in_child
+from animaray.platform.video import Mp4Writer, add_sound_in_child, probe_in_child
 from animaray.serving.job_options import JobOptions
 
 
@@ -48,15 +48,12 @@ def animate_by_parts(
         disk_errors(Path(name)),
     ):
         folder = Path(name)
-        finished = _encode(folder, made)
-        info = probe_in_child(video)
-        sound = None
-        if info.has_audio:
-            seconds = made.num_frames / made.fps
-            sound = copy_sound_in_child(video, start_s=info.start_s, duration_s=seconds)
-        if sound is not None:
-            join_sound(finished, sound, folder / "finished.mp4")
-            finished = folder / "finished.mp4"
+        silent, finished = _encode(folder, made), folder / "finished.mp4"
+        seconds = made.num_frames / made.fps
+        if not add_sound_in_child(
+            silent, video, probe_in_child(video), finished, duration_s=seconds
+        ):
+            finished = silent
         return PartsResult(mp4=finished.read_bytes(), frames=made)
 
 

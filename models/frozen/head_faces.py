@@ -21,7 +21,6 @@ from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
 from animaray.models.frozen.protocols import FaceDetection
 from animaray.models.frozen.upright_crop import UprightCrop
 
-_NUM_HEAD_POINTS = 11
 _CROP_PER_HEAD = 2.5
 _SMALL_HEAD_PX, _CROP_PER_SMALL_HEAD = 24, 1.5
 _LEFT_EYE, _RIGHT_EYE, _NOSE, _MOUTH = range(4)
@@ -105,17 +104,16 @@ class HeadFaceDetector:
         self, frame: UInt8[np.ndarray, "height width 3"], body: Body
     ) -> tuple[Detection | None, FaceMesh | None]:
         """Return the face that lies nearest to a head's landmarks, as seen by two networks."""
-        head = head_square(body)
-        is_small = head.side_px < _SMALL_HEAD_PX
+        head = body.head_box()
+        middle, side = (head[:2] + head[2:]) / 2, float(head[2] - head[0])
         around = UprightCrop(
-            x=head.x,
-            y=head.y,
-            side_px=head.side_px * (_CROP_PER_SMALL_HEAD if is_small else _CROP_PER_HEAD),
+            x=float(middle[0]),
+            y=float(middle[1]),
+            side_px=side * (_CROP_PER_SMALL_HEAD if side < _SMALL_HEAD_PX else _CROP_PER_HEAD),
             input_px=FACE_ANCHORS.side_px,
         )
         found = self._faces.find_in(frame, around, min_score=self.min_head_score)
         if found:
-            middle = np.array([head.x, head.y])
             nearest = min(
                 found, key=lambda face: float(np.linalg.norm(face.points.mean(axis=0) - middle))
             )
@@ -123,9 +121,7 @@ class HeadFaceDetector:
             if mesh.score >= MIN_MESH_SCORE:
                 return _face_of_mesh(mesh, max(mesh.score, nearest.score)), mesh
             return _face_from_side(nearest), None
-        half = head.side_px / 2
-        box = np.array([head.x - half, head.y - half, head.x + half, head.y + half], np.float32)
-        mesh = self._meshes.find(frame, box)
+        mesh = self._meshes.find(frame, head)
         if mesh.score < MIN_MESH_SCORE:
             return None, None
         return _face_of_mesh(mesh, mesh.score), mesh
@@ -140,16 +136,6 @@ class HeadFaceDetector:
     def _mesh_of(self, frame: UInt8[np.ndarray, "height width 3"], face: Detection) -> FaceMesh:
         right, down = face.points[_RIGHT_EYE] - face.points[_LEFT_EYE]
         return self._meshes.find(frame, face.box, turn=float(np.arctan2(down, right)))
-
-
-def head_square(body: Body) -> UprightCrop:
-    """Return the square around a person's nose, eyes, ears and mouth."""
-    points = body.points[:_NUM_HEAD_POINTS, :2]
-    middle, (width, height) = points.mean(axis=0), np.ptp(points, axis=0)
-    side = 1.15 * max(float(width), 1.6 * float(height), 6.0)
-    return UprightCrop(
-        x=float(middle[0]), y=float(middle[1]), side_px=side, input_px=FACE_ANCHORS.side_px
-    )
 
 
 def _face_of_mesh(mesh: FaceMesh, score: float) -> Detection:

@@ -16,6 +16,8 @@ from animaray.models.frozen.protocols import PersonPose
 from animaray.models.frozen.upright_crop import UprightCrop, crop_between
 
 NUM_LANDMARKS = 33
+NUM_HEAD_POINTS = 11
+"""The first ones."""
 LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP = 11, 12, 23, 24
 _CROP_SIDE_PX = 256
 _CROP_PER_RADIUS = 2.5
@@ -59,6 +61,14 @@ class Body:
         """Return the area of the box around the landmarks, square pixels."""
         width, height = np.ptp(self.points[:, :2], axis=0)
         return float(width * height)
+
+    def head_box(self) -> Float32[np.ndarray, " 4"]:
+        """Return the square around nose, eyes, ears and mouth: left, top, right, bottom."""
+        head = self.points[:NUM_HEAD_POINTS, :2]
+        width, height = np.ptp(head, axis=0)
+        half = 1.15 * max(float(width), 1.6 * float(height), 6.0) / 2
+        middle = head.mean(axis=0)
+        return np.concatenate([middle - half, middle + half]).astype(np.float32)
 
     def likeness(self, other: "Body") -> float:
         """Return how much two bodies agree, like COCO's keypoint similarity, from 0 to 1."""

@@ -17,7 +17,7 @@ from animaray.models.frozen.mediapipe_face import FaceMesh, FaceMeshNetwork
 from animaray.models.frozen.mediapipe_hands import HandNetworks
 from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
 from animaray.models.frozen.selfie_segmentation import SelfieSegmenter
-from animaray.models.parts.landmarks import HEAD_POINTS, PersonLandmarks, Side
+from animaray.models.parts.landmarks import PersonLandmarks, Side
 from animaray.models.person_choice import PersonChoice, choose_people, prominent_people
 from animaray.models.person_tracks import seen_person
 from animaray.platform.errors import PoseError
@@ -151,7 +151,8 @@ class PartsPerception:
             height, width = frame.shape[:2]
             body = None if body is None else self._bodies.follow(frame, body)
             if body is None or body.score < _MIN_BODY_SCORE:
-                body, face, found = self._find_again(frame, choices, option, is_chosen=is_chosen)
+                face = None
+                body, found = self._find_again(frame, choices, option, is_chosen=is_chosen)
                 count = count if is_chosen else found
             is_chosen = is_chosen or body is not None
             if body is not None:
@@ -176,20 +177,19 @@ class PartsPerception:
         option: str | None,
         *,
         is_chosen: bool,
-    ) -> tuple[Body | None, None, int]:
+    ) -> tuple[Body | None, int]:
         """Look for the person in the whole frame; who it is was settled when first seen."""
         bodies = [body for body in self._bodies.find(frame) if body.score >= _MIN_BODY_SCORE]
         if not bodies:
-            return None, None, 0
+            return None, 0
         if is_chosen:
-            return bodies[0], None, len(bodies)
-        body, count = _choose(bodies, choices, "the driving video", option)
-        return body, None, count
+            return bodies[0], len(bodies)
+        return _choose(bodies, choices, "the driving video", option)
 
     def _find_face(
         self, picture: UInt8[np.ndarray, "height width 3"], body: Body
     ) -> FaceMesh | None:
-        face = self._faces.find(picture, face_box(body.points[:, :2].astype(np.float64)))
+        face = self._faces.find(picture, body.head_box())
         return face if face.score > MIN_FACE_SCORE else None
 
     def _follow_face(
@@ -209,15 +209,6 @@ def landmarks_of(body: Body, face: FaceMesh | None) -> PersonLandmarks:
         visibility=body.visibility.astype(np.float64),
         face=None if face is None else face.points.astype(np.float64),
     )
-
-
-def face_box(points: Float64[np.ndarray, "33 2"]) -> Float64[np.ndarray, " 4"]:
-    """Return where the face is as the head's body points tell it: left, top, right, bottom."""
-    head = points[HEAD_POINTS]
-    width, height = np.ptp(head, axis=0)
-    half = 1.15 * max(width, 1.6 * height, 6.0) / 2
-    middle = head.mean(axis=0)
-    return np.concatenate([middle - half, middle + half])
 
 
 def _choose(
