@@ -13,6 +13,7 @@ from animaray.cli.dataset_page import render_template, write_sheet
 from animaray.cli.demo_aligner import write_alignment_picture
 from animaray.cli.demo_run import DemoRun
 from animaray.cli.demo_steps import DRIVING_FPS, ChainResult
+from animaray.cli.demo_truth import move_by_parts
 from animaray.cli.run_curves import read_series
 from animaray.evaluation.table import METRICS
 from animaray.models.animation import AnimationPipeline
@@ -51,7 +52,7 @@ def write_demo_page(run: DemoRun, chain: ChainResult) -> Path:
             {name: values[0] for name, values in chain.identities.items()},
             chain.right_person,
         )
-        _write_result_media(media, chain)
+        _write_result_media(run, chain)
         record["note"] = str(settings.out / "index.html")
         page = settings.out / "index.html"
     run.facts["aligner_dis"] = {row["name"]: row["value"] for row in aligner_rows}
@@ -61,22 +62,30 @@ def write_demo_page(run: DemoRun, chain: ChainResult) -> Path:
     return page
 
 
-def _write_result_media(media: Path, chain: ChainResult) -> None:
-    reference = read_picture(chain.reference)
+def _write_result_media(run: DemoRun, chain: ChainResult) -> None:
+    media = run.settings.media_dir
     driving = decode_video(chain.driving).frames_uint8
-    result = decode_video(chain.result).frames_uint8
-    without = decode_video(chain.result_without).frames_uint8
-    pose = _aligned_pose_pictures(chain)
-    count = min(len(driving), len(result), len(pose), len(without))
+    pipeline = AnimationPipeline.from_pretrained(chain.animator.weights_dir)
+    clips = {
+        "driving video": driving,
+        "aligned pose": _aligned_pose_pictures(pipeline, chain),
+        "result": decode_video(chain.result).frames_uint8,
+        "without face optimization": decode_video(chain.result_without).frames_uint8,
+    }
+    if run.settings.videos is None and run.settings.image is None:
+        clips["by parts, no network"] = move_by_parts(
+            run.settings,
+            chain.pair,
+            chain.reference,
+            pipeline.aligner,
+            num_frames=len(driving),
+            fps=DRIVING_FPS,
+        )
+    reference = read_picture(chain.reference)
+    count = min(map(len, clips.values()))
     rows = [
         figures.side_by_side(
-            [
-                ("reference", reference),
-                ("driving video", driving[i]),
-                ("aligned pose", pose[i]),
-                ("result", result[i]),
-                ("without face optimization", without[i]),
-            ],
+            [("reference", reference), *((name, clip[i]) for name, clip in clips.items())],
             height_px=288,
         )
         for i in range(count)
@@ -84,14 +93,16 @@ def _write_result_media(media: Path, chain: ChainResult) -> None:
     write_mp4(media / "side_by_side.mp4", np.stack(rows), fps=DRIVING_FPS)
     shown = np.linspace(0, count - 1, NUM_SHOWN_FRAMES).round().astype(int)
     strips = [
-        figures.side_by_side([(f"{text} {i}", clip[i]) for i in shown], height_px=192)
-        for text, clip in (("driving", driving), ("pose", pose), ("result", result))
+        figures.side_by_side([(f"{name} {i}", clip[i]) for i in shown], height_px=192)
+        for name, clip in clips.items()
+        if name != "without face optimization"
     ]
     write_png(media / "frames.png", np.concatenate(_equal_width(strips)))
 
 
-def _aligned_pose_pictures(chain: ChainResult) -> UInt8[np.ndarray, "frames height width 3"]:
-    pipeline = AnimationPipeline.from_pretrained(chain.animator.weights_dir)
+def _aligned_pose_pictures(
+    pipeline: AnimationPipeline, chain: ChainResult
+) -> UInt8[np.ndarray, "frames height width 3"]:
     reference = pipeline.prepare_reference(read_picture(chain.reference))
     motion = pipeline.estimate_motion(decode_video(chain.driving).frames_uint8)
     pose = align_clip("learned", reference.pose, motion.posed(), aligner=pipeline.aligner)
@@ -157,6 +168,7 @@ def _context(
         "timings": list(run.timings.values()),
         "total_seconds": total,
         "machine": f"Measured on {platform.machine()}, {platform.system()} {platform.release()}.",
+        "by_parts_text": _by_parts_text(run),
         "commands": _commands(run, chain),
         "limits": _limits(run),
     }
@@ -177,6 +189,15 @@ def _lead(run: DemoRun) -> str:
     return (
         "Generated people, seen by networks that were trained on such people; curated, trained on, "
         "served and animated on this machine."
+    )
+
+
+def _by_parts_text(run: DemoRun) -> str:
+    if run.settings.videos is not None or run.settings.image is not None:
+        return ""
+    return (
+        "Last, for comparison, the same picture moved by parts: its own pixels, cut and placed by "
+        "the true keypoints and outline that the generated world knows; no network saw or made it."
     )
 
 

@@ -6,6 +6,7 @@ random training frame of a person.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,10 +32,10 @@ from animaray.datasets.world.motions import (
     sample_posture,
 )
 from animaray.datasets.world.people import Person, sample_person
-from animaray.datasets.world.postures import posture_to_pose
-from animaray.datasets.world.rendering import TILT, Stage, draw_person
+from animaray.datasets.world.postures import Pose, posture_to_pose
+from animaray.datasets.world.rendering import TILT, Stage, draw_person, person_matte
 from animaray.datasets.world.scenes import SCENE_KINDS, Scene, make_scene
-from animaray.datasets.world.truth import ClipTruth, FrameTruth, PersonTruth
+from animaray.datasets.world.truth import ClipTruth, FrameTruth
 from animaray.platform.errors import ConfigError
 
 FRAMINGS = ("full", "half", "close")
@@ -271,55 +272,82 @@ def _split_at_cut(spec: ClipSpec) -> list[ClipSpec]:
     return [replace(spec, num_frames=first, camera=spec.camera[:first]), second]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Cast:
+    """Who is in a shot, how they move, and how they are seen."""
+
+    people: list[Person]
+    motions: list[Motion]
+    stage: Stage
+    cameras: Sequence[Similarity]
+
+    @classmethod
+    def of(cls, spec: ClipSpec) -> _Cast:
+        people = [sample_person(seed, spec.outfit_seed) for seed in spec.person_seeds]
+        height_m = spec.framed_height_m or (people[0].body.height_m if people else 1.7)
+        return cls(
+            people=people,
+            motions=[
+                replace(
+                    sample_motion(spec.motion_kind, spec.seed + 101 * index),
+                    yaw_offset_rad=spec.yaw_offset_rad,
+                )
+                for index in range(len(people))
+            ],
+            stage=_stage(spec.framing, spec.size, height_m, distance=spec.distance),
+            cameras=spec.camera
+            or camera_path(
+                spec.camera_kind,
+                seed=spec.seed,
+                num_frames=spec.num_frames,
+                size=spec.size,
+                fps=spec.fps,
+            ),
+        )
+
+    def pose(self, index: int, spec: ClipSpec, time_s: float) -> Pose:
+        """Return the joints of one person at one time."""
+        count = len(self.people)
+        place = (index - 0.5 * (count - 1)) * (0.42 if spec.framing == "full" else 0.3)
+        posture = self.motions[index].posture(time_s)
+        wander = _WANDER[spec.framing] if count == 1 else 0.1
+        posture = replace(posture, shift_x=posture.shift_x * wander + place)
+        return posture_to_pose(posture, self.people[index].body)
+
+
+def render_matte(spec: ClipSpec, frame: int) -> UInt8[np.ndarray, "height width"]:
+    """Return the first person's opacity in one frame of a clip without a cut; 255 is opaque.
+
+    Args:
+        spec: What the clip shows; at least one person.
+        frame: Which frame.
+    """
+    cast = _Cast.of(spec)
+    pose = cast.pose(0, spec, frame / spec.fps)
+    return person_matte(cast.people[0], pose, cast.stage, cast.cameras[frame])
+
+
 def _render_shot(
     spec: ClipSpec,
 ) -> list[tuple[UInt8[np.ndarray, "height width 3"], FrameTruth]]:
-    people = [sample_person(seed, spec.outfit_seed) for seed in spec.person_seeds]
-    height_m = spec.framed_height_m or (people[0].body.height_m if people else 1.7)
-    stage = _stage(spec.framing, spec.size, height_m, distance=spec.distance)
-    scene = _scene(spec.scene_kind, spec.seed % 997, stage)
-    cameras = spec.camera or camera_path(
-        spec.camera_kind, seed=spec.seed, num_frames=spec.num_frames, size=spec.size, fps=spec.fps
-    )
-    motions = [
-        replace(
-            sample_motion(spec.motion_kind, spec.seed + 101 * index),
-            yaw_offset_rad=spec.yaw_offset_rad,
-        )
-        for index in range(len(people))
-    ]
+    cast = _Cast.of(spec)
+    scene = _scene(spec.scene_kind, spec.seed % 997, cast.stage)
     occluder = Occluder(spec.seed, spec.size) if "occlusion" in spec.effects else None
     stirred = StirredBackground(spec.seed, spec.size, spec.stirred_share)
     shot = []
-    for index, camera in enumerate(cameras):
+    for index, camera in enumerate(cast.cameras):
         frame = stirred.move(scene.seen_by(camera), index / spec.fps)
-        truths = _draw_people(frame, people, motions, stage, camera, spec, index / spec.fps)
+        truths = [
+            draw_person(
+                frame, person, cast.pose(number, spec, index / spec.fps), cast.stage, camera
+            )
+            for number, person in enumerate(cast.people)
+        ]
         if occluder is not None:
             box = occluder.draw(frame, index / max(spec.num_frames - 1, 1))
             truths = [hide_behind(truth, box) for truth in truths]
         shot.append((frame, FrameTruth(persons=tuple(truths), camera=camera)))
     return shot
-
-
-def _draw_people(  # noqa: PLR0913  the parts of one instant
-    frame: UInt8[np.ndarray, "height width 3"],
-    people: list[Person],
-    motions: list[Motion],
-    stage: Stage,
-    camera: Similarity,
-    spec: ClipSpec,
-    time_s: float,
-) -> list[PersonTruth]:
-    truths = []
-    spacing = 0.42 if spec.framing == "full" else 0.3
-    for index, (person, motion) in enumerate(zip(people, motions, strict=True)):
-        place = (index - 0.5 * (len(people) - 1)) * spacing
-        posture = motion.posture(time_s)
-        wander = _WANDER[spec.framing] if len(people) == 1 else 0.1
-        posture = replace(posture, shift_x=posture.shift_x * wander + place)
-        pose = posture_to_pose(posture, person.body)
-        truths.append(draw_person(frame, person, pose, stage, camera))
-    return truths
 
 
 def _expected_verdict(spec: ClipSpec, truths: list[FrameTruth]) -> tuple[str, str]:

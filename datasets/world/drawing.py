@@ -147,12 +147,25 @@ class Layer:
 
     def paste_onto(self, frame: UInt8[np.ndarray, "height width 3"]) -> None:
         """Blend the layer into the frame, in place."""
-        size = (self.width, self.height)
-        small = cv2.resize(self._pixels, size, interpolation=cv2.INTER_AREA)
+        small = self._reduced()
         part = frame[self.top : self.top + self.height, self.left : self.left + self.width]
         alpha = cv2.cvtColor(small[..., 3], cv2.COLOR_GRAY2BGR)
         under = cv2.multiply(part, cv2.bitwise_not(alpha), scale=1.0 / 255.0)
         part[...] = cv2.add(under, cv2.cvtColor(small, cv2.COLOR_RGBA2RGB))
+
+    def opacity_over(self, size: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
+        """Return how far the layer covers a frame of this width and height, 255 all over."""
+        whole = np.zeros(size[::-1], np.uint8)
+        part = whole[self.top : self.top + self.height, self.left : self.left + self.width]
+        part[...] = self._reduced()[..., 3]
+        return whole
+
+    def _reduced(self) -> UInt8[np.ndarray, "height width 4"]:
+        size = (self.width, self.height)
+        small: UInt8[np.ndarray, "_ _ 4"] = cv2.resize(
+            self._pixels, size, interpolation=cv2.INTER_AREA
+        )
+        return small
 
 
 def as_points(plane: Complex[np.ndarray, " points"]) -> Float[np.ndarray, "points 2"]:

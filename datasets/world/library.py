@@ -17,6 +17,8 @@ from animaray.platform.storage import read_json, write_bytes_atomic, write_json_
 from animaray.platform.video import encode_mp4
 
 CLEAN_SHARE = 0.62
+SIZE, FPS, DURATION_S = (384, 384), 16.0, 3.0
+"""Of each video, unless told otherwise."""
 CLIPS_PER_PERSON = 2
 CLEAN_MOTIONS = ("dance", "raise_arms", "squat", "dance", "walk", "raise_arms")
 FLAWS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -49,7 +51,12 @@ class WorldRecord:
 
 
 def plan_world(
-    num_videos: int, *, seed: int, size: tuple[int, int], fps: float, duration_s: float
+    num_videos: int,
+    *,
+    seed: int,
+    size: tuple[int, int] = SIZE,
+    fps: float = FPS,
+    duration_s: float = DURATION_S,
 ) -> list[tuple[str | None, ClipSpec]]:
     """Return flaw and spec of each video of a set, shuffled.
 
@@ -90,9 +97,9 @@ def write_world(
     *,
     num_videos: int,
     seed: int,
-    size: tuple[int, int] = (384, 384),
-    fps: float = 16.0,
-    duration_s: float = 3.0,
+    size: tuple[int, int] = SIZE,
+    fps: float = FPS,
+    duration_s: float = DURATION_S,
 ) -> list[WorldRecord]:
     """Render a set of videos as `clip_0001.mp4` with `clip_0001.truth.json` beside each.
 

@@ -69,11 +69,35 @@ def draw_person(
         Where everything is, px.
     """
     body, head = place_person(person, pose, stage, camera)
-    truth = _person_truth(body, head, stage)
+    layer = _person_layer(body, head, pose, stage)
+    if layer is not None:
+        _draw_shadow(frame, body, pose, stage, camera)
+        layer.paste_onto(frame)
+    return _person_truth(body, head, stage)
+
+
+def person_matte(
+    person: Person, pose: Pose, stage: Stage, camera: Similarity
+) -> UInt8[np.ndarray, "height width"]:
+    """Return a person's opacity as `draw_person` draws them, without the shadow; 255 is opaque.
+
+    Args:
+        person: Who.
+        pose: Joints in metres.
+        stage: Metres to pixels; gives the size.
+        camera: Move of the image plane.
+    """
+    layer = _person_layer(*place_person(person, pose, stage, camera), pose, stage)
+    if layer is None:
+        return np.zeros(stage.size[::-1], np.uint8)
+    return layer.opacity_over(stage.size)
+
+
+def _person_layer(body: PlacedBody, head: HeadShape, pose: Pose, stage: Stage) -> Layer | None:
+    """Return the drawn person, None outside of the frame."""
     layer = _layer_around(body, head, stage)
     if layer is None:
-        return truth
-    _draw_shadow(frame, body, pose, stage, camera)
+        return None
     back_view = head.rotation[2, 2] <= -0.2
     in_front = [_arm_is_in_front(body, side) for side in (0, 1)]
     if not back_view:
@@ -94,8 +118,7 @@ def draw_person(
     for side in sorted((0, 1), key=lambda index: body.depths[4 + 3 * index]):
         if in_front[side]:
             draw_arm(layer, body, side)
-    layer.paste_onto(frame)
-    return truth
+    return layer
 
 
 def place_person(
