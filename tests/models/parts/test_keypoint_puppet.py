@@ -76,9 +76,8 @@ def test_points_that_are_not_seen_go_with_the_others(clip):
     shifted[[4, 7]] = 0.0
     puppet = KeypointPuppet(frames[0], poses[0], matte)
     hidden = puppet.move(BodyPose(keypoints=shifted, confidence=confidence))
-    whole = puppet.move(
-        BodyPose(keypoints=poses[0].keypoints + [12.0, 0.0], confidence=poses[0].confidence)
-    )
+    right = poses[0].keypoints + np.array([12.0, 0.0], np.float32)
+    whole = puppet.move(BodyPose(keypoints=right, confidence=poses[0].confidence))
     assert np.abs(hidden.astype(float) - whole).mean() < 1.0
 
 
