@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from animaray.pipelines.curation import CurationConfig as CurationConfig
     from animaray.pipelines.curation import CurationSummary as CurationSummary
     from animaray.pipelines.curation import curate as curate
-    from animaray.pipelines.encode import EncodeConfig as EncodeConfig
     from animaray.pipelines.encode import EncodeSummary as EncodeSummary
     from animaray.pipelines.encode import encode_dataset as encode
+    from animaray.pipelines.encode_config import EncodeConfig as EncodeConfig
     from animaray.platform import errors as errors
     from animaray.platform.errors import AnimarayError as AnimarayError
     from animaray.platform.video import decode_video as decode_video
@@ -52,7 +52,7 @@ _HOMES = {
     "CurationDataset": "datasets.reader",
     "CurationSummary": "pipelines.curation",
     "DrivingFrames": "models.engines",
-    "EncodeConfig": "pipelines.encode",
+    "EncodeConfig": "pipelines.encode_config",
     "EncodeSummary": "pipelines.encode",
     "JobHandle": "serving.client",
     "PartsOptions": "models.engine_choice",

@@ -13,6 +13,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
+from animaray.models.clip_encoding import to_frames
 from animaray.models.frozen.convolutional_windows import stack_stages
 from animaray.models.frozen.face_alignment import similarity_from_landmarks
 from animaray.models.frozen.face_sampling import align_frames
@@ -21,7 +22,6 @@ from animaray.models.frozen.generated_identity import CROP_PX, FACE_TEMPLATE
 from animaray.models.frozen.generated_networks import CodecDecoder, PlainBlock
 from animaray.models.frozen.protocols import IdentityEmbedder
 from animaray.models.frozen.windowed_decoding import Stage, StagedDecoder
-from animaray.models.reference import to_frames
 from animaray.training.perception.render_cache import render_scene
 
 CELL_PX, WINDOW, GRID = 8, 16, 16

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
+from animaray.models.clip_encoding import to_frames
 from animaray.models.diffusion.face_loss import (
     FullFrameLoss,
     VisibleFaces,
@@ -39,7 +40,6 @@ from animaray.models.frozen.profiles import load_perception
 from animaray.models.frozen.protocols import IdentityEmbedder
 from animaray.models.frozen.temporal_autoencoder import TemporalAutoencoderCodec
 from animaray.models.frozen.windowed_decoding import DecoderRecord, WindowedDecoder
-from animaray.models.reference import to_frames
 from animaray.training.perception.render_cache import render_scene
 
 CELL_PX, SIZE_PX = 2, 64

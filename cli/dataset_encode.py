@@ -76,12 +76,8 @@ def encode(
     """
     if not show_config:
         check_dataset(dataset or default_dataset(changes, config_file))
-    from animaray.pipelines.encode import (
-        EncodeConfig,
-        curation_profile,
-        encode_dataset,
-        encode_recipe,
-    )
+    from animaray.pipelines.encode import curation_profile, encode_dataset
+    from animaray.pipelines.encode_config import EncodeConfig, encode_recipe
 
     width_px, height_px = read_size(size) if size is not None else (None, None)
     typed = {

@@ -17,7 +17,8 @@ from animaray.evaluation.evaluate import EvaluateConfig, EvaluationTable, evalua
 from animaray.evaluation.metrics import embed_largest_faces, identity_similarity
 from animaray.models.frozen.profiles import load_perception
 from animaray.pipelines.curation import CurationConfig, CurationSummary, curate
-from animaray.pipelines.encode import encode_dataset, encode_recipe
+from animaray.pipelines.encode import encode_dataset
+from animaray.pipelines.encode_config import encode_recipe
 from animaray.pipelines.stages.camera import CameraConfig
 from animaray.pipelines.stages.text import TextConfig
 from animaray.platform.errors import UsageError

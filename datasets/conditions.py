@@ -23,7 +23,8 @@ from animaray.datasets.reader import CurationDataset
 from animaray.platform.errors import DatasetError
 from animaray.platform.storage import content_id, write_bytes_atomic
 
-CONDITIONS_VERSION = 1
+CONDITIONS_VERSION = 2
+"""2: raw identities. The names of tables tell it, so that an older one is encoded anew."""
 CONDITIONS_DIR = "conditions"
 COMMIT_KIND = "conditions"
 
@@ -32,12 +33,16 @@ _ARRAYS: dict[str, type[np.generic]] = {
     "image_embeddings": np.float32,
     "identity_embedding": np.float32,
     "identity_embeddings": np.float32,
+    "raw_identity": np.float32,
+    "raw_identities": np.float32,
     "identity_valid": np.bool_,
     "keypoints": np.float32,
     "keypoint_confidence": np.float32,
     "face_boxes": np.float32,
     "face_box_valid": np.bool_,
 }
+_OPTIONAL = frozenset({"raw_identity", "raw_identities"})
+"""Arrays that not every profile has: null in the table, None in a row."""
 _SCALARS = {
     "clip_id": pa.string(),
     "source_id": pa.string(),
@@ -81,11 +86,31 @@ class ClipConditions:
     """Left, top, right, bottom in training pixels; meaningless where not valid."""
     face_box_valid: Bool[np.ndarray, " frames"]
     """Whether the box was detected, or lies between two detections close in time."""
+    raw_identity: Float32[np.ndarray, " identity_dim"] | None = None
+    """Along `identity_embedding`, as long as the raw outputs are in the mean; None of profiles
+    whose recogniser gives unit vectors only."""
+    raw_identities: Float32[np.ndarray, "frames identity_dim"] | None = None
+    """The recogniser's raw output of each frame, as `identity_embeddings`; None likewise."""
 
     @property
     def num_frames(self) -> int:
         """Number of frames."""
         return len(self.latents)
+
+
+def mean_raw_identity(
+    raw: Float32[np.ndarray, "faces identity_dim"] | None,
+    mean: Float32[np.ndarray, " identity_dim"],
+) -> Float32[np.ndarray, " identity_dim"] | None:
+    """Return what stands for a raw output where a frame has none of its own.
+
+    Args:
+        raw: Raw outputs of the clip's faces; None: the recogniser gives none.
+        mean: The clip's unit identity.
+    """
+    if raw is None or len(raw) == 0:
+        return None
+    return (mean * np.linalg.norm(raw, axis=1).mean()).astype(np.float32)
 
 
 def mean_identity(
@@ -140,8 +165,9 @@ def conditions_schema() -> pa.Schema:
     columns.append(pa.field("num_frames", pa.int32(), nullable=False))
     for name, dtype in _ARRAYS.items():
         facts = {"dtype": np.dtype(dtype).name, "layout": "C order, little endian"}
-        columns.append(pa.field(name, pa.large_binary(), nullable=False, metadata=facts))
-        columns.append(pa.field(f"{name}_shape", pa.list_(pa.int32()), nullable=False))
+        may_lack = name in _OPTIONAL
+        columns.append(pa.field(name, pa.large_binary(), nullable=may_lack, metadata=facts))
+        columns.append(pa.field(f"{name}_shape", pa.list_(pa.int32()), nullable=may_lack))
     return pa.schema(columns, metadata={"animaray_conditions_version": str(CONDITIONS_VERSION)})
 
 
@@ -172,7 +198,7 @@ def write_conditions(root: Path, encoder_id: str, clips: Sequence[ClipConditions
 
 def table_prefix(profile: str, width_px: int, height_px: int, fps: float) -> str:
     """Return how the encoder ids of one profile, frame size and rate begin."""
-    return f"{profile}-{width_px}x{height_px}-{fps:g}fps-"
+    return f"{profile}-{width_px}x{height_px}-{fps:g}fps-v{CONDITIONS_VERSION}-"
 
 
 def encoded_inputs(root: Path, encoder_id: str) -> set[str]:
@@ -318,7 +344,11 @@ def _to_row(clip: ClipConditions) -> dict[str, object]:
     row: dict[str, object] = {name: getattr(clip, name) for name in _SCALARS}
     row["num_frames"] = clip.num_frames
     for name, dtype in _ARRAYS.items():
-        array = np.ascontiguousarray(getattr(clip, name), dtype=np.dtype(dtype).newbyteorder("<"))
+        given = getattr(clip, name)
+        if given is None and name in _OPTIONAL:
+            row[name] = row[f"{name}_shape"] = None
+            continue
+        array = np.ascontiguousarray(given, dtype=np.dtype(dtype).newbyteorder("<"))
         row[name] = array.tobytes()
         row[f"{name}_shape"] = list(array.shape)
     return row
@@ -327,6 +357,8 @@ def _to_row(clip: ClipConditions) -> dict[str, object]:
 def _from_row(row: dict[str, Any]) -> ClipConditions:
     values: dict[str, Any] = {name: row[name] for name in _SCALARS}
     for name, dtype in _ARRAYS.items():
+        if row[name] is None:
+            continue
         flat = np.frombuffer(row[name], dtype=np.dtype(dtype).newbyteorder("<"))
         values[name] = flat.astype(dtype, copy=False).reshape(row[f"{name}_shape"])
     return ClipConditions(**values)

@@ -24,11 +24,16 @@ from animaray.models.animation_records import (
     face_settings,
     sampler_settings,
 )
+from animaray.models.clip_encoding import device_of
+from animaray.models.conditioning_inputs import (
+    PosedPerson,
+    ReferenceInputs,
+    assemble_conditioning,
+)
 from animaray.models.diffusion.face_landmarks import landmarks_from_keypoints
 from animaray.models.diffusion.face_optimization import FaceOptimizer, FaceTarget, to_uint8
 from animaray.models.diffusion.sampler import StepInfo, sample
 from animaray.models.diffusion.seams import Seam
-from animaray.models.draft import MovingPerson, draft_frames
 from animaray.models.frozen.protocols import ImageEncoder, LatentCodec, Perception
 from animaray.models.identity import measure_identity
 from animaray.models.motion import Motion
@@ -36,8 +41,6 @@ from animaray.models.networks.animator import Animator
 from animaray.models.networks.conditioning import Conditioning
 from animaray.models.pose.aligner import PoseAligner
 from animaray.models.pose.alignment import AlignedPose, AlignmentMethod, align_clip
-from animaray.models.pose.drawing import draw_pose_clip, pose_images_to_tensor
-from animaray.models.pose.limb_warp import BodyPose
 from animaray.models.reference import Reference, reference_latents
 from animaray.platform.errors import ConfigError
 
@@ -94,23 +97,6 @@ def chosen_method(options: AnimationOptions, aligner: PoseAligner | None) -> Ali
     return options.alignment or ("learned" if aligner is not None else "procrustes")
 
 
-def draw_cast(
-    poses: Sequence[AlignedPose], width_px: int, height_px: int
-) -> UInt8[np.ndarray, "frames height width 3"]:
-    """Draw everybody's pose into one clip of pose pictures; where they cross, the brighter wins.
-
-    Args:
-        poses: Aligned poses of equal length.
-        width_px: Width of the pictures.
-        height_px: Height of the pictures.
-    """
-    clips = [
-        draw_pose_clip(pose.keypoints, pose.keypoint_confidence, width_px, height_px)
-        for pose in poses
-    ]
-    return np.maximum.reduce(clips)
-
-
 class AnimationRun:
     """One animation in progress."""
 
@@ -151,12 +137,11 @@ class AnimationRun:
 
     def animate(self) -> Animation:
         """Do it."""
-        config = self._parts.animator.config
         self._tell("align", 0)
         poses = align_cast(self._cast, self._options, self._parts.aligner)
-        pose_images = draw_cast(poses, config.width_px, config.height_px)
         generator = torch.Generator().manual_seed(self._options.seed)
-        conditioning = self._conditioning(poses, pose_images, generator)
+        conditioning = self.conditioning(poses, generator)
+        pose_images = to_uint8(conditioning.pose_images[0])
         self._optimizer = self._make_optimizer(poses)
         latents = sample(
             self._parts.animator,
@@ -205,49 +190,27 @@ class AnimationRun:
             for (reference, _), pose in zip(self._cast, poses, strict=True)
         ]
 
-    def _conditioning(
-        self,
-        poses: Sequence[AlignedPose],
-        pose_images: UInt8[np.ndarray, "frames height width 3"],
-        generator: torch.Generator,
+    def conditioning(
+        self, poses: Sequence[AlignedPose], generator: torch.Generator
     ) -> Conditioning:
+        """Return what the animator is told, where it works.
+
+        Args:
+            poses: Everybody's aligned poses.
+            generator: Source of the reference's noise, on the CPU.
+        """
         parts, main = self._parts, self._cast[0][0]
         config = parts.animator.config
-        own = [
-            draw_pose_clip(
-                np.asarray(reference.pose.keypoints)[None],
-                np.asarray(reference.pose.keypoint_confidence)[None],
-                config.width_px,
-                config.height_px,
-            )
-            for reference, _ in self._cast
-        ]
-        device = next(parts.animator.parameters()).device
         latents = reference_latents(main, parts.codec, config.noise_aug_strength, generator)
-        return Conditioning(
-            reference_latents=latents,
-            image_embedding=main.image_embedding,
-            identity_embedding=torch.from_numpy(main.face_encoder_input)[None],
-            pose_images=pose_images_to_tensor(pose_images)[None],
-            reference_pose_image=pose_images_to_tensor(np.maximum.reduce(own)),
-            draft=None if config.moved_reference is None else self._draft(latents, poses)[None],
-        ).to(device)
-
-    def _draft(
-        self, latents: Float[Tensor, "1 channels h w"], poses: Sequence[AlignedPose]
-    ) -> Float[Tensor, "frames planes h w"]:
+        inputs = ReferenceInputs(
+            latents=latents, image_embedding=main.image_embedding, identity=main.identity
+        )
         people = [
-            MovingPerson(
-                reference=BodyPose(
-                    keypoints=np.asarray(reference.pose.keypoints),
-                    confidence=np.asarray(reference.pose.keypoint_confidence),
-                ),
-                driven_keypoints=pose.keypoints,
-                driven_confidence=pose.keypoint_confidence,
-            )
+            PosedPerson(reference=reference.pose, driven=pose.within(reference.pose))
             for (reference, _), pose in zip(self._cast, poses, strict=True)
         ]
-        return draft_frames(self._parts.codec, latents, people)
+        conditioning = assemble_conditioning(config, inputs, people, parts.codec)
+        return conditioning.to(device_of(parts.animator))
 
     def _make_optimizer(self, poses: Sequence[AlignedPose]) -> FaceOptimizer | None:
         config = face_settings(self._options)

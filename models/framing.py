@@ -183,8 +183,8 @@ class FrameFit:
         self, points: Float[np.ndarray, "*items 2"]
     ) -> Float32[np.ndarray, "*items 2"]:
         """Map source pixels to target pixels."""
-        corner = np.array([self.left_px, self.top_px])
-        return ((points + 0.5 - corner) * self._scales - 0.5).astype(np.float32)
+        corner = np.array([self.left_px, self.top_px]) - 0.5  # doubles: where nothing is to move,
+        return ((points - corner) * self._scales - 0.5).astype(np.float32)  # nothing moves
 
     def invert_points(
         self, points: Float[np.ndarray, "*items 2"]

@@ -1,10 +1,93 @@
-"""Measure how much the faces of a clip look like the reference, with the recogniser."""
+"""Whose face it is: measured, as the Face Encoder takes it, and compared with a clip's faces."""
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from animaray.models.diffusion.face_landmarks import nearest_face
-from animaray.models.frozen.protocols import Perception
+from animaray.models.frozen.protocols import (
+    IdentityEmbedder,
+    Perception,
+    RawIdentityEmbedder,
+)
+from animaray.models.networks.animator_config import IdentityInput
+from animaray.platform.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaceIdentity:
+    """What a recogniser says of one face."""
+
+    unit: Float32[np.ndarray, " identity_dim"]
+    """Unit vector, for comparisons; zeros where there is no face."""
+    raw: Float32[np.ndarray, " identity_dim"] | None = None
+    """The network's own output, about 20 long for ArcFace; None of recognisers without one."""
+
+    @classmethod
+    def of_nobody(cls, embedder: IdentityEmbedder) -> "FaceIdentity":
+        """Return the zeros that the released code takes for a picture without a face."""
+        zeros = np.zeros(embedder.embedding_dim, np.float32)
+        return cls(unit=zeros, raw=zeros if isinstance(embedder, RawIdentityEmbedder) else None)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a face."""
+        return bool(self.unit.any())
+
+    def of_somebody_else(self, unit: Float32[np.ndarray, " identity_dim"]) -> "FaceIdentity":
+        """Return another identity, its raw output as long as this one's.
+
+        Args:
+            unit: Unit vector.
+        """
+        if self.raw is None:
+            return replace(self, unit=unit)
+        raw = (unit * np.linalg.norm(self.raw)).astype(np.float32)
+        return FaceIdentity(unit=unit, raw=raw)
+
+    def face_encoder_input(self, wanted: IdentityInput) -> Float32[np.ndarray, " identity_dim"]:
+        """Return what the Face Encoder is given.
+
+        Args:
+            wanted: `AnimatorConfig.identity_input`.
+
+        Raises:
+            ConfigError: It wants the raw output, and the recogniser has none.
+        """
+        if wanted == "unit":
+            return self.unit
+        if self.raw is None:
+            raise ConfigError(
+                "This model's Face Encoder takes the recogniser's raw output, and only unit "
+                "vectors are known.",
+                fix="Use the recogniser it was trained with: profile paper.",
+            )
+        return self.raw
+
+
+def measure_face(
+    embedder: IdentityEmbedder,
+    picture_uint8: UInt8[np.ndarray, "height width 3"],
+    landmarks: Float32[np.ndarray, "5 2"],
+    wanted: IdentityInput = "raw",
+) -> FaceIdentity:
+    """Embed one face: the unit vector, and the raw output of recognisers that give it.
+
+    Args:
+        embedder: The recogniser.
+        picture_uint8: RGB.
+        landmarks: Of the face, pixels.
+        wanted: What a Face Encoder will be given: `raw_bgr` takes the raw output of exchanged
+            colours; the unit vector is always of the right ones.
+    """
+    if not isinstance(embedder, RawIdentityEmbedder):
+        return FaceIdentity(unit=embedder.embed(picture_uint8, landmarks))
+    raw = embedder.embed_raw(picture_uint8, landmarks)
+    unit = raw / max(float(np.linalg.norm(raw)), 1e-12)
+    if wanted == "raw_bgr":
+        raw = embedder.embed_raw(picture_uint8, landmarks, "bgr")
+    return FaceIdentity(unit=unit, raw=raw)
 
 
 def measure_identity(

@@ -8,17 +8,19 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from animaray.models.clip_encoding import device_of, to_frames
 from animaray.models.diffusion.face_landmarks import nearest_face
 from animaray.models.framing import FrameFit
 from animaray.models.frozen.protocols import (
-    ChannelOrder,
     FaceDetection,
+    IdentityEmbedder,
     ImageEncoder,
     LatentCodec,
     Perception,
     PersonPose,
     RawIdentityEmbedder,
 )
+from animaray.models.identity import FaceIdentity, measure_face
 from animaray.models.looking import find_faces, find_people, reduced
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.person_choice import (
@@ -51,24 +53,19 @@ class Reference:
     """The person's keypoints in the model's picture."""
     face: FaceDetection
     """The face, in the (reduced) original."""
-    identity_embedding: Float32[np.ndarray, " identity_dim"]
-    """Unit vector."""
+    identity: FaceIdentity
+    """Whose face it is."""
     image_embedding: Float[Tensor, "1 image_dim"]
     """Image embedding of `picture_uint8`, or of the whole picture if the model wants that."""
     num_persons: int
     """People who could have been chosen."""
     reduction: float = 1.0
     """Sides of the reduced original divided by those of the original."""
-    raw_identity: Float32[np.ndarray, " identity_dim"] | None = None
-    """The recogniser's raw output, for models whose Face Encoder takes that; None elsewhere."""
 
     @property
-    def face_encoder_input(self) -> Float32[np.ndarray, " identity_dim"]:
-        """What the Face Encoder is given: the raw output where there is one, else the unit vector.
-
-        After another identity was put in its place (`with_identity`) it has the raw one's length.
-        """
-        return self.identity_embedding if self.raw_identity is None else self.raw_identity
+    def identity_embedding(self) -> Float32[np.ndarray, " identity_dim"]:
+        """Unit vector, for comparisons."""
+        return self.identity.unit
 
     def with_identity(self, identity: Float32[np.ndarray, " identity_dim"]) -> "Reference":
         """Return a copy that shall look like somebody else.
@@ -76,10 +73,7 @@ class Reference:
         Args:
             identity: Unit vector.
         """
-        raw = self.raw_identity
-        if raw is not None:
-            raw = (identity * np.linalg.norm(raw)).astype(np.float32)
-        return replace(self, identity_embedding=identity, raw_identity=raw)
+        return replace(self, identity=self.identity.of_somebody_else(identity))
 
 
 def prepare_reference(
@@ -140,7 +134,10 @@ def prepare_references(
     framed = fit.apply_picture(picture)
     embedded = framed if config.image_embedding_of == "frame" else picture_uint8
     with torch.no_grad():
-        image_embedding = image_encoder.encode(to_frames(np.ascontiguousarray(embedded)[None]))
+        frames = to_frames(np.ascontiguousarray(embedded)[None], device_of(image_encoder))
+        image_embedding = image_encoder.encode(frames)
+    embedder = perception.identity_embedder
+    require_identity_input(embedder, config)
     return [
         Reference(
             picture_uint8=framed,
@@ -152,11 +149,10 @@ def prepare_references(
                 height_px=config.height_px,
             ),
             face=face,
-            identity_embedding=perception.identity_embedder.embed(picture, face.landmarks),
+            identity=measure_face(embedder, picture, face.landmarks, config.identity_input),
             image_embedding=image_embedding,
             num_persons=len(prominent_people(seen)),
             reduction=width / picture_uint8.shape[1],
-            raw_identity=_raw_identity(picture, face, config, perception),
         )
         for index, face in zip(chosen, faces, strict=True)
     ]
@@ -177,28 +173,18 @@ def _fit_of(
     )
 
 
-def _raw_identity(
-    picture: UInt8[np.ndarray, "height width 3"],
-    face: FaceDetection,
-    config: AnimatorConfig,
-    perception: Perception,
-) -> Float32[np.ndarray, " identity_dim"] | None:
-    """Return the recogniser's raw output, for models that want it.
+def require_identity_input(embedder: IdentityEmbedder, config: AnimatorConfig) -> None:
+    """Refuse a recogniser that does not give what the model's Face Encoder takes.
 
     Raises:
-        ConfigError: The model wants it, and the perception's recogniser gives unit vectors only.
+        ConfigError: The model wants the raw output, and the recogniser gives unit vectors only.
     """
-    if config.identity_input == "unit":
-        return None
-    embedder = perception.identity_embedder
-    if not isinstance(embedder, RawIdentityEmbedder):
+    if config.identity_input != "unit" and not isinstance(embedder, RawIdentityEmbedder):
         raise ConfigError(
             "This model's Face Encoder takes the recogniser's raw output, which "
             f"{embedder.name} does not give.",
             fix="Use the recogniser it was trained with: profile paper.",
         )
-    order: ChannelOrder = "bgr" if config.identity_input == "raw_bgr" else "rgb"
-    return embedder.embed_raw(picture, face.landmarks, order)
 
 
 def _own_faces(faces: Sequence[FaceDetection], people: Sequence[PersonPose]) -> list[FaceDetection]:
@@ -303,14 +289,7 @@ def reference_latents(
     if noise_aug_strength > 0:
         frames = frames + noise_aug_strength * torch.randn(frames.shape, generator=generator)
     with torch.no_grad():
-        return codec.encode(frames)
-
-
-def to_frames(
-    frames_uint8: UInt8[np.ndarray, "frames height width 3"],
-) -> Float[Tensor, "frames 3 height width"]:
-    """Return pictures as the frozen encoders take them: channels first, in [-1, 1]."""
-    return torch.from_numpy(frames_uint8).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return codec.encode(frames.to(device_of(codec)))
 
 
 def _face_place(person: PersonPose) -> Float32[np.ndarray, " 2"]:

@@ -27,72 +27,37 @@ from animaray.datasets.conditions import (
     commit_conditions,
     encoded_inputs,
     mean_identity,
+    mean_raw_identity,
     place_on_frames,
     table_prefix,
     write_conditions,
 )
 from animaray.datasets.reader import ClipTracks, CurationDataset
 from animaray.datasets.sweep import sweep, writing
-from animaray.models.clip_encoding import embed_faces, encode_frames, mirror_landmarks
+from animaray.models.clip_encoding import (
+    EncodedFaces,
+    embed_faces,
+    encode_frames,
+    mirror_landmarks,
+)
 from animaray.models.framing import FrameFit, largest_part_without
 from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
-from animaray.models.frozen.protocols import IdentityEmbedder, ImageEncoder, LatentCodec
-from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.frozen.protocols import (
+    IdentityEmbedder,
+    ImageEncoder,
+    LatentCodec,
+    RawIdentityEmbedder,
+)
 from animaray.models.pose.layouts import MIRROR
+from animaray.pipelines.encode_config import EncodeConfig
 from animaray.platform.disk import check_room
-from animaray.platform.errors import ConfigError, DatasetError, RefusedError
+from animaray.platform.errors import DatasetError, RefusedError
 from animaray.platform.json_text import json_text
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session, require_resources
 from animaray.platform.storage import content_id
 from animaray.platform.video import decode_video
 from animaray.platform.video_colour import OWN_UNTAGGED
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EncodeConfig:
-    """What to encode, and how."""
-
-    data_dir: str = "dataset"
-    """Curated dataset."""
-    policy: str = "standard"
-    """Whose kept clips are encoded."""
-    profile: str | None = None
-    """Perception profile whose codec and encoders are used; None: that of the curation. Under
-    another one the identities are measured anew, on the training frames."""
-    width_px: int = 192
-    """Width of the training frame."""
-    height_px: int = 192
-    """Height of the training frame."""
-    fps: float = 8.0
-    """Frame rate of training."""
-    mirrored_copies: bool = False
-    """Whether every clip is encoded a second time, mirrored left to right."""
-    crop_text: bool = False
-    """Whether the training frame leaves out burned-in text. A clip is skipped where that would cut
-    the person, too, or where text was not looked for."""
-    max_face_gap_s: float = 0.75
-    """Longest time between two face detections that is bridged by interpolation."""
-    num_workers: int = 2
-    """Actors that each hold the encoders."""
-    clips_per_shard: int = 4
-    """Clips per file and per commit: what a killed run encodes again at most, per worker."""
-    num_gpus_per_worker: float = 0.0
-    """GPUs that each actor holds; above 0 the encoders run there, below 1 actors share one."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one.
-
-        Raises:
-            ConfigError: A setting is out of range.
-        """
-        if self.num_gpus_per_worker < 0:
-            raise ConfigError(
-                f"encode.num_gpus_per_worker must not be below 0, got {self.num_gpus_per_worker}."
-            )
-        for name in ("width_px", "height_px", "num_workers", "clips_per_shard", "fps"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"encode.{name} must be above 0, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,24 +93,6 @@ class ClipEncoders:
     image_encoder: ImageEncoder
     identity_embedder: IdentityEmbedder
     device: torch.device
-
-
-def encode_recipe(profile: str) -> EncodeConfig:
-    """Return what the shipped animator of a profile is trained on: its frame size and rate.
-
-    generated and permissive fit the small animator and two CPU cores; paper fits the published
-    one, and its encoders want a GPU.
-    """
-    is_paper = profile == "paper"
-    animator = AnimatorConfig.published() if is_paper else AnimatorConfig.generated()
-    return EncodeConfig(
-        profile=profile,
-        width_px=animator.width_px,
-        height_px=animator.height_px,
-        fps=animator.fps,
-        num_workers=1 if is_paper else 2,
-        num_gpus_per_worker=1.0 if is_paper else 0.0,
-    )
 
 
 def curation_profile(root: Path | str) -> str:
@@ -347,20 +294,31 @@ class FittedClip:
 
 
 def encode_fitted(clip: FittedClip, encoders: ClipEncoders, config: EncodeConfig) -> ClipConditions:
-    """Run the frozen encoders over a clip in the training frame."""
+    """Run the frozen encoders over a clip in the training frame.
+
+    Raw outputs of the recogniser are measured here, because curation keeps unit vectors.
+    """
     num_frames = len(clip.frames_uint8)
     nearest = np.abs(clip.times_s[None] - clip.face_times_s[:, None]).argmin(axis=1)
-    embeddings = clip.identity_embeddings
-    if embeddings is None:
-        embeddings = embed_faces(
-            clip.frames_uint8[nearest], clip.face_landmarks, encoders.identity_embedder
-        )
+    embedder = encoders.identity_embedder
+    if clip.identity_embeddings is None or isinstance(embedder, RawIdentityEmbedder):
+        faces = embed_faces(clip.frames_uint8[nearest], clip.face_landmarks, embedder)
+    else:
+        faces = EncodedFaces(identities=clip.identity_embeddings, raw_identities=None)
     # A frame's own embedding is one measured within half a frame of it.
     is_own = np.abs(clip.times_s[nearest] - clip.face_times_s) <= 0.5 / config.fps + 1e-6
-    per_frame = np.zeros((num_frames, embeddings.shape[1]), dtype=np.float32)
-    per_frame[nearest[is_own]] = embeddings[is_own]
     identity_valid = np.zeros(num_frames, dtype=np.bool_)
     identity_valid[nearest[is_own]] = True
+    mean = mean_identity(faces.identities)
+
+    def per_frame(
+        embeddings: Float32[np.ndarray, "faces identity_dim"],
+    ) -> Float32[np.ndarray, "frames identity_dim"]:
+        placed = np.zeros((num_frames, embeddings.shape[1]), dtype=np.float32)
+        placed[nearest[is_own]] = embeddings[is_own]
+        return placed
+
+    raw = faces.raw_identities
     boxes, box_valid = place_on_frames(
         clip.face_boxes, clip.face_times_s, clip.times_s, max_gap_s=config.max_face_gap_s
     )
@@ -376,8 +334,10 @@ def encode_fitted(clip: FittedClip, encoders: ClipEncoders, config: EncodeConfig
         height_px=config.height_px,
         latents=encoded.latents,
         image_embeddings=encoded.image_embeddings,
-        identity_embedding=mean_identity(embeddings),
-        identity_embeddings=per_frame,
+        identity_embedding=mean,
+        identity_embeddings=per_frame(faces.identities),
+        raw_identity=mean_raw_identity(raw, mean),
+        raw_identities=None if raw is None else per_frame(raw),
         identity_valid=identity_valid,
         keypoints=clip.keypoints,
         keypoint_confidence=clip.keypoint_confidence,

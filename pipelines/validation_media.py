@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from av.error import FFmpegError
 
-from animaray.datasets.conditions import CONDITIONS_DIR, open_conditions
+from animaray.datasets.conditions import CONDITIONS_DIR, ClipConditions, open_conditions
 from animaray.datasets.reader import ClipTracks, CurationDataset
 
 Report = Callable[[str, str, str], None]
@@ -94,9 +94,21 @@ def check_conditions(dataset: CurationDataset, report: Report) -> None:
             norms = np.linalg.norm(item.identity_embeddings[item.identity_valid], axis=1)
             if (np.abs(norms - 1.0) > _UNIT_SLACK).any():
                 report("conditions", clip_id, f"{name}: a valid identity is no unit vector")
+            if not _raw_fits(item):
+                report("conditions", clip_id, f"{name}: a raw identity is not along its unit one")
             size = {"width": item.width_px, "height": item.height_px}
             for message in _mask_problems(item.face_boxes, item.face_box_valid, size):
                 report("masks", clip_id, f"{name}: {message}")
+
+
+def _raw_fits(item: ClipConditions) -> bool:
+    if item.raw_identities is None:
+        return True
+    raw, unit = (
+        rows[item.identity_valid] for rows in (item.raw_identities, item.identity_embeddings)
+    )
+    cosines = (raw * unit).sum(axis=1)
+    return bool((cosines >= (1 - _UNIT_SLACK) * np.linalg.norm(raw, axis=1)).all())
 
 
 def _layout_problems(file: pq.ParquetFile) -> Iterator[str]:

@@ -75,6 +75,7 @@ class AnimatorTask:
         self._batches = AnimatorBatches(
             table,
             config.window,
+            config.animator,
             seed=config.loop.seed,
             reference_noise=config.reference_noise,
             draft_codec=load_draft_codec(config.animator),
@@ -180,6 +181,8 @@ def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
         for name, value in found.items()
         if value != getattr(animator, name)
     ]
+    if animator.identity_input != "unit" and clip.raw_identity is None:
+        wrong.append("unit identities only (the animator needs the recogniser's raw output)")
     if wrong:
         raise DatasetError(
             f"The encoded clips of {config.data_dir} do not fit the animator: {', '.join(wrong)}.",

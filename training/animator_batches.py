@@ -9,12 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from animaray.datasets.conditions import ClipConditions, ConditionsTable
+from animaray.models.conditioning_inputs import (
+    PosedPerson,
+    ReferenceInputs,
+    assemble_conditioning,
+)
 from animaray.models.diffusion.loss import face_mask_from_boxes
-from animaray.models.draft import MovingPerson, draft_frames
 from animaray.models.frozen.protocols import LatentCodec
+from animaray.models.identity import FaceIdentity
+from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning
-from animaray.models.pose.drawing import draw_pose_clip, pose_images_to_tensor
-from animaray.models.pose.limb_warp import BodyPose
+from animaray.models.pose.alignment import PosedPicture
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.training.batch_order import Window, WindowConfig, plan_window
 
@@ -67,6 +72,7 @@ class AnimatorBatches:
         self,
         table: ConditionsTable,
         window: WindowConfig,
+        animator: AnimatorConfig,
         *,
         seed: int,
         reference_noise: float,
@@ -77,6 +83,7 @@ class AnimatorBatches:
         Args:
             table: Encoded clips.
             window: Shape of the windows.
+            animator: Whom the batches are for.
             seed: Seed of the run.
             reference_noise: Standard deviation of noise on the reference latents, so that the
                 model does not take the reference for exact.
@@ -87,6 +94,7 @@ class AnimatorBatches:
         """
         self._table = table
         self._window = window
+        self._animator = animator
         self._seed = seed
         self._reference_noise = reference_noise
         self._draft_codec = draft_codec
@@ -110,7 +118,7 @@ class AnimatorBatches:
     def _item(self, position: int) -> AnimatorBatch:
         window = plan_window(position, self._lengths, self._window, self._seed)
         clip = self._clip(window)
-        item = make_item(clip, window, self._draft_codec)
+        item = make_item(clip, window, self._animator, self._draft_codec)
         if self._reference_noise == 0.0:
             return item
         rng = np.random.default_rng([self._seed, position, 7])
@@ -136,59 +144,49 @@ class AnimatorBatches:
 
 
 def make_item(
-    clip: ClipConditions, window: Window, draft_codec: LatentCodec | None = None
+    clip: ClipConditions,
+    window: Window,
+    animator: AnimatorConfig,
+    draft_codec: LatentCodec | None = None,
 ) -> AnimatorBatch:
     """Return one window of a clip as a batch of one.
 
     Args:
         clip: An encoded clip.
         window: Which frames.
-        draft_codec: Makes drafts of the frames; None leaves them out.
+        animator: Whom it is for.
+        draft_codec: Makes drafts, for models that take the moved reference.
     """
     frames = list(window.frame_indices)
     reference = window.reference_index
-    latents = torch.from_numpy(clip.latents[frames].astype(np.float32))
-    identity = (
-        clip.identity_embeddings[reference]
-        if clip.identity_valid[reference]
-        else clip.identity_embedding
-    )
-    pictures = draw_pose_images(clip, [*frames, reference])
-    reference_latents = torch.from_numpy(clip.latents[reference].astype(np.float32))[None]
-    conditioning = Conditioning(
-        reference_latents=reference_latents,
+    inputs = ReferenceInputs(
+        latents=torch.from_numpy(clip.latents[reference].astype(np.float32))[None],
         image_embedding=torch.from_numpy(clip.image_embeddings[reference].copy())[None],
-        identity_embedding=torch.from_numpy(identity.copy())[None],
-        pose_images=pictures[None, :-1],
-        reference_pose_image=pictures[-1:],
-        draft=None
-        if draft_codec is None
-        else draft_frames(draft_codec, reference_latents, [_moving_person(clip, window)])[None],
+        identity=identity_of_frame(clip, reference),
     )
+    person = PosedPerson(reference=_posed(clip, reference), driven=_posed(clip, frames))
     return AnimatorBatch(
-        latents=latents[None],
+        latents=torch.from_numpy(clip.latents[frames].astype(np.float32))[None],
         face_mask=face_mask(clip, frames)[None],
-        conditioning=conditioning,
+        conditioning=assemble_conditioning(animator, inputs, [person], draft_codec),
     )
 
 
-def _moving_person(clip: ClipConditions, window: Window) -> MovingPerson:
-    frames, reference = list(window.frame_indices), window.reference_index
-    return MovingPerson(
-        reference=BodyPose(
-            keypoints=clip.keypoints[reference], confidence=clip.keypoint_confidence[reference]
-        ),
-        driven_keypoints=clip.keypoints[frames],
-        driven_confidence=clip.keypoint_confidence[frames],
-    )
+def identity_of_frame(clip: ClipConditions, frame: int) -> FaceIdentity:
+    """Return the identity measured on a frame, or the clip's where it was not measured there."""
+    if clip.identity_valid[frame]:
+        raw = None if clip.raw_identities is None else clip.raw_identities[frame]
+        return FaceIdentity(unit=clip.identity_embeddings[frame], raw=raw)
+    return FaceIdentity(unit=clip.identity_embedding, raw=clip.raw_identity)
 
 
-def draw_pose_images(clip: ClipConditions, frames: list[int]) -> Float[Tensor, "n 3 height width"]:
-    """Draw the pose pictures of some frames, in [-1, 1]."""
-    pictures = draw_pose_clip(
-        clip.keypoints[frames], clip.keypoint_confidence[frames], clip.width_px, clip.height_px
+def _posed(clip: ClipConditions, frames: int | list[int]) -> PosedPicture:
+    return PosedPicture(
+        keypoints=clip.keypoints[frames],
+        keypoint_confidence=clip.keypoint_confidence[frames],
+        width_px=clip.width_px,
+        height_px=clip.height_px,
     )
-    return pose_images_to_tensor(pictures)
 
 
 def face_mask(clip: ClipConditions, frames: list[int]) -> Float[Tensor, "frames 1 h w"]:

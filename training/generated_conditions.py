@@ -168,7 +168,7 @@ def encode_generated(
     embeddings = np.zeros((len(frames), encoders.identity_embedder.embedding_dim), np.float32)
     embeddings[faces] = embed_faces(
         rendered.frames_uint8[faces], landmarks[faces], encoders.identity_embedder
-    )
+    ).identities
     encoded = encode_frames(frames, encoders.codec, encoders.image_encoder)
     face_boxes, face_box_valid = place_on_frames(
         boxes[faces], faces / clips.fps, np.arange(len(frames)) / clips.fps, max_gap_s=0.5

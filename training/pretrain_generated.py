@@ -49,7 +49,12 @@ class PretrainTask(AnimatorTask):
     ) -> None:
         super().__init__(config, table)
         batches = AnimatorBatches(
-            held_out, config.window, seed=1, reference_noise=0.0, draft_codec=codec
+            held_out,
+            config.window,
+            config.animator,
+            seed=1,
+            reference_noise=0.0,
+            draft_codec=codec,
         )
         self._held_out: AnimatorBatch = batches.make(range(len(held_out)))
         self._codec = codec

@@ -13,6 +13,10 @@ from animaray.platform.errors import ConfigError
 ActivationCheckpointing = Literal["none", "spatial", "all"]
 """`spatial`: what diffusers' own option recomputes (residual blocks and spatial transformer
 blocks); `all`: the temporal transformer blocks too."""
+IdentityInput = Literal["unit", "raw", "raw_bgr"]
+"""What a Face Encoder is given: the recogniser's unit vector; its raw output, as published models
+were trained; or that of a picture with red and blue exchanged, as the published inference scripts
+do by mistake (training never does)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,13 +119,11 @@ class AnimatorConfig:
     reference_latent_scale: float = 1.0
     """Factor on the (scaled) reference latents before they enter the U-Net. Stable Video
     Diffusion wants unscaled reference latents: 1 / 0.18215."""
-    identity_input: Literal["unit", "raw", "raw_bgr"] = "unit"
-    """What the Face Encoder is given: the recogniser's unit vector; its raw output, as published
-    models were trained; or that of a picture with red and blue exchanged, as the published
-    inference scripts do by mistake."""
+    identity_input: IdentityInput = "unit"
+    """What the Face Encoder is given."""
     image_embedding_of: Literal["frame", "picture"] = "frame"
-    """What the image encoder sees: the frame that is animated, or, as published, the whole
-    picture that the user gave."""
+    """What the image encoder sees at inference: the frame that is animated, or, as published, the
+    whole picture that the user gave. In training it sees the frame, as published."""
     unconditional: Literal["published", "as_trained"] = "published"
     """What guidance's second branch drops: `published` drops image, reference, face and pose;
     `as_trained` drops only what conditioning dropout drops (image and reference)."""

@@ -1,6 +1,6 @@
 """Align a driving clip to a reference picture: four methods, one transform per clip."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -41,18 +41,6 @@ class AlignmentReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AlignedPose:
-    """A driving clip in the reference's picture."""
-
-    keypoints: Float32[np.ndarray, "frames 18 2"]
-    """Pixels of the reference's picture."""
-    keypoint_confidence: Float32[np.ndarray, "frames 18"]
-    """As given."""
-    report: AlignmentReport
-    """How well it fits."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PosedPicture:
     """Keypoints together with the size of the picture they belong to."""
 
@@ -65,10 +53,33 @@ class PosedPicture:
     height_px: int
     """Height of the picture."""
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of the picture."""
+        return self.width_px, self.height_px
+
     def in_heights(self) -> tuple[Float[Tensor, "*frames 18 2"], Float[Tensor, "*frames 18"]]:
         """Return keypoints divided by the height (both axes), and confidences, as tensors."""
         points = torch.as_tensor(np.asarray(self.keypoints, dtype=np.float32)) / self.height_px
         return points, torch.as_tensor(np.asarray(self.keypoint_confidence, dtype=np.float32))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlignedPose:
+    """A driving clip in the reference's picture."""
+
+    keypoints: Float32[np.ndarray, "frames 18 2"]
+    """Pixels of the reference's picture."""
+    keypoint_confidence: Float32[np.ndarray, "frames 18"]
+    """As given."""
+    report: AlignmentReport
+    """How well it fits."""
+
+    def within(self, picture: PosedPicture) -> PosedPicture:
+        """Return the poses with the size of the picture that they were aligned to."""
+        return replace(
+            picture, keypoints=self.keypoints, keypoint_confidence=self.keypoint_confidence
+        )
 
 
 def align_clip(
@@ -121,8 +132,11 @@ def align_clip(
             transform = _shared(transform, points, weight, ref_points, method)
     aligned = transform.apply(points)
     report = _report(aligned, confidence, ref_points, ref_confidence, reference, transform)
+    keypoints = (aligned * reference.height_px).numpy().astype(np.float32)
+    if method == "none" and reference.size_px == driving.size_px:  # spared the rounding, too
+        keypoints = np.asarray(driving.keypoints, dtype=np.float32)
     return AlignedPose(
-        keypoints=(aligned * reference.height_px).numpy().astype(np.float32),
+        keypoints=keypoints,
         keypoint_confidence=confidence.numpy(),
         report=report,
     )

@@ -105,7 +105,7 @@ def test_the_default_dataset_is_that_of_the_configurations() -> None:
     from animaray.cli.early_checks import DEFAULT_DATASET
     from animaray.cli.train import ALIGNER_RECIPE, ANIMATOR_RECIPE
     from animaray.pipelines.curation_config import CurationConfig
-    from animaray.pipelines.encode import EncodeConfig
+    from animaray.pipelines.encode_config import EncodeConfig
     from animaray.training.recipes import RECIPES
 
     folders = [CurationConfig(sources=("a.mp4",)).output_dir, EncodeConfig().data_dir]

@@ -21,7 +21,8 @@ from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip
 from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.pipelines.encode import ClipEncoders, EncodeConfig, encode_clip, encode_dataset
+from animaray.pipelines.encode import ClipEncoders, encode_clip, encode_dataset
+from animaray.pipelines.encode_config import EncodeConfig
 from animaray.platform.errors import DatasetError
 from animaray.platform.video import encode_mp4
 from animaray.training.animator import train_animator

@@ -12,6 +12,7 @@ from animaray.models.animation import (
 )
 from animaray.models.animation_records import sampler_settings
 from animaray.models.diffusion.face_optimization import FaceOptimizationConfig
+from animaray.models.identity import FaceIdentity
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.pose.aligner import AlignerConfig, PoseAligner
@@ -124,9 +125,9 @@ def test_each_mode_of_face_optimization_can_be_named(pipeline, reference, motion
 
 
 def test_several_people_have_poses_and_identities_of_their_own(pipeline, reference, motion):
-    other_face = np.roll(reference.identity_embedding, 1)
+    other_face = FaceIdentity(unit=np.roll(reference.identity_embedding, 1))
     moved = replace(reference.pose, keypoints=reference.pose.keypoints + np.float32([-20, 0]))
-    companion = replace(reference, identity_embedding=other_face, pose=moved)
+    companion = replace(reference, identity=other_face, pose=moved)
     alone = pipeline.animate(reference, motion, OPTIONS)
     both = pipeline.animate(reference, motion, OPTIONS, companions=[(companion, motion)])
     (other,) = both.companions

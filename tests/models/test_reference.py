@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from animaray.models.clip_encoding import to_frames
 from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.models.reference import prepare_reference, reference_latents, to_frames
+from animaray.models.reference import prepare_reference, reference_latents
 from animaray.platform.errors import FaceError, PoseError
 
 CONFIG = AnimatorConfig.tiny()

@@ -18,6 +18,7 @@ from animaray.models.animation import (
 )
 from animaray.models.framing import FrameFit
 from animaray.models.frozen.protocols import FaceDetection, PersonPose
+from animaray.models.identity import FaceIdentity
 from animaray.models.memory import MemoryEstimate
 from animaray.models.motion import Motion, PeopleInVideo
 from animaray.models.person_tracks import PersonTrack
@@ -72,7 +73,7 @@ class PacedPipeline(AnimationPipeline):
                 score=1.0,
                 landmarks=np.zeros((5, 2), np.float32),
             ),
-            identity_embedding=np.ones(1, np.float32),
+            identity=FaceIdentity(unit=np.ones(1, np.float32)),
             image_embedding=torch.zeros(1, 2),
             num_persons=1,
         )  # fmt: skip

@@ -37,6 +37,9 @@ def _config(dataset: Path, run_dir: Path, **changes: object) -> AnimatorTraining
     return replace(recipe, data_dir=str(dataset), run_dir=str(run_dir), **changes)
 
 
+PLAIN = replace(AnimatorConfig.tiny(), moved_reference=None)
+
+
 def _losses(folder: RunFolder) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in folder.read_metrics() if "loss" in line}
 
@@ -44,7 +47,7 @@ def _losses(folder: RunFolder) -> dict[int, float]:
 def test_an_item_holds_its_window_and_the_reference_frame(encoded_dataset: Path) -> None:
     clip = open_conditions(encoded_dataset).load("clip-0")
     window = Window(clip_index=0, frame_indices=(4, 5, 6, 7), reference_index=1, is_mirrored=False)
-    item = make_item(clip, window)
+    item = make_item(clip, window, PLAIN)
     np.testing.assert_array_equal(item.latents[0].numpy(), clip.latents[4:8].astype(np.float32))
     conditioning = item.conditioning
     np.testing.assert_array_equal(conditioning.reference_latents[0], clip.latents[1])
@@ -62,7 +65,7 @@ def test_an_item_holds_its_window_and_the_reference_frame(encoded_dataset: Path)
 def test_the_same_item_number_gives_the_same_batch(encoded_dataset: Path) -> None:
     table = open_conditions(encoded_dataset)
     makers = [
-        AnimatorBatches(table, WindowConfig(num_frames=4), seed=3, reference_noise=0.02)
+        AnimatorBatches(table, WindowConfig(num_frames=4), PLAIN, seed=3, reference_noise=0.02)
         for _ in range(2)
     ]
     first, second = (maker.make(range(5, 8)) for maker in makers)
@@ -82,7 +85,11 @@ def test_models_that_take_the_moved_reference_get_drafts(encoded_dataset: Path) 
     assert draft[:, :, 4:].min() >= 0
     assert draft[:, :, 4:].max() <= 1
     plain = AnimatorBatches(
-        open_conditions(encoded_dataset), WindowConfig(num_frames=4), seed=0, reference_noise=0.0
+        open_conditions(encoded_dataset),
+        WindowConfig(num_frames=4),
+        PLAIN,
+        seed=0,
+        reference_noise=0.0,
     )
     assert plain.make(range(1)).conditioning.draft is None
 
@@ -110,6 +117,7 @@ def test_windows_longer_than_every_clip_are_refused(encoded_dataset: Path) -> No
         AnimatorBatches(
             open_conditions(encoded_dataset),
             WindowConfig(num_frames=11),
+            PLAIN,
             seed=0,
             reference_noise=0.0,
         )

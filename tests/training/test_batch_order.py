@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from animaray.datasets.conditions import ConditionsTable
+from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.training.animator_batches import AnimatorBatches
 from animaray.training.batch_order import (
@@ -119,10 +120,11 @@ def test_clips_without_a_frame_for_the_published_reference_are_left_out() -> Non
         def num_frames(self, clip_id: str) -> int:
             return {"four": 4, "five": 5}[clip_id]
 
+    animator = AnimatorConfig.tiny()
     for sampling, expected in (("strided", ["four", "five"]), ("published", ["five"])):
         window = WindowConfig(num_frames=4, sampling=sampling)
-        batches = AnimatorBatches(Lengths(), window, seed=0, reference_noise=0.0)
+        batches = AnimatorBatches(Lengths(), window, animator, seed=0, reference_noise=0.0)
         assert batches.clip_ids == expected
     window = WindowConfig(num_frames=5, sampling="published")
     with pytest.raises(DatasetError, match="has the 6 frames of a training window; the longest"):
-        AnimatorBatches(Lengths(), window, seed=0, reference_noise=0.0)
+        AnimatorBatches(Lengths(), window, animator, seed=0, reference_noise=0.0)

@@ -73,7 +73,7 @@ def test_a_sample_sheet_is_written_and_measured(clip: ClipConditions, tmp_path: 
     )
     window = Window(clip_index=0, frame_indices=(0, 1), reference_index=2, is_mirrored=False)
     codec = GeneratedCodec.load()
-    batch = collate([make_item(clip, window, codec)])
+    batch = collate([make_item(clip, window, config, codec)])
     psnr = write_sample_sheet(
         tmp_path / "sheet.png",
         Animator(config).eval(),

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from animaray.models.clip_encoding import to_frames
 from animaray.models.diffusion.face_loss import (
     FullFrameLoss,
     VisibleFaces,
@@ -20,7 +21,6 @@ from animaray.models.diffusion.face_windows import cell_boxes, face_boxes_px
 from animaray.models.diffusion.sampler import StepInfo
 from animaray.models.frozen.profiles import load_codec, load_perception
 from animaray.models.frozen.windowed_decoding import DecoderRecord
-from animaray.models.reference import to_frames
 from animaray.training.perception.render_cache import render_scene
 
 FIRST_SCENE = 61_000

@@ -73,7 +73,7 @@ def test_face_encoder_gets_the_raw_embedding_and_clip_the_whole_picture(
     reference = marker_pipeline.prepare_reference(picture)
     embedder = marker_pipeline.perception.identity_embedder
     raw = embedder.embed_raw(picture, reference.face.landmarks)
-    np.testing.assert_array_equal(reference.face_encoder_input, raw)
+    np.testing.assert_array_equal(reference.identity.raw, raw)
     assert np.linalg.norm(raw) != pytest.approx(1, abs=0.1)
     np.testing.assert_allclose(reference.identity_embedding, raw / np.linalg.norm(raw))
     whole = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
@@ -82,7 +82,7 @@ def test_face_encoder_gets_the_raw_embedding_and_clip_the_whole_picture(
     torch.testing.assert_close(reference.image_embedding, expected)
     other = np.eye(16, dtype=np.float32)[0]
     changed = reference.with_identity(other)
-    np.testing.assert_allclose(changed.face_encoder_input, other * np.linalg.norm(raw), rtol=1e-5)
+    np.testing.assert_allclose(changed.identity.raw, other * np.linalg.norm(raw), rtol=1e-5)
 
 
 def test_exchanged_colours_reach_only_the_face_encoder(
@@ -93,7 +93,7 @@ def test_exchanged_colours_reach_only_the_face_encoder(
     monkeypatch.setattr(marker_pipeline.animator, "config", config)
     exchanged = marker_pipeline.prepare_reference(marker_picture())
     np.testing.assert_array_equal(right.identity_embedding, exchanged.identity_embedding)
-    assert not np.allclose(right.face_encoder_input, exchanged.face_encoder_input, rtol=0.01)
+    assert not np.allclose(right.identity.raw, exchanged.identity.raw, rtol=0.01)
 
 
 def test_recogniser_without_raw_output_is_refused(
