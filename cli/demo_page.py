@@ -107,9 +107,7 @@ def _aligned_pose_pictures(
     motion = pipeline.estimate_motion(decode_video(chain.driving).frames_uint8)
     pose = align_clip("learned", reference.pose, motion.posed(), aligner=pipeline.aligner)
     config = pipeline.animator.config
-    return draw_pose_clip(
-        pose.keypoints, pose.keypoint_confidence, config.width_px, config.height_px
-    )
+    return draw_pose_clip([pose], config.width_px, config.height_px, config.pose_layout)
 
 
 def _equal_width(

@@ -24,7 +24,7 @@ from animaray.platform.errors import DatasetError
 from animaray.platform.storage import content_id, write_bytes_atomic
 
 CONDITIONS_VERSION = 2
-"""2: raw identities. The names of tables tell it, so that an older one is encoded anew."""
+"""2: raw identities, further points. The names of tables tell it; an older one is encoded anew."""
 CONDITIONS_DIR = "conditions"
 COMMIT_KIND = "conditions"
 
@@ -38,10 +38,11 @@ _ARRAYS: dict[str, type[np.generic]] = {
     "identity_valid": np.bool_,
     "keypoints": np.float32,
     "keypoint_confidence": np.float32,
+    "further_points": np.float32,
     "face_boxes": np.float32,
     "face_box_valid": np.bool_,
 }
-_OPTIONAL = frozenset({"raw_identity", "raw_identities"})
+_OPTIONAL = frozenset({"raw_identity", "raw_identities", "further_points"})
 """Arrays that not every profile has: null in the table, None in a row."""
 _SCALARS = {
     "clip_id": pa.string(),
@@ -91,6 +92,9 @@ class ClipConditions:
     whose recogniser gives unit vectors only."""
     raw_identities: Float32[np.ndarray, "frames identity_dim"] | None = None
     """The recogniser's raw output of each frame, as `identity_embeddings`; None likewise."""
+    further_points: Float32[np.ndarray, "frames 116 3"] | None = None
+    """Feet, face and hands (models.pose.layouts), training pixels and confidence; None where
+    curation did not look for them."""
 
     @property
     def num_frames(self) -> int:

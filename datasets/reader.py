@@ -16,6 +16,7 @@ from animaray.datasets.schemas import check_schema, concat_versions, schema_of
 from animaray.platform.errors import DatasetError
 
 NUM_KEYPOINTS = 18
+NUM_FURTHER_POINTS = 116
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +49,9 @@ class ClipTracks:
     """Whether a face was found and embedded."""
     identity_embeddings: Float32[np.ndarray, "faces embedding"]
     """Unit vectors; meaningless where not valid."""
+    further_points: Float32[np.ndarray, "poses 116 3"] | None = None
+    """The main person's feet, face and hands (models.pose.layouts), pixels and confidence; None
+    where curation did not look for them."""
 
     def nearest_pose(self, times_s: Float64[np.ndarray, " times"]) -> Int64[np.ndarray, " times"]:
         """Return, for each time from the clip's start, the index of the nearest pose."""
@@ -279,6 +283,8 @@ def tracks_of_row(row: dict[str, Any]) -> ClipTracks:
     def floats(name: str, *shape: int) -> Float32[np.ndarray, "..."]:
         return np.asarray(row[name], dtype=np.float32).reshape(shape)
 
+    further = row.get("further_points")
+
     def integers(name: str) -> Int64[np.ndarray, " rows"]:
         return np.asarray(row[name], dtype=np.int64)
 
@@ -294,4 +300,7 @@ def tracks_of_row(row: dict[str, Any]) -> ClipTracks:
         face_scores=floats("face_scores", num_faces),
         face_valid=np.asarray(row["face_valid"], dtype=np.bool_),
         identity_embeddings=floats("identity_embeddings", num_faces, row["identity_dim"] or 0),
+        further_points=None
+        if further is None
+        else floats("further_points", num_poses, NUM_FURTHER_POINTS, 3),
     )

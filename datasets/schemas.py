@@ -9,6 +9,8 @@
 
 Public tables use flat columns and lists, so that pandas, DuckDB and the Hugging Face viewer read
 them without help. Arrays of lists are stored flat in C order; their last axes are named below.
+`pose_layout` is openpose_18, or whole_body_134 where `further_points` holds feet, face and hands
+(116 points of x, y, confidence a pose; models.pose.layouts names them); else that column is null.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +21,7 @@ import pyarrow as pa
 from animaray.platform.errors import DatasetError
 from animaray.platform.json_text import json_text
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 _TEXT = frozenset(
     {
         "text_share", "text_found_share", "text_scene_share", "text_place", "text_boxes",
@@ -27,12 +29,15 @@ _TEXT = frozenset(
     }
 )  # fmt: skip
 _FLAGS = frozenset({"flags", "flag_codes"})
+_FURTHER = frozenset({"further_points"})
 _ADDED_SINCE: dict[str, dict[str, frozenset[str]]] = {
     "3": {
         "clips": _TEXT | {"picture_combed_share", "picture_frame_rate_fps"},
         "verdicts": _FLAGS,
+        "tracks": _FURTHER,
     },
-    "4": {"clips": _TEXT, "verdicts": _FLAGS},
+    "4": {"clips": _TEXT, "verdicts": _FLAGS, "tracks": _FURTHER},
+    "5": {"tracks": _FURTHER},
 }
 """Columns that files of an older version lack; they are read as unknown (null)."""
 
@@ -127,7 +132,8 @@ _MEDIA = {"clip_id": "text", "video": "video"}
 _TRACKS = {
     "clip_id": "text",
     "pts_s": "times", "frame_index": "ints", "pose_layout": "text",
-    "keypoints": "floats", "keypoint_confidence": "floats", "num_persons": "ints",
+    "keypoints": "floats", "keypoint_confidence": "floats", "further_points": "floats",
+    "num_persons": "ints",
     "face_frames": "ints", "face_boxes": "floats", "face_landmarks": "floats",
     "face_scores": "floats", "face_valid": "bools", "face_count": "ints",
     "face_yaw_deg": "floats", "face_pitch_deg": "floats", "face_sharpness": "floats",

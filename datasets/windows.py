@@ -9,7 +9,7 @@ References:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -45,6 +45,8 @@ class ClipWindow:
     """Left, top, right, bottom; meaningless where not valid."""
     face_valid: Bool[np.ndarray, " frames"]
     """Whether the face's box is known."""
+    further_points: Float32[np.ndarray, "frames 116 3"] | None
+    """Feet, face and hands of the nearest pose; None where curation did not look for them."""
 
 
 class TrainingWindows:
@@ -132,6 +134,9 @@ class TrainingWindows:
             keypoint_confidence=tracks.keypoint_confidence[nearest],
             face_boxes=boxes,
             face_valid=is_known,
+            further_points=None
+            if tracks.further_points is None
+            else tracks.further_points[nearest],
         )
 
     def window(self, clip_id: str, *, seed: int) -> tuple[ClipWindow, ClipWindow]:
@@ -172,6 +177,6 @@ def window_frames(
 
 
 def _part(window: ClipWindow, rows: slice) -> ClipWindow:
-    names = [name for name in ClipWindow.__slots__ if name != "clip_id"]
-    arrays = {name: getattr(window, name)[rows] for name in names}
-    return ClipWindow(clip_id=window.clip_id, **arrays)
+    arrays = {name: getattr(window, name) for name in ClipWindow.__slots__ if name != "clip_id"}
+    parts = {name: values[rows] for name, values in arrays.items() if values is not None}
+    return replace(window, **parts)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.splits import held_out_sources, read_trained_sources
@@ -30,6 +30,7 @@ from animaray.models.frozen.protocols import Perception
 from animaray.models.looking import MAX_PERCEPTION_PX
 from animaray.models.motion import Motion
 from animaray.models.pose.alignment import AlignmentMethod
+from animaray.models.pose.further_points import map_further
 from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.models.pose.misalignment import MisalignmentConfig, random_similarity
 from animaray.models.reference import Reference
@@ -205,6 +206,7 @@ def _read_clip(dataset: CurationDataset, clip_id: str, fps: float, max_frames: i
     nearest = tracks.nearest_pose(np.arange(len(frames)) / fps)
     scale = np.array([frames.shape[2] / width, frames.shape[1] / height])
     confidence = tracks.keypoint_confidence[nearest]
+    further = None if tracks.further_points is None else tracks.further_points[nearest]
     return _Clip(
         clip_id=clip_id,
         source=str(facts["file_name"]),
@@ -215,6 +217,7 @@ def _read_clip(dataset: CurationDataset, clip_id: str, fps: float, max_frames: i
             width_px=frames.shape[2],
             height_px=frames.shape[1],
             is_filled=(confidence < VISIBLE_CONFIDENCE).all(axis=1),
+            further_points=map_further(further, lambda points: points * scale),
         ),
     )
 
@@ -290,9 +293,16 @@ def misalign(motion: Motion, seed: str) -> Motion:
     generator = torch.Generator().manual_seed(int(seed[:15], 16))
     aspect = torch.tensor([motion.width_px / motion.height_px])
     transform = random_similarity(aspect, MisalignmentConfig(), generator)
-    points = torch.from_numpy(motion.keypoints / motion.height_px).flatten(0, 1)[None]
-    moved = transform.apply(points)[0].numpy().reshape(motion.keypoints.shape) * motion.height_px
-    return replace(motion, keypoints=moved.astype(np.float32))
+
+    def move(points: Float[np.ndarray, "*items 2"]) -> Float[np.ndarray, "*items 2"]:
+        flat = torch.from_numpy(points / motion.height_px).reshape(1, -1, 2)
+        return transform.apply(flat)[0].numpy().reshape(points.shape) * motion.height_px
+
+    return replace(
+        motion,
+        keypoints=move(motion.keypoints).astype(np.float32),
+        further_points=map_further(motion.further_points, move),
+    )
 
 
 class _Judge:

@@ -104,12 +104,14 @@ class AnimationPipeline:
         profile = load_config(folder / PERCEPTION_FILE, PerceptionChoice).profile
         own_aligner = folder / ALIGNER_FOLDER
         aligner = own_aligner if own_aligner.is_dir() else resolve_weights(BUNDLED_ALIGNER)
+        animator = Animator.from_pretrained(folder)
+        layout = animator.config.pose_layout
         return cls(
-            Animator.from_pretrained(folder),
+            animator,
             PoseAligner.from_pretrained(aligner),
             load_codec(profile, folder=folder),
             load_image_encoder(profile, folder=folder),
-            perception or load_perception(profile, folder=folder),
+            perception or load_perception(profile, folder=folder, pose_layout=layout),
         )
 
     def save_pretrained(self, folder: Path | str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from animaray.models.draft import MovingPerson, draft_frames
@@ -19,7 +19,7 @@ from animaray.models.identity import FaceIdentity
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning
 from animaray.models.pose.alignment import PosedPicture
-from animaray.models.pose.drawing import draw_pose_clip, pose_images_to_tensor
+from animaray.models.pose.drawing import draw_people, draw_pose_clip, pose_images_to_tensor
 from animaray.models.pose.limb_warp import BodyPose
 from animaray.platform.errors import ConfigError
 
@@ -75,40 +75,16 @@ def assemble_conditioning(
         draft = draft_frames(codec, latents, [_moving(person) for person in people])[None]
     identity = reference.identity.face_encoder_input(config.identity_input)
     size = config.width_px, config.height_px
+    driven = draw_pose_clip([each.driven for each in people], *size, config.pose_layout)
+    own = draw_people([each.reference for each in people], *size, config.pose_layout)
     return Conditioning(
         reference_latents=latents,
         image_embedding=reference.image_embedding,
         identity_embedding=torch.from_numpy(identity.copy())[None],
-        pose_images=pose_images_to_tensor(draw_people([each.driven for each in people], *size))[
-            None
-        ],
-        reference_pose_image=pose_images_to_tensor(
-            draw_people([each.reference for each in people], *size)
-        ),
+        pose_images=pose_images_to_tensor(driven)[None],
+        reference_pose_image=pose_images_to_tensor(own[None]),
         draft=draft,
     )
-
-
-def draw_people(
-    people: Sequence[PosedPicture], width_px: int, height_px: int
-) -> UInt8[np.ndarray, "frames height width 3"]:
-    """Draw everybody's poses into one clip of pictures; where they cross, the brighter wins.
-
-    Args:
-        people: Poses of as many frames, or of one picture each.
-        width_px: Width of the pictures.
-        height_px: Height of the pictures.
-    """
-    clips = [
-        draw_pose_clip(
-            np.asarray(person.keypoints).reshape(-1, *person.keypoints.shape[-2:]),
-            np.asarray(person.keypoint_confidence).reshape(-1, person.keypoints.shape[-2]),
-            width_px,
-            height_px,
-        )
-        for person in people
-    ]
-    return np.maximum.reduce(clips)
 
 
 def _moving(person: PosedPerson) -> MovingPerson:

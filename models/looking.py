@@ -50,7 +50,7 @@ def find_people(
     """Return the people of a reduced picture, largest first; of several views the clearest."""
 
     def moved(person: PersonPose, left_top: Float[np.ndarray, " 2"]) -> PersonPose:
-        return replace(person, keypoints=(person.keypoints + left_top).astype(np.float32))
+        return person.moved(lambda points: points + left_top)
 
     height, width = picture_uint8.shape[:2]
     people = estimator.estimate(picture_uint8)

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from animaray.models.frozen.protocols import PoseEstimator
 from animaray.models.person_choice import PersonChoice, choose_people, prominent_people
 from animaray.models.person_tracks import PersonTrack, extend_tracks
 from animaray.models.pose.alignment import PosedPicture
+from animaray.models.pose.further_points import fill_further
 from animaray.platform.errors import PoseError
 
 MAX_MISSING_SHARE = 0.5
@@ -21,9 +22,9 @@ MAX_MISSING_SHARE = 0.5
 class Motion:
     """A driving clip as the animator follows it."""
 
-    keypoints: Float32[np.ndarray, "frames 18 2"]
+    keypoints: Float[np.ndarray, "frames 18 2"]
     """Pixels of the driving video."""
-    keypoint_confidence: Float32[np.ndarray, "frames 18"]
+    keypoint_confidence: Float[np.ndarray, "frames 18"]
     """In [0, 1]."""
     width_px: int
     """Width of the driving video."""
@@ -33,14 +34,21 @@ class Motion:
     """Frames where the person was not found; their pose is interpolated between the neighbours."""
     num_persons: int = 1
     """People who could have been followed instead, this one included."""
+    further_points: Float[np.ndarray, "frames 116 3"] | None = None
+    """Feet, face and hands: pixels and confidence; None where nobody looked for them."""
+    is_alone: Bool[np.ndarray, " frames"] | None = None
+    """Frames that show this person and nobody else; None where that is not known."""
 
     def first(self, num_frames: int | None) -> "Motion":
         """Return the motion's beginning; None returns all of it."""
+        further, alone = self.further_points, self.is_alone
         return replace(
             self,
             keypoints=self.keypoints[:num_frames],
             keypoint_confidence=self.keypoint_confidence[:num_frames],
             is_filled=self.is_filled[:num_frames],
+            further_points=None if further is None else further[:num_frames],
+            is_alone=None if alone is None else alone[:num_frames],
         )
 
     def posed(self) -> PosedPicture:
@@ -50,6 +58,8 @@ class Motion:
             keypoint_confidence=self.keypoint_confidence,
             width_px=self.width_px,
             height_px=self.height_px,
+            further_points=self.further_points,
+            is_alone=self.is_alone,
         )
 
 
@@ -80,6 +90,8 @@ class PeopleInVideo:
     """Width of the frames looked at."""
     height_px: int
     """Height of the frames looked at."""
+    num_seen: Int64[np.ndarray, " frames"]
+    """People in each frame, passers-by included."""
 
     def choose(
         self, choices: Sequence[PersonChoice] = (), *, option: str | None = None
@@ -119,6 +131,8 @@ class PeopleInVideo:
         frames = np.arange(self.num_frames)
         keypoints = np.stack([pose.keypoints for pose in track.poses])
         confidence = np.stack([pose.keypoint_confidence for pose in track.poses])
+        further = [pose.further_points for pose in track.poses]
+        looked = [points for points in further if points is not None]
         return Motion(
             keypoints=_between(frames, known, keypoints),
             keypoint_confidence=_between(frames, known, confidence),
@@ -126,6 +140,10 @@ class PeopleInVideo:
             height_px=self.height_px,
             is_filled=missing,
             num_persons=len(prominent_people([other.seen_person() for other in self.tracks])),
+            further_points=fill_further(frames, known, np.stack(looked))
+            if len(looked) == len(further)
+            else None,
+            is_alone=~missing & (self.num_seen == 1),
         )
 
 
@@ -173,8 +191,15 @@ def lasting_people(
     if not lasting:
         longest = max((len(track.frames) for track in tracks), default=0)
         _refuse_nobody(num_frames - longest, num_frames)
+    num_seen = np.zeros(num_frames, np.int64)
+    for track in tracks:
+        num_seen[track.frames] += 1
     return PeopleInVideo(
-        tracks=tuple(lasting), num_frames=num_frames, width_px=size[0], height_px=size[1]
+        tracks=tuple(lasting),
+        num_frames=num_frames,
+        width_px=size[0],
+        height_px=size[1],
+        num_seen=num_seen,
     )
 
 

@@ -31,6 +31,7 @@ from animaray.models.person_choice import (
 )
 from animaray.models.person_tracks import seen_person
 from animaray.models.pose.alignment import PosedPicture
+from animaray.models.pose.further_points import map_further
 from animaray.models.pose.layouts import FACE_POINTS, VISIBLE_CONFIDENCE
 from animaray.platform.errors import ConfigError, FaceError, PersonChoiceError, PoseError
 
@@ -147,6 +148,7 @@ def prepare_references(
                 keypoint_confidence=people[index].keypoint_confidence,
                 width_px=config.width_px,
                 height_px=config.height_px,
+                further_points=map_further(people[index].further_points, fit.apply_points),
             ),
             face=face,
             identity=measure_face(embedder, picture, face.landmarks, config.identity_input),

@@ -273,12 +273,12 @@ def _waves(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
 
 def _check_networks(config: CurationConfig) -> None:
     """Load the networks once here: what is missing stops the run before it starts."""
-    check_perception_files(config.profile)  # before torch is imported
+    check_perception_files(config.profile, config.pose_layout)  # before torch is imported
     if config.text.looks_at(config.profile):
         find_networks()
     from animaray.models.frozen.profiles import load_perception, load_point_tracker
 
-    load_perception(config.profile)
+    load_perception(config.profile, pose_layout=config.pose_layout)
     load_point_tracker(config.profile)
 
 

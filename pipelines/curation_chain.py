@@ -115,7 +115,9 @@ class Look:
 
         device = "cuda" if config.needs.look_num_gpus > 0 else "cpu"
         self._stages = PerceptionStages(
-            load_perception(config.profile, num_threads=1, device=device),
+            load_perception(
+                config.profile, num_threads=1, device=device, pose_layout=config.pose_layout
+            ),
             load_point_tracker(config.profile),
             config,
             load_text_detector(num_threads=1) if config.text.looks_at(config.profile) else None,

@@ -12,6 +12,7 @@ import numpy as np
 from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.shards import write_media_shard, write_shard
 from animaray.datasets.sweep import writing
+from animaray.models.pose.further_points import layout_of
 from animaray.pipelines.curation_config import CurationConfig
 from animaray.pipelines.policies import POLICIES, find_policy, policy_fingerprint
 from animaray.pipelines.rules import Verdict
@@ -233,7 +234,7 @@ def _tracks_row(clip: Row) -> dict[str, Any] | None:
     poses: PoseTracks | None = clip.get("pose_tracks")
     if faces is None and poses is None:
         return None
-    row: dict[str, Any] = {"clip_id": clip["clip_id"], "pose_layout": "openpose_18"}
+    row: dict[str, Any] = {"clip_id": clip["clip_id"]}
     row |= _pose_columns(poses) | _face_columns(faces)
     path = clip.get("camera_path")
     if path is not None:
@@ -252,8 +253,11 @@ def _tracks_row(clip: Row) -> dict[str, Any] | None:
 def _pose_columns(poses: PoseTracks | None) -> dict[str, Any]:
     if poses is None:
         empty = ("pts_s", "frame_index", "keypoints", "keypoint_confidence", "num_persons")
-        return {name: [] for name in empty}
+        return {**{name: [] for name in empty}, "pose_layout": layout_of(None)}
+    further = poses.further_points
     return {
+        "pose_layout": layout_of(further),
+        "further_points": None if further is None else further.ravel().tolist(),
         "pts_s": poses.pts_s.tolist(),
         "frame_index": poses.frame_index.tolist(),
         "keypoints": poses.keypoints.ravel().tolist(),

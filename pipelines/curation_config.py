@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from animaray.models.pose.layouts import PoseLayout
 from animaray.pipelines.acquire.acquire_config import AcquireConfig
 from animaray.pipelines.policies import find_policy
 from animaray.pipelines.stages.camera import CameraConfig
@@ -42,6 +43,9 @@ class CurationConfig:
     """Dataset folder; made, or gone on with."""
     profile: str = "permissive"
     """Perception profile."""
+    pose_layout: PoseLayout = "openpose_18"
+    """Least points of a stored pose. Profile paper always stores feet, face and hands, too;
+    permissive looks for them with `whole_body_134`, which takes twice the time a pose."""
     policy: str = "standard"
     """Policy that decides what counts as kept in the summary: a name, or a policy file."""
     num_workers: int = 2

@@ -6,7 +6,7 @@
     export.json                                    which clip each number is, and its window
 
 Some 300 times the bytes of the dataset (reference curation.md, section 3.3): for runs of the
-published code only. Poses hold the 18 body points; hands and faces are not stored in tracks.
+published code only. Poses show hands and faces of clips whose tracks have them, as published.
 """
 
 import io
@@ -23,7 +23,8 @@ from animaray.datasets.conditions import place_on_frames
 from animaray.datasets.reader import ClipTracks, CurationDataset
 from animaray.datasets.windows import MAX_FACE_GAP_S
 from animaray.models.framing import FrameFit
-from animaray.models.pose.drawing import PoseStyle, draw_pose
+from animaray.models.frozen.protocols import PersonPose
+from animaray.models.pose.drawing import PoseStyle, draw_people
 from animaray.platform.disk import check_room
 from animaray.platform.errors import DatasetError
 from animaray.platform.json_text import json_text
@@ -173,8 +174,8 @@ def _write_clip(
         boxes, known = _boxes(tracks, index, clip["fps"])
         for place, number in enumerate(index):
             pose = nearest[place]
-            points = fit.apply_points(tracks.keypoints[pose].astype(np.float64))
-            drawn = draw_pose(points, tracks.keypoint_confidence[pose], width, height, style)
+            person = _pose(tracks, pose).moved(fit.apply_points)
+            drawn = draw_people([person], width, height, "whole_body_134", style)
             box = boxes[place] if known[place] else None
             mask = face_mask(box, fit, is_white=white_masks)
             without += int(not known[place])
@@ -190,6 +191,15 @@ def _write_clip(
         "frames_without_face": without,
         "window": asdict(fit),
     }
+
+
+def _pose(tracks: ClipTracks, index: int) -> PersonPose:
+    further = tracks.further_points
+    return PersonPose(
+        keypoints=tracks.keypoints[index],
+        keypoint_confidence=tracks.keypoint_confidence[index],
+        further_points=None if further is None else further[index],
+    )
 
 
 def face_mask(

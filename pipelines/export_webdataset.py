@@ -3,7 +3,8 @@
     shard-000000.tar    <clip_id>.mp4, <clip_id>.json, <clip_id>.pose.npy, <clip_id>.jpg, ...
 
 The part before the first dot is the key, the rest names the column. Equal datasets give equal
-bytes: no times, owners or random order. `pose.npy` is float32, poses x 18 x (x, y, confidence).
+bytes: no times, owners or random order. `pose.npy` is float32, poses x 18 x (x, y, confidence);
+`further.npy` holds 116 more of each pose (feet, face, hands) where curation looked for them.
 """
 
 import io
@@ -95,6 +96,8 @@ def _parts(
     yield "json", json_text(facts, sort_keys=True).encode()
     pose = np.concatenate([tracks.keypoints, tracks.keypoint_confidence[..., None]], axis=-1)
     yield "pose.npy", _npy(pose.astype(np.float32))
+    if tracks.further_points is not None:
+        yield "further.npy", _npy(tracks.further_points)
     if embedding is not None:
         yield "identity.npy", _npy(np.asarray(embedding, dtype=np.float32))
 

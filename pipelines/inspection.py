@@ -8,6 +8,7 @@ import numpy as np
 
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
+from animaray.models.pose.further_points import layout_of
 from animaray.pipelines.policies import policy_fingerprint
 from animaray.pipelines.verdicts import applied_policy
 from animaray.platform.errors import DatasetError
@@ -82,6 +83,7 @@ def inspect_clip(root: Path | str, clip_id: str) -> dict[str, Any]:
         confidence = found.keypoint_confidence
         tracks = {
             "poses": len(found.pts_s),
+            "pose_layout": layout_of(found.further_points),
             "mean_keypoint_confidence": float(confidence.mean()) if confidence.size else None,
             "visible_keypoints": np.round((confidence > 0.3).sum(axis=1)).astype(int).tolist(),
             "faces_sampled": len(found.face_frames),

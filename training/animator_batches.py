@@ -181,9 +181,11 @@ def identity_of_frame(clip: ClipConditions, frame: int) -> FaceIdentity:
 
 
 def _posed(clip: ClipConditions, frames: int | list[int]) -> PosedPicture:
+    further = clip.further_points
     return PosedPicture(
         keypoints=clip.keypoints[frames],
         keypoint_confidence=clip.keypoint_confidence[frames],
+        further_points=None if further is None else further[frames],
         width_px=clip.width_px,
         height_px=clip.height_px,
     )

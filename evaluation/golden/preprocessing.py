@@ -1,6 +1,7 @@
 """Vectors of preprocessing: CLIP's pictures, DWPose around its networks, rescale and drawing."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,6 @@ from jaxtyping import UInt8
 from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.frozen.clip_preprocessing import clip_pixels
 from animaray.models.frozen.dwpose_decoding import (
-    FACE,
-    LEFT_HAND,
-    RIGHT_HAND,
     crop_of_box,
     cut_crop,
     decode_people,
@@ -22,8 +20,18 @@ from animaray.models.frozen.dwpose_decoding import (
     openpose_order,
     whole_picture,
 )
-from animaray.models.pose.drawing import CANVAS_PX, WholeBody, draw_people
-from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
+from animaray.models.frozen.protocols import PersonPose
+from animaray.models.motion import Motion
+from animaray.models.pose.alignment import PosedPicture, align_clip
+from animaray.models.pose.drawing import CANVAS_PX, HasPose, draw_pose_clip
+from animaray.models.pose.layouts import (
+    FACE,
+    LEFT_HAND,
+    NUM_FURTHER_POINTS,
+    NUM_KEYPOINTS,
+    RIGHT_HAND,
+    VISIBLE_CONFIDENCE,
+)
 from animaray.models.pose.published_fit import published_fit
 
 Arrays = dict[str, np.ndarray]
@@ -107,12 +115,13 @@ def _compare_people(
     index = np.arange(body.size).reshape(body.shape)
     subset = np.where(body > VISIBLE_CONFIDENCE, index, -1)
     shares = points / size
-    hands = [shares[:, LEFT_HAND], shares[:, RIGHT_HAND]]
-    hand_scores = [scores[:, LEFT_HAND], scores[:, RIGHT_HAND]]
+    further, further_scores = shares[:, NUM_KEYPOINTS:], scores[:, NUM_KEYPOINTS:]
+    hands = [further[:, LEFT_HAND], further[:, RIGHT_HAND]]
+    hand_scores = [further_scores[:, LEFT_HAND], further_scores[:, RIGHT_HAND]]
     places = {
         "bodies_candidate": shares[:, :18].reshape(-1, 2),
         "hands": np.concatenate(hands),
-        "faces": shares[:, FACE],
+        "faces": further[:, FACE],
         "keypoints": points,
     }
     for name, ours in places.items():
@@ -121,7 +130,7 @@ def _compare_people(
         "scores": scores,
         "bodies_score": body,
         "hands_score": np.concatenate(hand_scores),
-        "faces_score": scores[:, FACE],
+        "faces_score": further_scores[:, FACE],
     }
     for name, ours in certain.items():
         vector.close(name, ours, atol=vector.tolerance("scores_atol"))
@@ -148,25 +157,41 @@ def run_pose_align_draw(vector: GoldenVector) -> None:
         if (match := re.fullmatch(r"aligned(\d+)\.(\w+)", name)) is not None:
             ours = transform.apply(arrays[f"drv{match[1]}.{match[2]}"])
             vector.close(name, ours, atol=tolerance)
+    _compare_drawings(vector, arrays, frames)
+
+
+def _compare_drawings(vector: GoldenVector, arrays: Arrays, frames: list[str]) -> None:
+    """Compare the pictures with those of our own way: motions, aligned, drawn together."""
     height, width = vector.setting("config", "ref_hw")
+    size = width, height
+    motions = motions_of([people_of(arrays, frame, size) for frame in frames], size)
+    first = people_of(arrays, "ref", size)[0]
+    reference = PosedPicture(
+        keypoints=first.keypoints,
+        keypoint_confidence=first.keypoint_confidence,
+        further_points=first.further_points,
+        width_px=width,
+        height_px=height,
+    )
+    poses = [align_clip("fit", reference, motion.posed()) for motion in motions]
+    drawn: dict[str, Sequence[HasPose]] = {"aligned": poses, "unaligned_drv": motions}
     for path in sorted(vector.folder.glob("drawn_*.png")):
-        _compare_drawing(vector, path, arrays, (width, height))
+        match = re.fullmatch(r"drawn_(aligned|unaligned_drv)(\d+)", path.stem)
+        if match is None:
+            raise vector.broken(
+                f"{path.name} is neither drawn_aligned<i>.png nor drawn_unaligned_drv<i>"
+            )
+        people = drawn[match[1]]
+        pictures = draw_pose_clip(people, width, height, "whole_body_134", "published")
+        _compare_drawing(vector, path, pictures[int(match[2])])
 
 
 def _compare_drawing(
-    vector: GoldenVector, path: Path, arrays: Arrays, size: tuple[int, int]
+    vector: GoldenVector, path: Path, drawn: UInt8[np.ndarray, "height width 3"]
 ) -> None:
-    match = re.fullmatch(r"drawn_(aligned|unaligned_drv)(\d+)", path.stem)
-    if match is None:
-        raise vector.broken(
-            f"{path.name} is neither drawn_aligned<i>.png nor drawn_unaligned_drv<i>"
-        )
-    source = f"drv{match[2]}"
-    points = f"aligned{match[2]}" if match[1] == "aligned" else source
     expected = cv2.imread(str(path))
     if expected is None:
         raise vector.broken(f"{path.name} is no picture")
-    drawn = draw_people(people_of(arrays, points, source, size), *size)
     expected = np.ascontiguousarray(expected[..., ::-1])
     largest, mean = _drawing_tolerance(vector)
     note = f"OpenCV {cv2.__version__}" if largest else ""
@@ -189,28 +214,57 @@ def _drawing_tolerance(vector: GoldenVector) -> tuple[float, float]:
     return float(match[2]), float(match[3])
 
 
-def people_of(arrays: Arrays, points: str, source: str, size: tuple[int, int]) -> list[WholeBody]:
-    """Return the persons of a stored picture in pixels.
+def motions_of(pictures: Sequence[Sequence[PersonPose]], size: tuple[int, int]) -> list[Motion]:
+    """Return the people of consecutive pictures as motions.
+
+    There are as many motions as the fullest picture shows people; where a picture shows fewer, the
+    others follow its last person, too.
+
+    Args:
+        pictures: Who is seen in each.
+        size: Width and height of the pictures, pixels.
+    """
+    motions = []
+    for number in range(max(len(people) for people in pictures)):
+        followed = [people[min(number, len(people) - 1)] for people in pictures]
+        further = [each.further_points for each in followed if each.further_points is not None]
+        motion = Motion(
+            keypoints=np.stack([each.keypoints for each in followed]),
+            keypoint_confidence=np.stack([each.keypoint_confidence for each in followed]),
+            further_points=np.stack(further),
+            width_px=size[0],
+            height_px=size[1],
+            is_filled=np.zeros(len(pictures), bool),
+            is_alone=np.array([len(people) == 1 for people in pictures]),
+        )
+        motions.append(motion)
+    return motions
+
+
+def people_of(arrays: Arrays, picture: str, size: tuple[int, int]) -> list[PersonPose]:
+    """Return the people of a stored picture in pixels.
 
     Args:
         arrays: Tensors of a `pose_align_draw` vector.
-        points: Prefix of the keypoints.
-        source: Prefix of the scores.
+        picture: Prefix of its keypoints and scores.
         size: Width and height of the picture.
     """
-    scale = np.array(size)
-    bodies = arrays[f"{points}.bodies_candidate"].reshape(-1, 18, 2) * scale
+    bodies = arrays[f"{picture}.bodies_candidate"].reshape(-1, 18, 2) * size
     # All left hands come first.
-    hands = arrays[f"{points}.hands"].reshape(2, -1, 21, 2) * scale
-    hand_scores = arrays[f"{source}.hands_score"].reshape(2, -1, 21)
-    return [
-        WholeBody(
-            body=bodies[person],
-            body_confidence=arrays[f"{source}.bodies_score"][person],
-            hands=hands[:, person],
-            hands_confidence=hand_scores[:, person],
-            face=arrays[f"{points}.faces"][person] * scale,
-            face_confidence=arrays[f"{source}.faces_score"][person],
+    hands = arrays[f"{picture}.hands"].reshape(2, -1, 21, 2) * size
+    hand_scores = arrays[f"{picture}.hands_score"].reshape(2, -1, 21)
+    people = []
+    for person, body in enumerate(bodies):
+        further = np.zeros((NUM_FURTHER_POINTS, 3))
+        further[FACE, :2] = arrays[f"{picture}.faces"][person] * size
+        further[FACE, 2] = arrays[f"{picture}.faces_score"][person]
+        for side, part in enumerate((LEFT_HAND, RIGHT_HAND)):
+            further[part, :2] = hands[side, person]
+            further[part, 2] = hand_scores[side, person]
+        pose = PersonPose(
+            keypoints=body,
+            keypoint_confidence=arrays[f"{picture}.bodies_score"][person],
+            further_points=further,
         )
-        for person in range(len(bodies))
-    ]
+        people.append(pose)
+    return people

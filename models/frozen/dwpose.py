@@ -23,12 +23,11 @@ from animaray.models.frozen.dwpose_decoding import (
     decode_simcc,
     letterbox,
     openpose_order,
-    to_whole_body,
+    to_person,
     whole_picture,
 )
 from animaray.models.frozen.onnx_session import open_onnx_session
 from animaray.models.frozen.protocols import PersonPose
-from animaray.models.pose.drawing import WholeBody
 from animaray.platform.errors import ConfigError, WeightsError
 from animaray.platform.weights import resolve_weights
 
@@ -110,17 +109,10 @@ class DwposeEstimator:
         )
 
     def estimate(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[PersonPose]:
-        """Return the people of one RGB picture, largest box first; empty when there is nobody."""
-        return [
-            PersonPose(
-                keypoints=person.body.astype(np.float32),
-                keypoint_confidence=person.body_confidence.clip(0.0, 1.0).astype(np.float32),
-            )
-            for person in self.estimate_whole_body(frame)
-        ]
+        """Return the people of one RGB picture, largest box first; empty when there is nobody.
 
-    def estimate_whole_body(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[WholeBody]:
-        """Return body, hands and face of the people of one RGB picture, largest box first."""
+        All points are looked for: body, feet, face and hands.
+        """
         picture = np.ascontiguousarray(frame[..., ::-1]) if self.config.swap_red_and_blue else frame
         return [self._look(picture, box) for box in self.find_people(picture)]
 
@@ -140,12 +132,12 @@ class DwposeEstimator:
 
     def _look(
         self, picture: UInt8[np.ndarray, "height width 3"], box: Float[np.ndarray, " 4"]
-    ) -> WholeBody:
+    ) -> PersonPose:
         crop = crop_of_box(box, self._crop_size)
         pixels = cut_crop(picture, crop, self._crop_size)
         simcc_x, simcc_y = self._pose.run(None, {self._pose.get_inputs()[0].name: pixels[None]})
         points, scores = decode_simcc(simcc_x[0], simcc_y[0], crop, self._crop_size)
-        return to_whole_body(*openpose_order(points, scores))
+        return to_person(*openpose_order(points, scores))
 
 
 def _input_size(session: onnxruntime.InferenceSession, path: Path) -> tuple[int, int]:

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
-from animaray.models.pose.drawing import WholeBody
+from animaray.models.frozen.protocols import PersonPose
+from animaray.models.pose.layouts import NUM_KEYPOINTS
 
 DETECTOR_SIDE_PX = 640
 MIN_PERSON_SCORE = 0.3
@@ -34,9 +35,6 @@ _SHOULDERS = (5, 6)
 _NECK = 17
 _MIN_SHOULDER_SCORE = 0.3
 _OPENPOSE_OF_COCO = (0, 17, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
-FACE = slice(24, 92)
-LEFT_HAND = slice(92, 113)
-RIGHT_HAND = slice(113, 134)
 
 
 class Crop(NamedTuple):
@@ -207,7 +205,7 @@ def openpose_order(
 ) -> tuple[Float32[np.ndarray, "134 2"], Float32[np.ndarray, " 134"]]:
     """Insert the neck between the shoulders and bring the body into OpenPose order.
 
-    The result is body 0 to 17, feet 18 to 23, face 24 to 91, left hand to 112, right hand to 133.
+    The result is the body's 18 points, then the further ones in the order of `pose.layouts`.
     """
     shoulders = list(_SHOULDERS)
     neck = points[shoulders].mean(axis=0, keepdims=True)
@@ -218,15 +216,17 @@ def openpose_order(
     return all_points[order].astype(np.float32), all_scores[order].astype(np.float32)
 
 
-def to_whole_body(
+def to_person(
     points: Float32[np.ndarray, "134 2"], scores: Float32[np.ndarray, " 134"]
-) -> WholeBody:
-    """Return one person's points by part; low scores are kept, as published."""
-    return WholeBody(
-        body=points[:18],
-        body_confidence=scores[:18],
-        hands=np.stack([points[LEFT_HAND], points[RIGHT_HAND]]),
-        hands_confidence=np.stack([scores[LEFT_HAND], scores[RIGHT_HAND]]),
-        face=points[FACE],
-        face_confidence=scores[FACE],
+) -> PersonPose:
+    """Return one person's pose; points of low score are kept, as published.
+
+    Scores above 1 become 1; the released code leaves them, and draws such points a little brighter.
+    """
+    certain = scores.clip(0.0, 1.0).astype(np.float32)
+    further = np.concatenate([points, certain[:, None]], axis=1)[NUM_KEYPOINTS:]
+    return PersonPose(
+        keypoints=points[:NUM_KEYPOINTS].astype(np.float32),
+        keypoint_confidence=certain[:NUM_KEYPOINTS],
+        further_points=further.astype(np.float32),
     )

@@ -27,6 +27,8 @@ _OUT_OF_FRAME_CONFIDENCE = 0.05
 # OpenPose order; -1 is the neck, half-way between the shoulders.
 _LANDMARK_OF_KEYPOINT = (0, -1, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7)
 _NECK = 1
+# Big toe, small toe and heel of the left foot, then of the right; -1: it shows no small toes.
+_LANDMARK_OF_FOOT = (31, -1, 29, 32, -1, 30)
 
 _ROWS, _PRESENCE, _MASK, _HEAT, _WORLD = (
     "Identity", "Identity_1", "Identity_2", "Identity_3", "Identity_4",
@@ -88,12 +90,25 @@ class Body:
         shoulders = [LEFT_SHOULDER, RIGHT_SHOULDER]
         keypoints[_NECK] = self.points[shoulders, :2].mean(axis=0)
         confidence[_NECK] = seen[shoulders].min()
-        inside = ((keypoints >= 0) & (keypoints <= np.array(self.frame_size) - 1)).all(axis=-1)
-        confidence = np.where(inside, confidence, np.minimum(confidence, _OUT_OF_FRAME_CONFIDENCE))
         return PersonPose(
             keypoints=keypoints.astype(np.float32),
-            keypoint_confidence=confidence.astype(np.float32),
+            keypoint_confidence=self._inside(keypoints, confidence),
         )
+
+    def feet(self) -> Float32[np.ndarray, "6 3"]:
+        """Return big toe, small toe and heel, left then right, with confidence as in `pose`."""
+        order = np.array(_LANDMARK_OF_FOOT)
+        seen = np.where(order < 0, 0.0, (self.visibility * self.presence)[order])
+        places = np.where(order[:, None] < 0, 0.0, self.points[order, :2]).astype(np.float32)
+        return np.concatenate([places, self._inside(places, seen)[:, None]], axis=1)
+
+    def _inside(
+        self, points: Float[np.ndarray, "points 2"], confidence: Float[np.ndarray, " points"]
+    ) -> Float32[np.ndarray, " points"]:
+        """Return confidences, lowered where points lie outside the picture."""
+        inside = ((points >= 0) & (points <= np.array(self.frame_size) - 1)).all(axis=-1)
+        lowered = np.where(inside, confidence, np.minimum(confidence, _OUT_OF_FRAME_CONFIDENCE))
+        return lowered.astype(np.float32)
 
 
 class BodyNetwork:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from animaray.models.pose.layouts import PoseLayout
 from animaray.platform.errors import ConfigError, WeightsError
 from animaray.platform.weights import resolve_weights
 
@@ -16,6 +17,8 @@ PERCEPTION_FILES: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Ids of the weights registry, by profile."""
+HAND_FILES = ("permissive/palm_detection", "permissive/hand_landmark")
+"""What profile permissive reads besides where hands and faces are asked for."""
 EARLIER_FILES = (
     "permissive/face_detector", "development/identity", "permissive/pose_detector",
     "permissive/pose_landmarks",
@@ -52,13 +55,14 @@ def are_here(weights_ids: tuple[str, ...]) -> bool:
     return True
 
 
-def check_perception_files(profile: str) -> None:
+def check_perception_files(profile: str, pose_layout: PoseLayout = "openpose_18") -> None:
     """Refuse a profile whose perception cannot load, in milliseconds.
 
     A file that is missing or damaged raises WeightsError, which names it and the way to it.
 
     Args:
         profile: Who is to look at the pixels.
+        pose_layout: Least points of a pose.
 
     Raises:
         ConfigError: There is no such profile.
@@ -67,7 +71,8 @@ def check_perception_files(profile: str) -> None:
         raise ConfigError(
             f"Unknown perception profile `{profile}`; known are {', '.join(PERCEPTION_FILES)}."
         )
-    if profile == "permissive" and reads_earlier_files():
+    wants_hands = profile == "permissive" and pose_layout == "whole_body_134"
+    if profile == "permissive" and not wants_hands and reads_earlier_files():
         return
-    for weights_id in PERCEPTION_FILES[profile]:
+    for weights_id in (*PERCEPTION_FILES[profile], *(HAND_FILES if wants_hands else ())):
         resolve_weights(weights_id)

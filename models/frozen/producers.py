@@ -24,6 +24,14 @@ _WEIGHTS: Mapping[str, tuple[tuple[str, str | None], ...]] = {
         ("permissive/pose_detection", None),
         ("permissive/pose_landmark_full", None),
     ),
+    "permissive/whole_body": (
+        ("permissive/pose_detection", None),
+        ("permissive/pose_landmark_full", None),
+        ("permissive/face_detection", None),
+        ("permissive/face_landmark", None),
+        ("permissive/palm_detection", None),
+        ("permissive/hand_landmark", None),
+    ),
     "permissive/head_faces": (
         ("permissive/pose_detection", None),
         ("permissive/pose_landmark_full", None),

@@ -30,6 +30,7 @@ from animaray.models.frozen.protocols import (
     PointTracker,
     TextDetector,
 )
+from animaray.models.pose.layouts import PoseLayout
 from animaray.platform.errors import ConfigError, MachineError
 from animaray.platform.weights import resolve_weights
 
@@ -55,6 +56,7 @@ def load_perception(
     num_threads: int | None = None,
     folder: Path | None = None,
     device: str = "cpu",
+    pose_layout: PoseLayout = "openpose_18",
 ) -> Perception:
     """Load face detector, identity embedder and pose estimator of a profile.
 
@@ -66,9 +68,12 @@ def load_perception(
             process; None takes OMP_NUM_THREADS or 1 for the first two and leaves the others alone.
         device: "cpu" or "cuda"; every network of the profile works there. Only MediaPipe's stay
             behind, with a word in the log: LiteRT has no CUDA.
+        pose_layout: Least points of a pose. paper always has all; permissive looks at hands and
+            faces only for `whole_body_134`, which takes twice the time of a body alone.
 
     Raises:
         MachineError: CUDA is asked for and PyTorch has none.
+        ConfigError: Hands and faces are asked for of a profile that cannot see them.
     """
     name = _known(profile)
     if device == "cuda" and not torch.cuda.is_available():
@@ -78,6 +83,11 @@ def load_perception(
         )
     threads = _use_threads(num_threads)
     if name == "generated":
+        if pose_layout != "openpose_18":
+            raise ConfigError(
+                "Profile generated sees bodies only; its people have no hands or face points.",
+                fix="Use profile paper or permissive, or a model with pose_layout openpose_18.",
+            )
         from animaray.models.frozen.generated_faces import GeneratedFaceDetector
         from animaray.models.frozen.generated_identity import GeneratedIdentityEmbedder
         from animaray.models.frozen.generated_pose import GeneratedPoseEstimator
@@ -101,17 +111,19 @@ def load_perception(
             ),
             pose_estimator=DwposeEstimator.load(num_threads=threads, device=device),
         )
-    if reads_earlier_files():
+    if pose_layout == "openpose_18" and reads_earlier_files():
         return _earlier_permissive(threads, device)
     from animaray.models.frozen.dlib_identity import DlibIdentityEmbedder
     from animaray.models.frozen.head_faces import HeadFaceDetector
     from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
+    from animaray.models.frozen.mediapipe_whole_body import MediaPipeWholeBody
 
+    poses = MediaPipePoseEstimator if pose_layout == "openpose_18" else MediaPipeWholeBody
     return Perception(
         profile=name,
         face_detector=HeadFaceDetector.load(num_threads=threads, device=device),
         identity_embedder=DlibIdentityEmbedder.load().to(device),
-        pose_estimator=MediaPipePoseEstimator.load(num_threads=threads, device=device),
+        pose_estimator=poses.load(num_threads=threads, device=device),
     )
 
 

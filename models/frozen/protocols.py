@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
+from animaray.models.pose.further_points import PointMap, map_further
+
 if TYPE_CHECKING:
     # Workers that only read and cut videos need the data classes, not a second of importing torch.
     from torch import Tensor
@@ -33,12 +35,26 @@ class FaceDetection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PersonPose:
-    """One person's 18 body keypoints in OpenPose order."""
+    """One person's 18 body keypoints in OpenPose order, and more where somebody looked closer."""
 
-    keypoints: Float32[np.ndarray, "18 2"]
+    keypoints: Float[np.ndarray, "18 2"]
     """Pixels, x right, y down; a point outside the picture keeps its estimated place."""
-    keypoint_confidence: Float32[np.ndarray, " 18"]
+    keypoint_confidence: Float[np.ndarray, " 18"]
     """In [0, 1]; 0 where the point was not found."""
+    further_points: Float[np.ndarray, "116 3"] | None = None
+    """Feet, face and hands (models.pose.layouts): pixels and confidence; None: not looked for."""
+
+    def moved(self, move: PointMap) -> PersonPose:
+        """Return the pose in another picture.
+
+        Args:
+            move: Maps points of this picture into that one.
+        """
+        return PersonPose(
+            keypoints=move(self.keypoints).astype(np.float32),
+            keypoint_confidence=self.keypoint_confidence,
+            further_points=map_further(self.further_points, move),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ from animaray.models.networks.identity_adapter import AdapterMode
 from animaray.models.networks.moved_reference import MovedReferenceConfig
 from animaray.models.networks.pose_net import PoseNetConfig
 from animaray.models.networks.reference_attention import ReferenceAttentionConfig
+from animaray.models.pose.layouts import PoseLayout
 from animaray.platform.errors import ConfigError
 
 ActivationCheckpointing = Literal["none", "spatial", "all"]
@@ -95,6 +96,9 @@ class AnimatorConfig:
     """Pose-guided attention to the reference; None as published."""
     moved_reference: MovedReferenceConfig | None = None
     """Takes drafts of the frames, the reference's body parts moved; None as published."""
+    pose_layout: PoseLayout = "openpose_18"
+    """What pose pictures show: the body, or also hands and face (`whole_body_134`), as published.
+    Training and animating both draw what stands here."""
     profile: str = "paper"
     """Perception profile whose codec and encoders the model was trained with."""
     width_px: int = 576
@@ -191,6 +195,7 @@ class AnimatorConfig:
             reference_latent_scale=1 / 0.18215,
             identity_input="raw",
             image_embedding_of="picture",
+            pose_layout="whole_body_134",
         )
 
     @classmethod

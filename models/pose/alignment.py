@@ -1,14 +1,19 @@
-"""Align a driving clip to a reference picture: four methods, one transform per clip."""
+"""Align a driving clip to a reference picture: four methods, one transform per clip.
+
+Every method moves a whole person by one transform a frame, which the 18 body keypoints decide; the
+further points (feet, face, hands) go with them, so hands stay at their wrists.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from animaray.models.pose.aligner import PoseAligner
+from animaray.models.pose.further_points import map_further
 from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.models.pose.procrustes import (
     SimilarityTransform,
@@ -52,6 +57,10 @@ class PosedPicture:
     """Width of the picture."""
     height_px: int
     """Height of the picture."""
+    further_points: Float[np.ndarray, "*frames 116 3"] | None = None
+    """Feet, face and hands: pixels and confidence; None where nobody looked for them."""
+    is_alone: Bool[np.ndarray, " frames"] | None = None
+    """Of a driving clip, the frames that show nobody else; None where that is not known."""
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -68,17 +77,24 @@ class PosedPicture:
 class AlignedPose:
     """A driving clip in the reference's picture."""
 
-    keypoints: Float32[np.ndarray, "frames 18 2"]
-    """Pixels of the reference's picture."""
-    keypoint_confidence: Float32[np.ndarray, "frames 18"]
+    keypoints: Float[np.ndarray, "frames 18 2"]
+    """Pixels of the reference's picture; method `fit` keeps the precision of what it moves."""
+    keypoint_confidence: Float[np.ndarray, "frames 18"]
     """As given."""
     report: AlignmentReport
     """How well it fits."""
+    further_points: Float[np.ndarray, "frames 116 3"] | None = None
+    """Feet, face and hands, moved as the body: pixels and confidence; None where the driving clip
+    has none."""
 
     def within(self, picture: PosedPicture) -> PosedPicture:
         """Return the poses with the size of the picture that they were aligned to."""
         return replace(
-            picture, keypoints=self.keypoints, keypoint_confidence=self.keypoint_confidence
+            picture,
+            keypoints=self.keypoints,
+            keypoint_confidence=self.keypoint_confidence,
+            further_points=self.further_points,
+            is_alone=None,
         )
 
 
@@ -132,31 +148,47 @@ def align_clip(
             transform = _shared(transform, points, weight, ref_points, method)
     aligned = transform.apply(points)
     report = _report(aligned, confidence, ref_points, ref_confidence, reference, transform)
-    keypoints = (aligned * reference.height_px).numpy().astype(np.float32)
-    if method == "none" and reference.size_px == driving.size_px:  # spared the rounding, too
-        keypoints = np.asarray(driving.keypoints, dtype=np.float32)
+    is_as_it_was = method == "none" and reference.size_px == driving.size_px
+
+    def moved(places: Float[np.ndarray, "frames points 2"]) -> Float[np.ndarray, "frames points 2"]:
+        if is_as_it_was:  # spared the rounding, too
+            return places
+        heights = torch.as_tensor(places, dtype=torch.float32) / driving.height_px
+        return (transform.apply(heights) * reference.height_px).numpy()
+
     return AlignedPose(
-        keypoints=keypoints,
+        keypoints=moved(driving.keypoints).astype(np.float32),
         keypoint_confidence=confidence.numpy(),
         report=report,
+        further_points=map_further(driving.further_points, moved),
     )
 
 
 def _fitted(reference: PosedPicture, driving: PosedPicture) -> AlignedPose:
-    """Align by the released code's fit, over the frames in which somebody is seen."""
+    """Align by the released code's fit, over the frames that show this person and nobody else.
+
+    Where somebody else is always there, too, all frames that show the person count; the released
+    code crashes there.
+    """
     size = np.array([reference.width_px, reference.height_px])
-    normalised = driving.keypoints / np.array([driving.width_px, driving.height_px])
-    has_person = (driving.keypoint_confidence > VISIBLE_CONFIDENCE).any(axis=-1)
+    driving_size = np.array([driving.width_px, driving.height_px])
+    counts = (driving.keypoint_confidence > VISIBLE_CONFIDENCE).any(axis=-1)
+    if driving.is_alone is not None and (counts & driving.is_alone).any():
+        counts &= driving.is_alone
     transform = published_fit(
         reference.keypoints / size,
         reference.keypoint_confidence > VISIBLE_CONFIDENCE,
-        normalised[has_person],
+        driving.keypoints[counts] / driving_size,
     )
-    keypoints = (transform.apply(normalised) * size).astype(np.float32)
+
+    def moved(points: Float[np.ndarray, "*items 2"]) -> Float[np.ndarray, "*items 2"]:
+        return transform.apply(points / driving_size) * size
+
+    keypoints = moved(driving.keypoints).astype(driving.keypoints.dtype)
     ref_points, ref_confidence = reference.in_heights()
     _, confidence = driving.in_heights()
     report = _report(
-        torch.from_numpy(keypoints) / reference.height_px,
+        torch.from_numpy(keypoints).float() / reference.height_px,
         confidence,
         ref_points,
         ref_confidence,
@@ -167,7 +199,12 @@ def _fitted(reference: PosedPicture, driving: PosedPicture) -> AlignedPose:
             torch.zeros(len(keypoints), 2),
         ),
     )
-    return AlignedPose(keypoints=keypoints, keypoint_confidence=confidence.numpy(), report=report)
+    return AlignedPose(
+        keypoints=keypoints,
+        keypoint_confidence=driving.keypoint_confidence,
+        report=report,
+        further_points=map_further(driving.further_points, moved),
+    )
 
 
 def _centred(

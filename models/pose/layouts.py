@@ -1,6 +1,14 @@
-"""Keypoint layouts: the 18 OpenPose body points, and the further points of hands and face."""
+"""Keypoint layouts: the 18 OpenPose body points, and 116 further points of feet, face and hands.
 
-from typing import Final
+openpose_18       the body alone; every profile has it
+whole_body_134    the body and, in an array of their own, the further points as the published pose
+                  estimator orders them: feet, face, left hand, right hand
+"""
+
+from typing import Final, Literal
+
+PoseLayout = Literal["openpose_18", "whole_body_134"]
+"""Which points a pose has, or a model is told."""
 
 OPENPOSE_18: Final = (
     "nose",
@@ -78,11 +86,23 @@ PALETTE: Final = (
 )
 """RGB colour of each limb and keypoint."""
 
-NUM_HAND_POINTS: Final = 21
-"""Wrist, then four points of each finger from the thumb on, base to tip; left hand first."""
+NUM_FURTHER_POINTS: Final = 116
+"""Points beside the body's 18."""
 
-NUM_FACE_POINTS: Final = 68
-"""Jaw 0 to 16, brows to 26, nose to 35, eyes to 47, outer lips to 59, inner lips to 67."""
+FEET: Final = slice(0, 6)
+"""Of the further points: big toe, small toe and heel, left then right."""
+
+FACE: Final = slice(6, 74)
+"""Of the further points: jaw 0 to 16, brows to 26, nose to 35, eyes to 47, lips to 67."""
+
+LEFT_HAND: Final = slice(74, 95)
+"""Of the further points: the person's own left hand."""
+
+RIGHT_HAND: Final = slice(95, 116)
+"""Of the further points: the person's own right hand."""
+
+NUM_HAND_POINTS: Final = 21
+"""Wrist, then four points of each finger from the thumb on, base to tip."""
 
 FACE_68_OF_MESH: Final = (
     127, 93, 132, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 361, 323, 356,
@@ -94,3 +114,20 @@ FACE_68_OF_MESH: Final = (
 )  # fmt: skip
 """Which of MediaPipe's 468 mesh points stands for each of the 68 face points; each part runs from
 the picture's left to its right along the jaw, the brows, the nostrils, and around eyes and lips."""
+
+_FACE_MIRROR: Final = (
+    *range(16, -1, -1),
+    *range(26, 16, -1),
+    27, 28, 29, 30, 35, 34, 33, 32, 31,
+    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
+    54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55,
+    64, 63, 62, 61, 60, 67, 66, 65,
+)  # fmt: skip
+
+FURTHER_MIRROR: Final = (
+    3, 4, 5, 0, 1, 2,
+    *(FACE.start + index for index in _FACE_MIRROR),
+    *range(RIGHT_HAND.start, RIGHT_HAND.stop),
+    *range(LEFT_HAND.start, LEFT_HAND.stop),
+)  # fmt: skip
+"""Index of each further point's mirror image."""

@@ -9,6 +9,7 @@ pose to the next).
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,13 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
 from animaray.models.frozen.protocols import PersonPose, PoseEstimator
+from animaray.models.pose.layouts import NUM_FURTHER_POINTS, NUM_KEYPOINTS
 from animaray.platform.video import FrameSelection, FrameStream
 
 READS = ("media_path", "clip_fps", "clip_num_frames")
 ADDS = ("pose_scores", "pose_tracks")
 DROPS: tuple[str, ...] = ()
 
-NUM_KEYPOINTS = 18
 MIN_CONFIDENCE = 0.3
 """A keypoint counts as seen from this confidence on, as in the published pipeline."""
 LITERAL_MIN_SEEN = 6
@@ -30,6 +31,10 @@ LITERAL_MIN_SEEN = 6
 STRICT_MIN_SEEN = 13
 """Reading S: fewer than 70 % of 18 seen fails."""
 
+_NOBODY = PersonPose(
+    keypoints=np.zeros((NUM_KEYPOINTS, 2), np.float32),
+    keypoint_confidence=np.zeros(NUM_KEYPOINTS, np.float32),
+)
 _HIPS, _KNEES_AND_ANKLES = [8, 11], [9, 10, 12, 13]
 _SECOND_PERSON_HEIGHT = 0.5
 
@@ -56,6 +61,9 @@ class PoseTracks:
     """People of at least half the main person's height."""
     people: tuple[Float32[np.ndarray, "_ 18 3"], ...]
     """Everyone's keypoints and confidences, for masking the background; pixels."""
+    further_points: Float32[np.ndarray, "poses 116 3"] | None = None
+    """The main person's feet, face and hands, pixels and confidence; None where the estimator
+    never looks for them."""
 
 
 class PoseStage:
@@ -74,7 +82,7 @@ class PoseStage:
     def _track(self, path: str, fps: float) -> PoseTracks:
         step = max(1, int(np.ceil(fps / self._config.max_fps - 1e-6)))
         selection = FrameSelection(every=step, short_side_px=self._config.short_side_px)
-        times, keypoints, confidence, counts, everyone = [], [], [], [], []
+        times, mains, counts, everyone = [], [], [], []
         previous: PersonPose | None = None
         with FrameStream(path, selection) as frames:
             full = min(frames.info.width, frames.info.height)
@@ -84,24 +92,19 @@ class PoseStage:
                 main = main_person(people, previous)
                 previous = main or previous
                 times.append(pts_s)
-                keypoints.append(
-                    np.zeros((NUM_KEYPOINTS, 2), np.float32) if main is None else main.keypoints
-                )
-                confidence.append(
-                    np.zeros(NUM_KEYPOINTS, np.float32)
-                    if main is None
-                    else main.keypoint_confidence
-                )
+                mains.append(main)
                 counts.append(0 if main is None else _count_comparable(people, main))
                 everyone.append(_as_array(people))
         pts = np.array(times)
+        poses = [_NOBODY if main is None else main for main in mains]
         return PoseTracks(
             pts_s=pts - pts[0],
             frame_index=np.arange(len(pts), dtype=np.int64) * step,
-            keypoints=np.stack(keypoints),
-            keypoint_confidence=np.stack(confidence),
+            keypoints=np.stack([pose.keypoints for pose in poses]),
+            keypoint_confidence=np.stack([pose.keypoint_confidence for pose in poses]),
             num_persons=np.array(counts, dtype=np.int64),
             people=tuple(everyone),
+            further_points=_further_points(mains),
         )
 
     def _estimate(
@@ -109,11 +112,8 @@ class PoseStage:
     ) -> list[PersonPose]:
         """Return people with at least two seen keypoints, in pixels of the full frame."""
         return [
-            PersonPose(
-                # Pixel centres of the small frame in the full one.
-                keypoints=((person.keypoints + 0.5) * scale - 0.5).astype(np.float32),
-                keypoint_confidence=person.keypoint_confidence,
-            )
+            # Pixel centres of the small frame in the full one.
+            person.moved(lambda points: (points + 0.5) * scale - 0.5)
             for person in self._estimator.estimate(frame)
             if (person.keypoint_confidence >= MIN_CONFIDENCE).sum() >= 2
         ]
@@ -160,6 +160,17 @@ def person_height(person: PersonPose) -> float:
     """Return the longer side of the box around the seen keypoints, pixels."""
     left, top, right, bottom = person_box(person)
     return float(max(right - left, bottom - top))
+
+
+def _further_points(
+    mains: Sequence[PersonPose | None],
+) -> Float32[np.ndarray, "poses 116 3"] | None:
+    """Return the further points of each pose, 0 where nobody is; None where nobody has any."""
+    found = [None if main is None else main.further_points for main in mains]
+    if all(points is None for points in found):
+        return None
+    nothing = np.zeros((NUM_FURTHER_POINTS, 3), np.float32)
+    return np.stack([nothing if points is None else points for points in found])
 
 
 def _as_array(people: list[PersonPose]) -> Float32[np.ndarray, "persons 18 3"]:

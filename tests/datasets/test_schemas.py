@@ -19,7 +19,7 @@ from animaray.platform.errors import DatasetError
 def test_every_table_carries_its_version() -> None:
     for table in TABLES:
         metadata = schema_of(table).metadata
-        assert metadata[b"animaray_schema_version"] == b"5"
+        assert metadata[b"animaray_schema_version"] == b"6"
         assert metadata[b"animaray_table"] == table.encode()
 
 
@@ -65,11 +65,22 @@ def test_verdicts_from_before_there_were_flags_are_read_without(version: str) ->
         check_schema("verdicts", old.drop_columns(["keep"]).schema, "here")
 
 
+@pytest.mark.parametrize("version", ["3", "4", "5"])
+def test_tracks_from_before_there_were_hands_are_read_without(version: str) -> None:
+    rows = table_of_rows("tracks", [{"clip_id": "a", "pose_layout": "openpose_18"}])
+    old = rows.drop_columns(["further_points"]).replace_schema_metadata(
+        {"animaray_schema_version": version, "animaray_table": "tracks"}
+    )
+    check_schema("tracks", old.schema, "here")
+    both = concat_versions("tracks", [old, rows], rows.column_names)
+    assert both["further_points"].to_pylist() == [None, None]
+
+
 def test_foreign_schemas_are_refused() -> None:
     schema = schema_of("verdicts")
     check_schema("verdicts", schema, "here")
     older = schema.with_metadata({b"animaray_schema_version": b"0"})
-    with pytest.raises(DatasetError, match="schema version 0, expected 5"):
+    with pytest.raises(DatasetError, match="schema version 0, expected 6"):
         check_schema("verdicts", older, "here")
     more = schema.append(pa.field("extra", pa.string()))
     with pytest.raises(DatasetError, match="are not those of the table"):

@@ -85,7 +85,13 @@ class PacedPipeline(AnimationPipeline):
             keypoints=np.zeros((18, 2), np.float32), keypoint_confidence=np.ones(18, np.float32)
         )
         track = PersonTrack(frames=list(range(num)), poses=[pose] * num)
-        return PeopleInVideo(tracks=(track,), num_frames=num, width_px=width, height_px=height)
+        return PeopleInVideo(
+            tracks=(track,),
+            num_frames=num,
+            width_px=width,
+            height_px=height,
+            num_seen=np.ones(num, np.int64),
+        )
 
     def estimate_memory(self, num_frames: int, _: AnimationOptions) -> MemoryEstimate:
         return MemoryEstimate(

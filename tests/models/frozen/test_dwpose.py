@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from animaray.models.frozen.dwpose import DwposeConfig, DwposeEstimator
 from animaray.models.frozen.dwpose_decoding import crop_of_box, cut_crop, decode_people, letterbox
 from animaray.models.frozen.protocols import PoseEstimator
+from animaray.models.pose.layouts import NUM_FURTHER_POINTS
 from animaray.platform.errors import ConfigError, WeightsError
 
 PEOPLE = ((40, 30, 120, 150), (150, 20, 190, 80))
@@ -103,15 +104,12 @@ def test_people_are_found_largest_first_with_points_in_picture_pixels(graphs):
 
 
 def test_hands_and_face_come_with_the_body(graphs):
-    (person, *_) = DwposeEstimator(*graphs).estimate_whole_body(picture_with((70, 90), (170, 50)))
-    assert person.hands.shape == (2, 21, 2)
-    assert person.face.shape == (68, 2)
-    assert np.abs(person.hands - (70, 90)).max() <= 1.5
-    assert np.abs(person.face - (70, 90)).max() <= 1.5
+    (person, *_) = DwposeEstimator(*graphs).estimate(picture_with((70, 90), (170, 50)))
+    assert person.further_points.shape == (NUM_FURTHER_POINTS, 3)
+    assert np.abs(person.further_points[:, :2] - (70, 90)).max() <= 1.5
+    assert (person.further_points[:, 2] == 1.0).all()
     # The neck is made between the shoulders and sure when both are.
-    assert person.body_confidence[1] == 1.0
-    white = (255 - np.array([123.675, 116.28, 103.53])) / [58.395, 57.12, 57.375]
-    assert person.body_confidence[0] == pytest.approx(white.max(), rel=1e-4)
+    assert person.keypoint_confidence[1] == 1.0
 
 
 def test_nobody_is_nobody_or_the_whole_picture_as_published(graphs):
@@ -132,16 +130,16 @@ def test_limits_are_kept(graphs):
 
 def test_colours_are_swapped_only_on_request(graphs):
     red = picture_with()
-    red[89:92, 69:72, 0] = 255
+    red[89:92, 69:72, 0] = 160
     # Red is normalised by another mean and deviation than blue.
     scores = [
-        DwposeEstimator(*graphs, DwposeConfig(swap_red_and_blue=swap))
-        .estimate_whole_body(red)[0]
-        .body_confidence[0]
+        DwposeEstimator(*graphs, DwposeConfig(swap_red_and_blue=swap, use_whole_picture=True))
+        .estimate(red)[0]
+        .keypoint_confidence[0]
         for swap in (False, True)
     ]
-    assert scores[0] == pytest.approx((255 - 123.675) / 58.395, rel=1e-4)
-    assert scores[1] == pytest.approx((255 - 103.53) / 57.375, rel=1e-4)
+    assert scores[0] == pytest.approx((160 - 123.675) / 58.395, rel=1e-4)
+    assert scores[1] == pytest.approx((160 - 103.53) / 57.375, rel=1e-4)
 
 
 def test_graphs_of_another_signature_are_refused(graphs, tmp_path):

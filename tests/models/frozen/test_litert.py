@@ -15,7 +15,13 @@ from animaray.models.frozen.mediapipe_whole_body import MediaPipeWholeBody
 from animaray.models.frozen.picture_network import PictureNetwork
 from animaray.models.frozen.protocols import FaceDetector, PoseEstimator
 from animaray.models.frozen.selfie_segmentation import SelfieSegmenter
-from animaray.models.pose.layouts import FACE_68_OF_MESH, NUM_KEYPOINTS
+from animaray.models.pose.layouts import (
+    FACE,
+    FACE_68_OF_MESH,
+    FURTHER_MIRROR,
+    LEFT_HAND,
+    RIGHT_HAND,
+)
 from animaray.platform.errors import ConfigError, MachineError, WeightsError
 from animaray.platform.picture import read_picture
 from animaray.platform.video import decode_video
@@ -168,20 +174,13 @@ def test_a_person_is_told_from_the_background(portrait, permissive_weights):
     assert not part[900:].any()
 
 
-# Of 68 face points the mirror image of each, and the middle line: chin, nose, lips.
-FACE_MIRROR = [
-    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31,
-    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
-    54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
-]  # fmt: skip
-
-
 def test_the_68_face_points_are_symmetric_and_in_order(portrait, permissive_weights):
     assert len(set(FACE_68_OF_MESH)) == 68
     face = FaceMeshNetwork.load().find(portrait, np.array([280.0, 110.0, 520.0, 350.0]))
     points = face.points[list(FACE_68_OF_MESH), :2]
     middle = points[[27, 28, 29, 30, 33, 51, 57, 8]].mean(axis=0)
-    mirrored = points[FACE_MIRROR] * (-1, 1) + (2 * middle[0], 0)
+    mirror = np.array(FURTHER_MIRROR[FACE]) - FACE.start
+    mirrored = points[mirror] * (-1, 1) + (2 * middle[0], 0)
     assert np.abs(points - mirrored).max() < 0.08 * np.ptp(points[:, 0])
     assert (np.diff(points[:9, 1]) > 0).all()  # down the jaw to the chin
     assert (np.diff(points[17:27, 0]) > 0).all()  # along both brows
@@ -191,19 +190,20 @@ def test_the_68_face_points_are_symmetric_and_in_order(portrait, permissive_weig
 
 def test_whole_bodies_have_hands_and_faces_where_they_are_seen(squat, portrait, permissive_weights):
     estimator = MediaPipeWholeBody.load()
-    (person,) = estimator.estimate_whole_body(squat[0])
-    assert person.body.shape == (NUM_KEYPOINTS, 2)
-    assert person.hands is not None
-    assert person.hands_confidence is not None
-    # Wrists of the hands lie at those of the body (left 7, right 4).
-    np.testing.assert_allclose(person.hands[:, 0], person.body[[7, 4]], atol=40)
-    assert (person.hands_confidence > 0.5).all()
-    assert person.face is not None
-    np.testing.assert_allclose(person.face[27:36].mean(axis=0), person.body[0], atol=25)
-    (sitter,) = estimator.estimate_whole_body(portrait)
-    assert sitter.face_confidence is not None
-    assert sitter.face_confidence.min() > 0.9
-    assert sitter.hands_confidence is not None
-    assert sitter.hands is not None
-    is_unseen = sitter.hands_confidence.max(axis=1) == 0
-    np.testing.assert_array_equal(is_unseen, (sitter.hands == 0).all(axis=(1, 2)))
+    (person,) = estimator.estimate(squat[0])
+    further = person.further_points
+    assert further is not None
+    # Wrists of the hands lie at those of the body (left 7, right 4), toes below ankles (13, 10).
+    wrists = further[[LEFT_HAND.start, RIGHT_HAND.start], :2]
+    np.testing.assert_allclose(wrists, person.keypoints[[7, 4]], atol=40)
+    assert (further[LEFT_HAND, 2] > 0.5).all()
+    assert (further[RIGHT_HAND, 2] > 0.5).all()
+    np.testing.assert_allclose(further[FACE][27:36, :2].mean(axis=0), person.keypoints[0], atol=25)
+    assert (further[[0, 3], 1] > person.keypoints[[13, 10], 1]).all()
+    assert further[[1, 4], 2].tolist() == [0, 0]  # it shows no small toes
+    (sitter,) = estimator.estimate(portrait)
+    assert sitter.further_points is not None
+    assert sitter.further_points[FACE, 2].min() > 0.9
+    is_unseen = sitter.further_points[:, 2] == 0
+    assert is_unseen.any()
+    assert (sitter.further_points[is_unseen] == 0).all()
