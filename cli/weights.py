@@ -40,8 +40,9 @@ def list_(
     "confirmed" says whether source, size, hash and licence were looked up or measured (`--json`
     and docs/weights.md say where).
     """
-    entries = list(WEIGHTS.values()) if profile is None else _entries_of(profile)
-    states = {entry.id: weights_state(entry.id) for entry in entries}
+    asked = list(WEIGHTS.values()) if profile is None else _entries_of(profile)
+    states = {entry.id: weights_state(entry.id) for entry in asked}
+    entries = [state.entry for state in states.values()]
     if as_json:
         rows = [
             {
@@ -189,13 +190,17 @@ def import_(
         Path | None,
         typer.Argument(
             help="Folder of the published files (Animation/*.pth and the diffusers folder)",
-            show_default="ANIMARAY_WEIGHTS, else the cache of `weights pull`",
+            show_default="ANIMARAY_WEIGHTS, else the cache of `weights pull`; none with --backbone",
         ),
     ] = None,
     *,
     out: Annotated[Path, typer.Option(help="New weights folder")],
     backbone: Annotated[
-        Path | None, typer.Option(help="Diffusers folder of Stable Video Diffusion, if elsewhere")
+        Path | None,
+        typer.Option(
+            help="Diffusers folder of Stable Video Diffusion, if elsewhere; without SOURCE it is"
+            " all that is imported, to start a training from"
+        ),
     ] = None,
     size: Annotated[
         str, typer.Option(help="Width x height of frames: 576x1024 or 512x512 were trained")
@@ -208,23 +213,37 @@ def import_(
     ] = "rgb",
     as_json: JsonOption = False,
 ) -> None:
-    """Import a published model (.pth files and a diffusers folder) into a weights folder.
+    """Import a published model, or the backbone to train one from, into a weights folder.
 
-    Files are read as plain tensors only: one with code in it is refused. Every key must fit.
+    With SOURCE: the authors' .pth files and a diffusers folder. With --backbone alone: stock
+    Stable Video Diffusion with fresh PoseNet, Face Encoder and identity adapter. Files are read
+    as plain tensors only: one with code in it is refused. Every key must fit.
+
+    Example: animaray weights import --backbone stable-video-diffusion-img2vid-xt --out start
     """
     check_folder_exists(source)
     check_folder_exists(backbone)
-    from animaray.models.published.importing import ImportOptions, import_published
+    from animaray.models.published import importing
 
     width_px, height_px = read_size(size)
-    options = ImportOptions(width_px=width_px, height_px=height_px, channel_order=channel_order)
-    own = os.environ.get("ANIMARAY_WEIGHTS")
-    source = source or (Path(own).expanduser() if own else weights_cache_dir())
-    config = import_published(source, out, options, backbone=backbone, on_file=print_hint)
+    options = importing.ImportOptions(
+        width_px=width_px, height_px=height_px, channel_order=channel_order
+    )
+    if source is None and backbone is not None:
+        config = importing.import_backbone(backbone, out, options, on_file=print_hint)
+        command = f"animaray train animator --recipe animator_1gpu --set init_from={out}"
+        hint = f"train with them: `{command}`"
+    else:
+        own = os.environ.get("ANIMARAY_WEIGHTS")
+        source = source or (Path(own).expanduser() if own else weights_cache_dir())
+        config = importing.import_published(
+            source, out, options, backbone=backbone, on_file=print_hint
+        )
+        hint = f"use them with `animate --weights {out}`"
     if as_json:
         print_json({"weights": str(out), "profile": config.profile, "size": size})
     else:
-        print_hint(f"The weights are in {out}; use them with `animate --weights {out}`.")
+        print_hint(f"The weights are in {out}; {hint}.")
 
 
 @app.command()

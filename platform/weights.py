@@ -4,12 +4,10 @@ Look-up order: shipped inside the package, then the folder `ANIMARAY_WEIGHTS`, t
 (`ANIMARAY_CACHE_DIR`/weights or the user's cache folder). Only `pull_weights` uses the network.
 """
 
-import json
 import os
 import re
-import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +15,7 @@ import platformdirs
 
 from animaray.platform.disk import disk_errors
 from animaray.platform.errors import DatasetError, WeightsError
+from animaray.platform.own_weights import own_file
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.removal import remove, remove_own
 from animaray.platform.storage import (
@@ -29,6 +28,7 @@ from animaray.platform.storage import (
 from animaray.platform.weights_archive import unpack_files, unpack_folder
 from animaray.platform.weights_download import PART_NAME, fetch, one_at_a_time
 from animaray.platform.weights_entry import BUNDLED, CONVERTED, INDEX, WeightsEntry
+from animaray.platform.weights_problems import file_problem
 from animaray.platform.weights_table import WEIGHTS
 
 __all__ = [
@@ -51,9 +51,6 @@ __all__ = [
 
 BUNDLED_ANIMATOR = "generated/animator"
 """The folder of weights that commands take where none is named."""
-
-_POINTER_PREFIXES = (b"version https://git-lfs.github.com/spec", b"/annex/objects/")
-_LONGEST_POINTER_BYTES = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +107,7 @@ def resolve_weights(weights_id: str) -> Path:
     path = _find(entry)
     if path is None:
         _refuse_missing(entry)
-    problem = _quick_problem(entry, path)
+    problem = _quick_problem(_as_found(entry, path), path)
     if problem is not None:
         _refuse_unusable(entry, problem)
     return path
@@ -123,7 +120,7 @@ def verify_weights(weights_id: str) -> Path:
     """
     entry = weights_entry(weights_id)
     path = resolve_weights(weights_id)
-    problem = _hash_problem(entry, path)
+    problem = _hash_problem(_as_found(entry, path), path)
     if problem is not None:
         _refuse_unusable(entry, problem)
     return path
@@ -136,6 +133,7 @@ def weights_state(weights_id: str) -> WeightsState:
     if path is None:
         problem = f"Missing; to get it: {_how_to_get(entry)}"
         return WeightsState(entry=entry, state="missing", path=None, problem=problem)
+    entry = _as_found(entry, path)
     found = _quick_problem(entry, path)
     if found is None:
         return WeightsState(entry=entry, state="ok", path=str(path), problem=None)
@@ -247,7 +245,10 @@ def prune_weights_cache() -> list[Path]:
 def _usable(entry: WeightsEntry) -> Path | None:
     """Return where a whole and right file lies, or None."""
     path = _find(entry)
-    if path is None or _quick_problem(entry, path):
+    if path is None:
+        return None
+    entry = _as_found(entry, path)
+    if _quick_problem(entry, path):
         return None
     if not _is_remembered(entry, path):
         if _hash_problem(entry, path):
@@ -291,9 +292,33 @@ def _find(entry: WeightsEntry) -> Path | None:
     places = [bundled_folder() / entry.file] if entry.source == BUNDLED else []
     own = os.environ.get("ANIMARAY_WEIGHTS")
     if own:
-        places.append(Path(own).expanduser() / entry.file)
+        folder = Path(own).expanduser()
+        places += [folder / name for name in _names(entry)]
     places.append(weights_cache_dir() / entry.file)
     return next((place for place in places if place.exists()), None)
+
+
+def _names(entry: WeightsEntry) -> tuple[str, ...]:
+    """Return the names that a file may have in the folder of ANIMARAY_WEIGHTS."""
+    return (entry.file, *entry.published_as)
+
+
+def _as_found(entry: WeightsEntry, path: Path) -> WeightsEntry:
+    """Return the registry's row, or what the owner of the file says in its place."""
+    own = os.environ.get("ANIMARAY_WEIGHTS")
+    folder = Path(own).expanduser() if own else None
+    if folder is None or path not in [folder / name for name in _names(entry)]:
+        return entry
+    found = own_file(folder, entry.id)
+    if found is None:
+        return entry
+    return replace(
+        entry,
+        purpose=f"{entry.purpose}; here a file of your own: {found.note}",
+        size_bytes=found.size_bytes,
+        sha256=found.sha256,
+        confirmed_by=None,
+    )
 
 
 def _quick_problem(entry: WeightsEntry, path: Path) -> tuple[str, str] | None:
@@ -302,49 +327,14 @@ def _quick_problem(entry: WeightsEntry, path: Path) -> tuple[str, str] | None:
         files = sorted(file for file in path.rglob("*") if file.is_file())
         if not files:
             return "empty", f"{path} is an empty folder."
-        problems = (_file_problem(file, expected_bytes=None) for file in files)
+        problems = (file_problem(file) for file in files)
         return next((problem for problem in problems if problem is not None), None)
-    return _file_problem(path, expected_bytes=None if _is_own_make(entry) else entry.size_bytes)
+    return file_problem(path, expected_bytes=None if _is_own_make(entry) else entry.size_bytes)
 
 
 def _is_own_make(entry: WeightsEntry) -> bool:
     """Return whether users convert the file: size and hash are those of one conversion."""
     return entry.source.startswith(CONVERTED)
-
-
-def _file_problem(path: Path, *, expected_bytes: int | None) -> tuple[str, str] | None:
-    size = path.stat().st_size
-    if size == 0:
-        return "empty", f"{path} is empty (0 bytes)."
-    if size <= _LONGEST_POINTER_BYTES:
-        head = path.read_bytes()
-        if any(head.startswith(prefix) for prefix in _POINTER_PREFIXES):
-            return "pointer", f"{path} is a {size}-byte Git-LFS pointer, not the weights."
-    if expected_bytes is not None and size != expected_bytes:
-        return "size", f"{path} has {size:,} bytes, expected {expected_bytes:,}."
-    if path.suffix == ".safetensors":
-        return _safetensors_problem(path, size)
-    return None
-
-
-def _safetensors_problem(path: Path, size: int) -> tuple[str, str] | None:
-    """Return why a safetensors file is not whole, from its header alone, or None."""
-    broken = "damaged", f"{path} is not a readable safetensors file."
-    if size < 8:
-        return broken
-    with path.open("rb") as file:
-        (header_bytes,) = struct.unpack("<Q", file.read(8))
-        if header_bytes > size - 8:
-            return broken
-        try:
-            header = json.loads(file.read(header_bytes))
-        except ValueError:
-            return broken
-    ends = [row["data_offsets"][1] for name, row in header.items() if name != "__metadata__"]
-    expected = 8 + header_bytes + max(ends, default=0)
-    if size != expected:
-        return "truncated", f"{path} has {size:,} bytes, its header says {expected:,}: cut off."
-    return None
 
 
 def _hash_problem(entry: WeightsEntry, path: Path) -> tuple[str, str] | None:
@@ -411,7 +401,7 @@ def _accept_download(entry: WeightsEntry, part: Path, target: Path) -> None:
     Raises:
         WeightsError: It is not the registered file.
     """
-    problem = _file_problem(part, expected_bytes=entry.download_bytes)
+    problem = file_problem(part, expected_bytes=entry.download_bytes)
     expected = entry.download_sha256
     if problem is None and expected is not None:
         found = sha256_file(part)

@@ -35,6 +35,8 @@ class WeightsEntry:
     """Whether the licence allows commercial use."""
     needed_by: tuple[str, ...]
     """Profiles that cannot work without it: generated, permissive, paper; () for an option."""
+    published_as: tuple[str, ...] = ()
+    """Other names that the file has in the authors' own folder of checkpoints."""
     archive_bytes: int | None = None
     """Size of the downloaded archive, for sources that are one; None elsewhere."""
     archive_sha256: str | None = None

@@ -277,6 +277,7 @@ def _hub(  # noqa: PLR0913 - the facts of one file
     revision: str | None = None,
     commercial_use: bool = False,
     needed_by: tuple[str, ...] = ("paper",),
+    published_as: tuple[str, ...] = (),
 ) -> WeightsEntry:
     """Return the row of one hub file: place is (repository, path), facts are (size, hash)."""
     repository, path = place
@@ -290,6 +291,7 @@ def _hub(  # noqa: PLR0913 - the facts of one file
         licence=licence,
         commercial_use=commercial_use,
         needed_by=needed_by,
+        published_as=published_as,
         revision=revision,
         confirmed_by=confirmed_by,
     )
@@ -300,6 +302,7 @@ _PAPER = (
         id="paper/antelopev2",
         purpose="face detector SCRFD-10G and identity embedding glintr100 (InsightFace)",
         file="antelopev2",
+        published_as=("models/antelopev2",),
         source="https://github.com/deepinsight/insightface/releases/download/v0.7/antelopev2.zip",
         size_bytes=None,
         sha256=None,
@@ -330,6 +333,7 @@ _PAPER = (
         _DWPOSE_PAGE,
         revision=_DWPOSE_REVISION,
         commercial_use=True,
+        published_as=("DWPose/yolox_l.onnx",),
     ),
     _hub(
         "pose",
@@ -340,6 +344,7 @@ _PAPER = (
         _DWPOSE_PAGE,
         revision=_DWPOSE_REVISION,
         commercial_use=True,
+        published_as=("DWPose/dw-ll_ucoco_384.onnx",),
     ),
     *(
         _hub(

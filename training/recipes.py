@@ -215,9 +215,9 @@ def animator_8xa100() -> AnimatorTrainingConfig:
 
     Batch 1 per GPU, learning rate 1e-5 constant, published noise levels and dropout; 20 epochs of
     5K videos are about 12,500 steps. Start from Stable Video Diffusion by setting init_from to a
-    weights folder made with `animaray weights import`. Differences to the release, on purpose:
-    gradients are clipped, averaged weights are exported, and one video in a hundred is held out
-    (`animaray evaluate --set held_out_share=0.01`; null trains on all).
+    weights folder made with `animaray weights import --backbone`. Differences to the release, on
+    purpose: gradients are clipped, averaged weights are exported, and one video in a hundred is
+    held out (`animaray evaluate --set held_out_share=0.01`; null trains on all).
     """
     return AnimatorTrainingConfig(
         data_dir="dataset",

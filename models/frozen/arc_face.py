@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from animaray.models.frozen.arc_face_onnx import state_from_onnx
-from animaray.models.frozen.checkpoint_files import Shapes, fill_network, open_state
+from animaray.models.frozen.checkpoint_files import Shapes, fill_network, open_state, shapes_of
 from animaray.models.frozen.face_alignment import align_face
 from animaray.models.frozen.iresnet import CROP_PX, IResNet, IResNetConfig
 from animaray.models.frozen.protocols import ChannelOrder
@@ -61,7 +61,7 @@ class ArcFaceEmbedder(nn.Module):
                 reason="missing",
             )
         state = read_arc_face(file)
-        network = IResNet(iresnet_config({key: tuple(v.shape) for key, v in state.items()}))
+        network = IResNet(iresnet_config(shapes_of(state), file))
         fill_network(network, state, f"The weights of {file} and IResNet")
         return cls(network)
 
@@ -113,11 +113,12 @@ def read_arc_face(file: Path) -> dict[str, Tensor]:
     return state_from_onnx(file) if file.suffix == ".onnx" else open_state(file)
 
 
-def iresnet_config(shapes: Shapes) -> IResNetConfig:
+def iresnet_config(shapes: Shapes, file: Path) -> IResNetConfig:
     """Return the sizes that a state dict was made with, as far as its shapes say.
 
     Args:
         shapes: Of the whole state dict.
+        file: Where it came from, for the message.
 
     Raises:
         WeightsError: It is none of IResNet's.
@@ -133,8 +134,8 @@ def iresnet_config(shapes: Shapes) -> IResNetConfig:
                 widths[stage] = shape[0]
     if "fc.weight" not in shapes or not stages or len(widths) != len(stages):
         raise WeightsError(
-            "Expected the state dict of an IResNet (layer1.0.conv1.weight to fc.weight), got "
-            f"{len(shapes)} other keys.",
+            "Expected the state dict of an IResNet (layer1.0.conv1.weight to fc.weight) in "
+            f"{file}, got {len(shapes)} other keys.",
             fix="Use glintr100_torch.pth or antelopev2's glintr100.onnx.",
             reason="other",
         )

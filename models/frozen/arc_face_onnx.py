@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from animaray.models.frozen.checkpoint_files import require_whole_file
 from animaray.platform.errors import MachineError, WeightsError
 
 EPSILON = 1e-5
@@ -39,6 +40,7 @@ def state_from_onnx(file: Path) -> dict[str, Tensor]:
             f"Reading {file.name} needs the package onnx, which is not installed.",
             fix="uv pip install onnx; or use glintr100_torch.pth instead.",
         ) from error
+    require_whole_file(file)
     try:
         model = onnx.load(str(file), load_external_data=False)
         graph = _Graph(model.graph, file)

@@ -23,6 +23,8 @@ VAE_FILES = (
     "diffusion_pytorch_model.bin",
 )
 """Names under which a diffusers part may lie, best first."""
+UNET_FILES = VAE_FILES
+"""The U-Net is such a part, too."""
 IMAGE_ENCODER_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin")
 """Names under which a transformers part may lie, best first."""
 OLD_IMAGE_ENCODER_KEYS = ("vision_model.embeddings.position_ids",)

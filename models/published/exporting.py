@@ -25,7 +25,6 @@ from animaray.models.published.importing import (
     FEATURE_EXTRACTOR_FILE,
     SCHEDULER_FILE,
     OnFile,
-    new_folder,
     write_state,
 )
 from animaray.models.published.layout import (
@@ -34,6 +33,7 @@ from animaray.models.published.layout import (
     BACKBONE_FOLDER,
     NETWORKS,
 )
+from animaray.models.published.new_folder import new_folder
 from animaray.models.published.sizes import SCHEDULER, expected_shapes
 from animaray.platform.errors import ConfigError
 from animaray.platform.storage import write_json_atomic

@@ -1,11 +1,10 @@
-"""Import a published model into a weights folder, file by file and strictly.
+"""Import a published model, or the backbone to train one from, strictly and file by file.
 
 Each file is mapped from the disk, compared key by key with its network, and copied as safetensors
 in its own precision; no network is built with weights. The folder gets its name when it is whole.
 """
 
 import json
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,9 +38,24 @@ from animaray.models.frozen.profiles import (
 )
 from animaray.models.frozen.protocols import ChannelOrder
 from animaray.models.networks.animator import INDEX_FILE, network_config
-from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
+from animaray.models.networks.face_encoder import FaceEncoderConfig
+from animaray.models.networks.pose_net import PoseNetConfig
 from animaray.models.networks.weights_folder import CONFIG_FILE, WEIGHTS_FILE, save_config
-from animaray.models.published.layout import NETWORKS, PublishedFiles, find_published
+from animaray.models.published.fresh import (
+    SEED,
+    fresh_face_encoder_config,
+    fresh_pose_net_config,
+    fresh_state,
+    with_fresh_adapter,
+)
+from animaray.models.published.layout import (
+    NETWORKS,
+    PublishedFiles,
+    find_backbone,
+    find_published,
+)
+from animaray.models.published.new_folder import new_folder
 from animaray.models.published.sizes import (
     expected_shapes,
     face_encoder_config,
@@ -49,10 +63,10 @@ from animaray.models.published.sizes import (
     require_scheduler,
     unet_config,
 )
-from animaray.platform.errors import ConfigError, UsageError, WeightsError
+from animaray.platform.disk import check_room
+from animaray.platform.errors import ConfigError, WeightsError
 from animaray.platform.json_text import json_text
-from animaray.platform.removal import remove
-from animaray.platform.storage import sync_folder, write_bytes_atomic, write_json_atomic
+from animaray.platform.storage import write_bytes_atomic, write_json_atomic
 
 OnFile = Callable[[str], None]
 """Told the name of each part before it is read or written."""
@@ -98,33 +112,26 @@ def import_published(
         return _Import(files, target, options or ImportOptions(), on_file).run()
 
 
-class new_folder:  # noqa: N801 - used as a context, like contextlib's
-    """A folder that gets its name only if everything inside the `with` succeeds."""
+def import_backbone(
+    folder: Path,
+    out: Path,
+    options: ImportOptions | None = None,
+    *,
+    on_file: OnFile = lambda name: None,  # noqa: ARG005 - named in the type
+) -> AnimatorConfig:
+    """Write the weights folder that a training starts from: stock Stable Video Diffusion.
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
-        self._folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
+    PoseNet, Face Encoder and identity adapter are fresh (see `fresh`); errors are those of
+    `import_published`.
 
-    def __enter__(self) -> Path:
-        """Return the folder to write to.
-
-        Raises:
-            UsageError: The final folder exists and has something in it.
-        """
-        if self._out.exists() and (not self._out.is_dir() or any(self._out.iterdir())):
-            raise UsageError(f"{self._out} exists and is not empty.", fix="Name a new folder.")
-        self._folder.mkdir(parents=True)
-        return self._folder
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        """Give the folder its name, or remove it."""
-        if kind is not None:
-            remove(self._folder, "the import failed")
-            return
-        if self._out.is_dir():
-            self._out.rmdir()
-        self._folder.replace(self._out)
-        sync_folder(self._out.parent)
+    Args:
+        folder: Diffusers folder of Stable Video Diffusion, in half or single precision.
+        out: New weights folder.
+        options: Frame size and colours.
+        on_file: Told each part's name.
+    """
+    with new_folder(out) as target:
+        return _Import(find_backbone(folder), target, options or ImportOptions(), on_file).run()
 
 
 class _Import:
@@ -138,15 +145,12 @@ class _Import:
 
     def run(self) -> AnimatorConfig:
         files, target = self.files, self.target
+        check_room(target, files.total_bytes, "The weights folder")
         vae = read_part_config(files.vae.parent, VAE_CONFIG)
         image_encoder = read_part_config(files.image_encoder.parent, IMAGE_ENCODER_CONFIG)
         config = self._config(vae, image_encoder)
         for name in NETWORKS:
-            file: Path = getattr(files, name)
-            state = self._read(name, file)
-            what = f"The weights of {file} and {name}"
-            require_shapes(shapes_of(state), expected_shapes(config, name), what)
-            write_state(target / name / WEIGHTS_FILE, state)
+            write_state(target / name / WEIGHTS_FILE, self._network(name, config))
             save_config(target / name / CONFIG_FILE, network_config(config, name))
         self._part(VAE_FOLDER, files.vae, vae_shapes(vae), VAE_FILES[0])
         write_json_atomic(target / VAE_FOLDER / CONFIG_FILE, vae_json(vae))
@@ -167,6 +171,20 @@ class _Import:
         write_json_atomic(target / "import.json", {"files": self.log})
         return config
 
+    def _network(self, name: str, config: AnimatorConfig) -> dict[str, Tensor]:
+        """Return the state dict of one of the animator's networks, from its file or fresh."""
+        file: Path | None = getattr(self.files, name)
+        if file is None:
+            self.on_file(f"{name}: fresh")
+            self.log[name] = {"fresh": True, "seed": SEED}
+            return fresh_state(config, name)
+        state = self._read(name, file)
+        expected = expected_shapes(config, name)
+        if name == "unet" and self.files.is_stock:
+            state = with_fresh_adapter(state, expected)
+        require_shapes(shapes_of(state), expected, f"The weights of {file} and {name}")
+        return state
+
     def _config(self, vae: Mapping[str, Any], image_encoder: Mapping[str, Any]) -> AnimatorConfig:
         """Return the animator's configuration, with every size that the files show.
 
@@ -175,14 +193,13 @@ class _Import:
             ConfigError: The frame size that was asked for is impossible.
         """
         files, options = self.files, self.options
-        pose_net = pose_net_config(shapes_of(open_state(files.pose_net)))
-        face_encoder = face_encoder_config(shapes_of(open_state(files.face_encoder)))
+        unet = unet_config(files.unet_config)
         try:
             config = replace(
                 AnimatorConfig.published(),
-                unet=unet_config(files.unet_config),
-                pose_net=pose_net,
-                face_encoder=face_encoder,
+                unet=unet,
+                pose_net=self._pose_net_config(unet),
+                face_encoder=self._face_encoder_config(unet, image_encoder["projection_dim"]),
                 reference_latent_scale=1 / float(vae["scaling_factor"]),
                 identity_input="raw" if options.channel_order == "rgb" else "raw_bgr",
                 width_px=options.width_px,
@@ -203,10 +220,22 @@ class _Import:
             if found != expected:
                 raise WeightsError(
                     f"The files are of models of different sizes: {name} is {found} in the "
-                    f"diffusers folder and {expected} in the published files.",
+                    f"diffusers folder and {expected} in the animator's own networks.",
                     reason="other",
                 )
         return config
+
+    def _pose_net_config(self, unet: UNetConfig) -> PoseNetConfig:
+        file = self.files.pose_net
+        if file:
+            return pose_net_config(shapes_of(open_state(file)), file)
+        return fresh_pose_net_config(unet)
+
+    def _face_encoder_config(self, unet: UNetConfig, image_embedding_dim: int) -> FaceEncoderConfig:
+        file = self.files.face_encoder
+        if file:
+            return face_encoder_config(shapes_of(open_state(file)), file)
+        return fresh_face_encoder_config(unet, image_embedding_dim)
 
     def _identity(self, config: AnimatorConfig) -> None:
         """Copy or convert the recogniser, where its file is there.
@@ -220,7 +249,7 @@ class _Import:
         self.on_file(f"{IDENTITY_FOLDER}: {file.name}")
         state = read_arc_face(file)
         shapes = shapes_of(state)
-        iresnet = iresnet_config(shapes)
+        iresnet = iresnet_config(shapes, file)
         if iresnet.embedding_dim != config.identity_dim:
             raise WeightsError(
                 f"{file} gives {iresnet.embedding_dim} numbers, and the Face Encoder takes "

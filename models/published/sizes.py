@@ -98,8 +98,13 @@ def unet_config(file: Path) -> UNetConfig:
     return config
 
 
-def pose_net_config(shapes: Shapes) -> PoseNetConfig:
-    """Return PoseNet's sizes, as its convolutions' shapes show them; else WeightsError."""
+def pose_net_config(shapes: Shapes, file: Path) -> PoseNetConfig:
+    """Return PoseNet's sizes, as its convolutions' shapes show them; else WeightsError.
+
+    Args:
+        shapes: Of the whole state dict.
+        file: Where it came from, for the message.
+    """
     layers = sorted(
         (int(key.split(".")[1]), shape)
         for key, shape in shapes.items()
@@ -108,12 +113,17 @@ def pose_net_config(shapes: Shapes) -> PoseNetConfig:
     projection = shapes.get("final_proj.weight", ())
     widths = tuple(shape[0] for _, shape in layers if shape[2] == _STAGE_KERNEL)
     if not widths or len(projection) != 4:
-        _refuse("PoseNet", "conv_layers.0.weight to final_proj.weight", shapes)
+        _refuse(file, "PoseNet", "conv_layers.0.weight to final_proj.weight", shapes)
     return PoseNetConfig(stage_widths=widths, trunk_dim=projection[1], out_channels=projection[0])
 
 
-def face_encoder_config(shapes: Shapes) -> FaceEncoderConfig:
-    """Return the Face Encoder's sizes, as its layers' shapes show them; else WeightsError."""
+def face_encoder_config(shapes: Shapes, file: Path) -> FaceEncoderConfig:
+    """Return the Face Encoder's sizes, as its layers' shapes show them; else WeightsError.
+
+    Args:
+        shapes: Of the whole state dict.
+        file: Where it came from, for the message.
+    """
     try:
         cross = shapes["norm.weight"][0]
         layers = {key.split(".")[2] for key in shapes if key.startswith("fusion_model.layers.")}
@@ -125,7 +135,7 @@ def face_encoder_config(shapes: Shapes) -> FaceEncoderConfig:
             depth=len(layers),
         )
     except (KeyError, IndexError):
-        _refuse("the Face Encoder", "proj.0.weight to fusion_model.norm_out.bias", shapes)
+        _refuse(file, "the Face Encoder", "proj.0.weight to fusion_model.norm_out.bias", shapes)
 
 
 def require_scheduler(file: Path) -> None:
@@ -161,14 +171,14 @@ def _same(values: list[int]) -> int:
     return value
 
 
-def _refuse(network: str, keys: str, shapes: Shapes) -> NoReturn:
+def _refuse(file: Path, network: str, keys: str, shapes: Shapes) -> NoReturn:
     """Raise that a state dict is of another network.
 
     Raises:
         WeightsError: Always.
     """
     raise WeightsError(
-        f"Expected the state dict of {network} ({keys}), got {len(shapes)} other keys such as "
-        f"{min(shapes, default='none')}.",
+        f"Expected the state dict of {network} ({keys}) in {file}, got {len(shapes)} other keys "
+        f"such as {min(shapes, default='none')}.",
         reason="other",
     )

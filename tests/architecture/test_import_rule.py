@@ -23,6 +23,7 @@ MAY_IMPORT = {
 }
 MODELS_MAY_NAME_OF_PLATFORM = {
     "config", "disk", "errors", "file_kind", "json_text", "removal", "storage", "weights",
+    "weights_problems",
 }  # fmt: skip
 BANNED = {
     "platform": {"torch", "deepspeed"},

@@ -1,6 +1,4 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,26 +28,6 @@ def golden(golden_data):
 def golden_keys(golden_data):
     """Return a reader of the published models' key tables: name -> {key: shape}."""
     return lambda name: json.loads((golden_data / f"keys_{name}.json").read_text())["keys"]
-
-
-def _module_beside(name):
-    file = Path(__file__).parent / "frozen" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def onnx_iresnet():
-    """Return the module that writes an IResNet as InsightFace's ONNX graph."""
-    return _module_beside("onnx_iresnet")
-
-
-@pytest.fixture(scope="session")
-def scripted_onnx():
-    """Return the module that writes ONNX graphs with scripted answers."""
-    return _module_beside("scripted_onnx")
 
 
 class MarkerPoseEstimator:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_sizes_and_weights_come_from_the_file(tmp_path, embedder, name):
 
 def test_other_files_are_refused(tmp_path, embedder):
     with pytest.raises(WeightsError, match="Expected the state dict of an IResNet"):
-        iresnet_config({"weight": (1,)})
+        iresnet_config({"weight": (1,)}, Path("a.pth"))
     state = embedder.network.state_dict()
     del state["layer2.1.bn1.bias"]
     torch.save(state, tmp_path / "cut.pth")
@@ -88,4 +89,4 @@ def test_published_sizes_are_recognised(golden_data):
             "keys"
         ].items()
     }
-    assert iresnet_config(shapes) == IResNetConfig()
+    assert iresnet_config(shapes, Path("a.pth")) == IResNetConfig()

@@ -2,6 +2,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from rehearsal import onnx_iresnet
 
 from animaray.models.frozen.arc_face import ArcFaceEmbedder
 from animaray.models.frozen.arc_face_onnx import state_from_onnx
@@ -9,7 +10,7 @@ from animaray.platform.errors import WeightsError
 
 
 @pytest.mark.parametrize("folded", [True, False])
-def test_converted_network_equals_the_graph(tmp_path, folded, onnx_iresnet):
+def test_converted_network_equals_the_graph(tmp_path, folded):
     network = onnx_iresnet.random_iresnet()
     onnx_iresnet.write_onnx(network, tmp_path / "glintr100.onnx", folded=folded)
     session = onnxruntime.InferenceSession(
@@ -71,7 +72,7 @@ def spoil_head(model):
         (spoil_head, "expected one Conv after 'input.1', got Sub"),
     ],
 )
-def test_other_graphs_are_refused(tmp_path, spoil, message, onnx_iresnet):
+def test_other_graphs_are_refused(tmp_path, spoil, message):
     onnx_iresnet.write_onnx(onnx_iresnet.random_iresnet(), tmp_path / "net.onnx", change=spoil)
     with pytest.raises(WeightsError, match=f"is not an IResNet: {message}"):
         state_from_onnx(tmp_path / "net.onnx")

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from rehearsal.packages.cotracker.predictor import CoTrackerOnlinePredictor, OnlineShifts
 
 from animaray.models.frozen.cotracker import CoTrackerConfig, CoTrackerTracker
 from animaray.models.frozen.optical_flow import OpticalFlowTracker
@@ -20,45 +21,6 @@ from animaray.pipelines.stages.camera import (
     score_camera,
 )
 from animaray.platform.errors import ConfigError, MachineError, WeightsError
-
-
-class WindowedPredictor:
-    """Find the shift of each frame against the first by phase correlation; remembers like the
-    published online predictor: queries first, then chunks of up to 2 * step frames that start step
-    frames after one another; every answer covers all frames so far.
-    """
-
-    step = 8
-
-    def __init__(self) -> None:
-        self.chunks: list[int] = []
-
-    def __call__(self, video_chunk, is_first_step=False, queries=None):
-        batch, count, channels = video_chunk.shape[:3]
-        assert (batch, channels, video_chunk.dtype) == (1, 3, torch.float32)
-        assert 1 < count <= 2 * self.step
-        assert video_chunk.max() > 1.0, "pictures are 0 to 255"
-        if is_first_step:
-            assert queries.shape[::2] == (1, 3)
-            assert (queries[..., 0] == 0).all(), "points are given in the first frame"
-            self.queries, self.first, self.shifts = queries, _grey(video_chunk[0, 0]), []
-            self.chunks = []
-            return None, None
-        assert queries is None
-        if self.shifts:
-            assert count > self.step, "a chunk must bring new frames"
-        self.chunks.append(count)
-        for frame in video_chunk[0, self.step if self.shifts else 0 :]:
-            window = cv2.createHanningWindow(self.first.shape[::-1], cv2.CV_32F)
-            shift, _ = cv2.phaseCorrelate(self.first, _grey(frame), window)
-            self.shifts.append(shift)
-        moves = torch.tensor(self.shifts, dtype=torch.float32)[:, None]
-        tracks = (self.queries[0, None, :, 1:] + moves)[None]
-        return tracks, torch.ones(tracks.shape[:3], dtype=torch.bool)
-
-
-def _grey(frame: torch.Tensor) -> np.ndarray:
-    return frame.mean(dim=0).numpy().astype(np.float32)
 
 
 def pan(num_frames: int, step_px: float = 1.0, size: tuple[int, int] = (96, 128)) -> np.ndarray:
@@ -82,7 +44,7 @@ def points(count: int = 6) -> np.ndarray:
     ],
 )  # fmt: skip
 def test_chunks_overlap_and_the_answer_covers_the_clip(num_frames, chunks):
-    predictor = WindowedPredictor()
+    predictor = OnlineShifts()
     tracker = CoTrackerTracker(predictor)
     assert isinstance(tracker, PointTracker)
     start = points()
@@ -96,9 +58,9 @@ def test_chunks_overlap_and_the_answer_covers_the_clip(num_frames, chunks):
 
 
 def test_one_object_serves_clip_after_clip_and_many_points_in_passes():
-    tracker = CoTrackerTracker(WindowedPredictor(), CoTrackerConfig(points_at_once=4))
+    tracker = CoTrackerTracker(OnlineShifts(), CoTrackerConfig(points_at_once=4))
     many = points(10)
-    whole, _ = CoTrackerTracker(WindowedPredictor()).track(pan(20), many)
+    whole, _ = CoTrackerTracker(OnlineShifts()).track(pan(20), many)
     for _ in range(2):
         tracks, visible = tracker.track(pan(20), many)
         np.testing.assert_allclose(tracks, whole, atol=1e-4)
@@ -106,7 +68,7 @@ def test_one_object_serves_clip_after_clip_and_many_points_in_passes():
 
 
 def test_points_outside_the_frame_are_invisible():
-    tracker = CoTrackerTracker(WindowedPredictor())
+    tracker = CoTrackerTracker(OnlineShifts())
     tracks, visible = tracker.track(pan(20), np.array([[5.0, 40.0]], dtype=np.float32))
     assert tracks[10, 0, 0] < 0
     assert visible[:5].all()
@@ -114,7 +76,7 @@ def test_points_outside_the_frame_are_invisible():
 
 
 def test_nothing_to_follow_asks_the_network_nothing():
-    predictor = WindowedPredictor()
+    predictor = OnlineShifts()
     tracks, visible = CoTrackerTracker(predictor).track(pan(1), points())
     assert visible.shape == (1, 6)
     tracks, visible = CoTrackerTracker(predictor).track(pan(5), np.zeros((0, 2), np.float32))
@@ -129,7 +91,7 @@ def test_camera_scores_are_those_of_the_permissive_tracker():
     masks = [background_mask(nobody, padding_px=6, margin_share=0.05)] * 40
     scores = [
         score_camera(follow_camera(frames, times, masks, tracker, CameraConfig()))
-        for tracker in (CoTrackerTracker(WindowedPredictor()), OpticalFlowTracker())
+        for tracker in (CoTrackerTracker(OnlineShifts()), OpticalFlowTracker())
     ]
     assert scores[0].keys() == scores[1].keys()
     assert scores[0]["camera_drift"] == pytest.approx(20 / 200, abs=0.01)
@@ -138,7 +100,7 @@ def test_camera_scores_are_those_of_the_permissive_tracker():
 
 
 def test_predictor_that_answers_otherwise_is_refused():
-    class Short(WindowedPredictor):
+    class Short(OnlineShifts):
         def __call__(self, *arguments, **options):
             tracks, visible = super().__call__(*arguments, **options)
             return (None, None) if tracks is None else (tracks[:, :-1], visible[:, :-1])
@@ -163,25 +125,10 @@ def test_absent_package_says_how_to_get_it(monkeypatch):
     assert "--profile permissive" in caught.value.fix
 
 
-class PackagedPredictor(torch.nn.Module, WindowedPredictor):
-    """A package's predictor: a module around a network whose weights are loaded."""
-
-    def __init__(self, checkpoint="./checkpoints/scaled_online.pth", window_len=16) -> None:
-        torch.nn.Module.__init__(self)
-        assert checkpoint is None, "the package must not unpickle a file"
-        self.model = torch.nn.Linear(3, 2)
-        self.step = window_len // 2
-
-    def forward(self, *arguments, **options):
-        return WindowedPredictor.__call__(self, *arguments, **options)
-
-    __call__ = torch.nn.Module.__call__
-
-
 @pytest.fixture
 def package(monkeypatch):
     module = types.ModuleType("cotracker.predictor")
-    module.CoTrackerOnlinePredictor = PackagedPredictor
+    module.CoTrackerOnlinePredictor = CoTrackerOnlinePredictor
     monkeypatch.setitem(sys.modules, "cotracker", types.ModuleType("cotracker"))
     monkeypatch.setitem(sys.modules, "cotracker.predictor", module)
     return module

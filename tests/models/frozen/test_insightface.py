@@ -6,6 +6,7 @@ import socket
 import numpy as np
 import pytest
 import torch
+from rehearsal import onnx_iresnet, scripted_detectors
 
 from animaray.models.frozen import insightface_analysis, profiles, scrfd
 from animaray.models.frozen.arc_face import ArcFaceEmbedder
@@ -28,10 +29,10 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture
-def antelope(tmp_path, scripted_onnx, onnx_iresnet):
+def antelope(tmp_path):
     folder = tmp_path / "weights" / "antelopev2"
     folder.mkdir(parents=True)
-    scripted_onnx.write_scrfd(folder / "scrfd_10g_bnkps.onnx", [(0.9, 32, BOX, FACE)])
+    scripted_detectors.write_scrfd(folder / "scrfd_10g_bnkps.onnx", [(0.9, 32, BOX, FACE)])
     onnx_iresnet.write_onnx(onnx_iresnet.random_iresnet(), folder / "glintr100.onnx")
     return folder
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from rehearsal import scripted_detectors
 
 from animaray.models.frozen.protocols import FaceDetector
 from animaray.models.frozen.scrfd import ScrfdFaceDetector
@@ -15,7 +16,7 @@ def box_of(landmarks, room):
 
 
 @pytest.fixture
-def detector(tmp_path, scripted_onnx):
+def detector(tmp_path):
     faces = [
         (0.8, 8, box_of(SMALL, 8), SMALL),
         (0.9, 32, box_of(LARGE, 30), LARGE),
@@ -24,7 +25,7 @@ def detector(tmp_path, scripted_onnx):
         # Too doubtful.
         (0.4, 16, [500, 500, 560, 560], SMALL + 100),
     ]
-    scripted_onnx.write_scrfd(tmp_path / "scrfd.onnx", faces)
+    scripted_detectors.write_scrfd(tmp_path / "scrfd.onnx", faces)
     return ScrfdFaceDetector(tmp_path / "scrfd.onnx")
 
 
@@ -39,7 +40,7 @@ def test_faces_are_found_in_pixels_of_the_picture(detector, height, width):
         np.testing.assert_allclose(face.box, np.array(box_of(landmarks, room)) / scale, atol=1e-3)
 
 
-def test_picture_is_shown_as_insightface_shows_it(tmp_path, scripted_onnx, detector, monkeypatch):
+def test_picture_is_shown_as_insightface_shows_it(tmp_path, detector, monkeypatch):
     shown = []
 
     class Session:
@@ -48,7 +49,7 @@ def test_picture_is_shown_as_insightface_shows_it(tmp_path, scripted_onnx, detec
 
         def run(self, _, feed):
             shown.append(feed["input.1"])
-            return scripted_onnx.scrfd_answers([])
+            return scripted_detectors.scrfd_answers([])
 
     detector_inputs = detector._session.get_inputs()
     monkeypatch.setattr(detector, "_session", Session())
@@ -61,7 +62,7 @@ def test_picture_is_shown_as_insightface_shows_it(tmp_path, scripted_onnx, detec
     np.testing.assert_allclose(pixels[0, :, 320:], -127.5 / 128)
 
 
-def test_other_graphs_are_refused(tmp_path, scripted_onnx):
-    scripted_onnx.write_answers(tmp_path / "net.onnx", [1, 3, 640, 640], [np.zeros((1, 512))])
+def test_other_graphs_are_refused(tmp_path):
+    scripted_detectors.write_answers(tmp_path / "net.onnx", [1, 3, 640, 640], [np.zeros((1, 512))])
     with pytest.raises(WeightsError, match=r"face detector with 9 outputs .*, got 1"):
         ScrfdFaceDetector(tmp_path / "net.onnx")

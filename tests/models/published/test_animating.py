@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rehearsal import scripted_detectors
 
 from animaray.models.animation import AnimationOptions, AnimationPipeline
 from animaray.models.diffusion.face_optimization_config import FaceOptimizationConfig
@@ -80,7 +81,7 @@ def test_face_encoder_gets_the_raw_embedding_and_clip_the_whole_picture(
     with torch.no_grad():
         expected = marker_pipeline.image_encoder.encode(whole)
     torch.testing.assert_close(reference.image_embedding, expected)
-    other = np.eye(16, dtype=np.float32)[0]
+    other = np.eye(512, dtype=np.float32)[0]
     changed = reference.with_identity(other)
     np.testing.assert_allclose(changed.identity.raw, other * np.linalg.norm(raw), rtol=1e-5)
 
@@ -105,15 +106,15 @@ def test_recogniser_without_raw_output_is_refused(
 
 
 def test_profile_paper_runs_from_registered_and_imported_files(
-    weights_folder, scripted_onnx, tmp_path, monkeypatch
+    weights_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("ANIMARAY_WEIGHTS", str(tmp_path))
     monkeypatch.setattr("animaray.platform.weights._quick_problem", lambda *_: None)
     box = [*(FACE.min(axis=0) - 20), *(FACE.max(axis=0) + 20)]
-    scripted_onnx.write_scrfd(
+    scripted_detectors.write_scrfd(
         tmp_path / "antelopev2" / "scrfd_10g_bnkps.onnx", [(0.9, 16, box, FACE)]
     )
-    scripted_onnx.write_dwpose(tmp_path, PERSON)
+    scripted_detectors.write_dwpose(tmp_path, PERSON)
     pipeline = AnimationPipeline.from_pretrained(weights_folder)
     names = [
         part.name

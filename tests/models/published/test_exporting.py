@@ -80,7 +80,7 @@ def test_diffusers_and_transformers_load_the_folder(networks, exported):
 
 def test_diffusers_pipeline_loads_the_folder_and_animates(exported):
     pipeline = StableVideoDiffusionPipeline.from_pretrained(
-        exported / BACKBONE, local_files_only=True
+        exported / BACKBONE, local_files_only=True, torch_dtype=torch.float32
     )
     pipeline.set_progress_bar_config(disable=True)
     assert isinstance(pipeline.scheduler, EulerDiscreteScheduler)

@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from rehearsal import onnx_iresnet
 
 from animaray.models.frozen.arc_face import ArcFaceEmbedder
 from animaray.models.frozen.checkpoint_files import open_state
@@ -63,8 +65,9 @@ def test_precision_of_the_files_is_kept(networks, own_published, tmp_path):
     assert all(torch.equal(stored[key], state[key]) for key in state)
 
 
-def test_recogniser_may_come_as_insightfaces_file(networks, onnx_iresnet, own_published, tmp_path):
+def test_recogniser_may_come_as_insightfaces_file(networks, own_published, tmp_path):
     (own_published / "Animation" / "glintr100_torch.pth").unlink()
+    shutil.rmtree(own_published / "antelopev2")
     onnx_iresnet.write_onnx(
         networks.arc_face, own_published / "models" / "antelopev2" / "glintr100.onnx"
     )

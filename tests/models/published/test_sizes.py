@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,8 +44,8 @@ def test_frozen_parts_have_exactly_the_published_keys(keys):
 
 
 def test_published_shapes_give_the_published_sizes(keys):
-    assert pose_net_config(keys("pose_net")) == PoseNetConfig()
-    assert face_encoder_config(keys("face_encoder")) == FaceEncoderConfig()
+    assert pose_net_config(keys("pose_net"), Path("a.pth")) == PoseNetConfig()
+    assert face_encoder_config(keys("face_encoder"), Path("a.pth")) == FaceEncoderConfig()
 
 
 def test_published_unet_config_gives_the_published_sizes(golden_data, tmp_path):

@@ -1,16 +1,22 @@
 """Write an IResNet as the ONNX graph that PyTorch's exporter makes of it."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 from animaray.models.frozen.iresnet import IResNet, IResNetConfig
 
 TINY = IResNetConfig(blocks=(1, 2), widths=(4, 6), embedding_dim=16)
+"""Seconds count in tests."""
 
 
-def random_iresnet(config=TINY, seed=0):
+def random_iresnet(config: IResNetConfig = TINY, seed: int = 0) -> IResNet:
     """Return an IResNet whose norms have seen something."""
     torch.manual_seed(seed)
     network = IResNet(config)
@@ -22,35 +28,37 @@ def random_iresnet(config=TINY, seed=0):
     return network.eval()
 
 
-class Writer:
+class _Writer:
     """Collects nodes and tensors."""
 
-    def __init__(self, *, folded):
+    def __init__(self, *, folded: bool) -> None:
         self.folded = folded
-        self.nodes, self.tensors, self.count = [], [], 0
+        self.nodes: list[Any] = []
+        self.tensors: list[Any] = []
+        self.count = 0
 
-    def tensor(self, value):
+    def tensor(self, value: Tensor) -> str:
         self.count += 1
         name = f"t{self.count}"
         array = np.ascontiguousarray(value.detach().numpy())
         self.tensors.append(numpy_helper.from_array(array, name))
         return name
 
-    def node(self, kind, inputs, **settings):
+    def node(self, kind: str, inputs: list[str], **settings: object) -> str:
         self.count += 1
         output = f"v{self.count}"
         self.nodes.append(helper.make_node(kind, inputs, [output], **settings))
         return output
 
-    def norm(self, x, layer):
+    def norm(self, x: str, layer: Any) -> str:  # noqa: ANN401 - BatchNorm1d or 2d
         values = layer.weight, layer.bias, layer.running_mean, layer.running_var
         return self.node(
             "BatchNormalization", [x, *map(self.tensor, values)], epsilon=float(layer.eps)
         )
 
-    def conv(self, x, layer, norm):
+    def conv(self, x: str, layer: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
         stride, kernel = layer.stride[0], layer.kernel_size[0]
-        settings = {
+        settings: dict[str, object] = {
             "strides": [stride] * 2,
             "pads": [kernel // 2] * 4,
             "kernel_shape": [kernel] * 2,
@@ -64,16 +72,29 @@ class Writer:
         bias = norm.bias - norm.running_mean * gain
         return self.node("Conv", [x, self.tensor(weight), self.tensor(bias)], **settings)
 
-    def prelu(self, x, layer):
+    def prelu(self, x: str, layer: nn.PReLU) -> str:
         return self.node("PRelu", [x, self.tensor(layer.weight[:, None, None])])
 
 
-def write_onnx(network, file, *, folded=True, change=None):
-    """Write the graph; `change` may spoil the finished model."""
-    out = Writer(folded=folded)
+def write_onnx(
+    network: IResNet,
+    file: Path,
+    *,
+    folded: bool = True,
+    change: Callable[[Any], None] | None = None,
+) -> None:
+    """Write the graph.
+
+    Args:
+        network: In evaluation mode.
+        file: To write; its folder is made.
+        folded: Whether norms are folded into the convolutions before them, as exporters do.
+        change: May spoil the finished model.
+    """
+    out = _Writer(folded=folded)
     x = out.prelu(out.conv("input.1", network.conv1, network.bn1), network.prelu)
     for name in network.stage_names:
-        for block in network.get_submodule(name):
+        for block in network.get_submodule(name).children():
             y = out.norm(x, block.bn1)
             y = out.prelu(out.conv(y, block.conv1, block.bn2), block.prelu)
             y = out.conv(y, block.conv2, block.bn3)

@@ -1,4 +1,7 @@
-"""ONNX graphs that answer what a test wants, whatever they are shown."""
+"""Stand-in detectors of the published signatures that give one answer, whatever they are shown."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,8 +15,11 @@ COCO_STANDING = {
 }  # fmt: skip
 """A standing person in fractions of its box, by COCO index (x right, y down)."""
 
+Face = tuple[float, int, Sequence[float], np.ndarray]
+"""Score, stride, box, five landmarks."""
 
-def write_answers(file, input_shape, answers):
+
+def write_answers(file: Path, input_shape: list[int], answers: list[np.ndarray]) -> None:
     """Write a graph with constant outputs."""
     names = [f"answer{index}" for index in range(len(answers))]
     nodes = [helper.make_node("Identity", [f"stored_{name}"], [name]) for name in names]
@@ -35,8 +41,8 @@ def write_answers(file, input_shape, answers):
     onnx.save(model, str(file))
 
 
-def scrfd_answers(faces):
-    """Return SCRFD's nine outputs; each face is (score, stride, box, five landmarks)."""
+def scrfd_answers(faces: Sequence[Face]) -> list[np.ndarray]:
+    """Return SCRFD's nine outputs for these faces, in pixels of its square."""
     outputs = [
         np.zeros(((640 // stride) ** 2 * 2, columns), np.float32)
         for columns in (1, 4, 10)
@@ -56,12 +62,12 @@ def scrfd_answers(faces):
     return outputs
 
 
-def write_scrfd(file, faces):
+def write_scrfd(file: Path, faces: Sequence[Face]) -> None:
     """Write a face detector that always sees these faces, in pixels of its 640 px square."""
     write_answers(file, [1, 3, 640, 640], scrfd_answers(faces))
 
 
-def write_dwpose(folder, box):
+def write_dwpose(folder: Path, box: Sequence[float]) -> None:
     """Write both DWPose files: one standing person in `box`, pixels of the 640 px square."""
     left, top, right, bottom = box
     rows = np.zeros((1, 8400, 85), np.float32)
