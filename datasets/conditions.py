@@ -279,6 +279,7 @@ class ConditionsTable:
         self._places: dict[tuple[str, bool], tuple[Path, int]] = {}
         self._lengths: dict[tuple[str, bool], int] = {}
         self._sources: dict[str, str] = {}
+        self._bodies_only: set[str] = set()
         self._open_files: dict[Path, pq.ParquetFile] = {}
         for path in sorted(files):
             self._index(path, withdrawn)
@@ -302,6 +303,10 @@ class ConditionsTable:
     def num_frames(self, clip_id: str) -> int:
         """Return a clip's number of frames without reading its arrays."""
         return self._lengths[clip_id, False]
+
+    def num_without_further_points(self) -> int:
+        """Return how many clips hold the body alone, without feet, face and hands."""
+        return len(self._bodies_only.intersection(self.clip_ids))
 
     def has_mirrored(self, clip_id: str) -> bool:
         """Return whether the clip's mirrored copy was encoded too."""
@@ -329,7 +334,8 @@ class ConditionsTable:
                 f"{path} has conditions version {found.decode()}, expected {CONDITIONS_VERSION}.",
                 fix="Encode the dataset again; encoded conditions can always be made anew.",
             )
-        index = file.read(columns=["clip_id", "source_id", "is_mirrored", "num_frames"]).to_pylist()
+        columns = ["clip_id", "source_id", "is_mirrored", "num_frames", "further_points_shape"]
+        index = file.read(columns=columns).to_pylist()
         for group, row in enumerate(index):
             if row["source_id"] in withdrawn:
                 continue
@@ -337,6 +343,8 @@ class ConditionsTable:
             self._places[key] = (path, group)
             self._lengths[key] = row["num_frames"]
             self._sources[row["clip_id"]] = row["source_id"]
+            if row["further_points_shape"] is None:
+                self._bodies_only.add(row["clip_id"])
 
     def _file(self, path: Path) -> pq.ParquetFile:
         if path not in self._open_files:

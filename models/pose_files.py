@@ -1,14 +1,19 @@
 """Pose files: the motion of a driving video without its pictures, to look at, edit and use again.
 
-Our own form, version 1, as JSON or NPZ (by the file's suffix). `people` are the motions, the main
+Our own form, version 2, as JSON or NPZ (by the file's suffix). `people` are the motions, the main
 one first; keypoints are pixels, x right, y down, in OpenPose order of 18 (models/pose/layouts.py).
+`further_points` (feet, face, hands in the order of the same file) and `is_alone` (frames that show
+nobody else) may be left out; version 1, which has neither, is read, too.
 
-JSON    {"format": "animaray-poses", "version": 1, "fps": 25.0, "width_px": 640, "height_px": 480,
+JSON    {"format": "animaray-poses", "version": 2, "fps": 25.0, "width_px": 640, "height_px": 480,
          "people": [{"keypoints": [[[x, y], 18 of them], frames of them],
                      "keypoint_confidence": [[c, 18 of them], frames of them],
-                     "is_filled": [false, frames of them]}]}
+                     "is_filled": [false, frames of them],
+                     "further_points": [[[x, y, c], 116 of them], frames of them],
+                     "is_alone": [true, frames of them]}]}
 NPZ     format, version, fps, width_px, height_px as scalars; keypoints (people, frames, 18, 2),
-        keypoint_confidence (people, frames, 18), is_filled (people, frames)
+        keypoint_confidence (people, frames, 18), is_filled (people, frames), further_points
+        (people, frames, 116, 3), is_alone (people, frames)
 
 OpenPose's JSON is read too (models/pose_files_openpose.py). Nothing here unpickles.
 """
@@ -28,18 +33,20 @@ from animaray.models.frozen.protocols import PersonPose
 from animaray.models.motion import Motion
 from animaray.models.person_choice import PersonChoice, choose_people
 from animaray.models.person_tracks import seen_person
+from animaray.models.pose.layouts import NUM_FURTHER_POINTS
 from animaray.models.pose_files_openpose import OpenPoseClip, is_openpose, read_openpose
 from animaray.platform.errors import PoseError, UsageError
 from animaray.platform.file_kind import POSE_SUFFIXES
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic
 
-FORMAT, VERSION = "animaray-poses", 1
+FORMAT, VERSION = "animaray-poses", 2
+_READ_VERSIONS = (1, 2)
 MAX_FILE_BYTES = 512 * 1024**2
-_NPZ_NAMES = (
-    "format", "version", "fps", "width_px", "height_px", "keypoints", "keypoint_confidence",
-    "is_filled",
-)  # fmt: skip
+_SCALARS = ("format", "version", "fps", "width_px", "height_px")
+_ARRAYS = ("keypoints", "keypoint_confidence", "is_filled")
+_OPTIONAL_DIGITS = {"further_points": 3, "is_alone": None}
+"""Arrays that may be left out, and decimals of their numbers in JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +106,11 @@ def write_pose_file(path: Path, motions: Sequence[Motion], fps: float) -> None:
                 "keypoints": _rounded(motion.keypoints, 3),
                 "keypoint_confidence": _rounded(motion.keypoint_confidence, 4),
                 "is_filled": motion.is_filled.tolist(),
+                **{
+                    name: _rounded(values, digits)
+                    for name, digits in _OPTIONAL_DIGITS.items()
+                    if (values := getattr(motion, name)) is not None
+                },
             }
             for motion in motions
         ]
@@ -106,9 +118,10 @@ def write_pose_file(path: Path, motions: Sequence[Motion], fps: float) -> None:
         return
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: np.array(value) for name, value in head.items()}
-    arrays["keypoints"] = np.stack([motion.keypoints for motion in motions])
-    arrays["keypoint_confidence"] = np.stack([motion.keypoint_confidence for motion in motions])
-    arrays["is_filled"] = np.stack([motion.is_filled for motion in motions])
+    for name in (*_ARRAYS, *_OPTIONAL_DIGITS):
+        values = [getattr(motion, name) for motion in motions]
+        if all(each is not None for each in values):
+            arrays[name] = np.stack(values)
     np.savez_compressed(buffer, **arrays)
     write_bytes_atomic(path, buffer.getvalue())
 
@@ -155,7 +168,8 @@ def read_pose_file(path: Path, *, size_px: tuple[int, int] | None = None) -> Pos
         _refuse(path, "`people` must be a list of objects")
     columns = {
         name: [person.get(name) for person in people]
-        for name in ("keypoints", "keypoint_confidence", "is_filled")
+        for name in (*_ARRAYS, *_OPTIONAL_DIGITS)
+        if name in _ARRAYS or any(name in person for person in people)
     }
     return _parsed(path, {**document, **columns})
 
@@ -163,7 +177,8 @@ def read_pose_file(path: Path, *, size_px: tuple[int, int] | None = None) -> Pos
 def _read_npz(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            values = {name: archive[name] for name in _NPZ_NAMES if name in archive}
+            known = (*_SCALARS, *_ARRAYS, *_OPTIONAL_DIGITS)
+            values = {name: archive[name] for name in known if name in archive}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         _refuse(path, f"it is no readable NPZ ({error})")
     scalars = {name: value.item() for name, value in values.items() if value.ndim == 0}
@@ -173,12 +188,16 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 
 def _parsed(path: Path, data: dict[str, Any]) -> PoseClip:
-    if data.get("version") != VERSION:
-        _refuse(path, f"it is version {data.get('version')}, this reads version {VERSION}")
+    if data.get("version") not in _READ_VERSIONS:
+        _refuse(path, f"it is version {data.get('version')}, this reads version 1 and {VERSION}")
     try:
         keypoints = np.asarray(data["keypoints"], np.float32)
         confidence = np.asarray(data["keypoint_confidence"], np.float32)
         is_filled = np.asarray(data["is_filled"], bool)
+        further, alone = (
+            None if data.get(name) is None else np.asarray(data[name], kind)
+            for name, kind in (("further_points", np.float32), ("is_alone", bool))
+        )
         fps, width, height = (float(data[name]) for name in ("fps", "width_px", "height_px"))
     except (KeyError, TypeError, ValueError) as error:
         _refuse(path, f"a field is missing or of the wrong kind ({error})")
@@ -186,8 +205,13 @@ def _parsed(path: Path, data: dict[str, Any]) -> PoseClip:
         _refuse(path, f"keypoints must be (people, frames, 18, 2), got {keypoints.shape}")
     if confidence.shape != keypoints.shape[:3] or is_filled.shape != keypoints.shape[:2]:
         _refuse(path, "keypoint_confidence or is_filled do not fit the keypoints")
-    if not (np.isfinite(keypoints).all() and ((confidence >= 0) & (confidence <= 1)).all()):
-        _refuse(path, "keypoints must be finite and confidences within 0 and 1")
+    if further is not None and further.shape != (*keypoints.shape[:2], NUM_FURTHER_POINTS, 3):
+        _refuse(path, f"further_points must be (people, frames, 116, 3), got {further.shape}")
+    if alone is not None and alone.shape != is_filled.shape:
+        _refuse(path, "is_alone does not fit the keypoints")
+    _check_numbers(path, keypoints, confidence)
+    if further is not None:
+        _check_numbers(path, further, further[..., 2])
     if not (math.isfinite(fps) and min(fps, width, height) > 0):
         _refuse(path, "fps, width_px and height_px must be positive")
     motions = tuple(
@@ -198,10 +222,19 @@ def _parsed(path: Path, data: dict[str, Any]) -> PoseClip:
             height_px=int(height),
             is_filled=filled,
             num_persons=len(keypoints),
+            further_points=None if further is None else further[person],
+            is_alone=None if alone is None else alone[person],
         )
-        for points, certain, filled in zip(keypoints, confidence, is_filled, strict=True)
+        for person, (points, certain, filled) in enumerate(
+            zip(keypoints, confidence, is_filled, strict=True)
+        )
     )
     return PoseClip(motions=motions, fps=fps, is_chosen=True)
+
+
+def _check_numbers(path: Path, points: np.ndarray, confidence: np.ndarray) -> None:
+    if not (np.isfinite(points).all() and ((confidence >= 0) & (confidence <= 1)).all()):
+        _refuse(path, "keypoints must be finite and confidences within 0 and 1")
 
 
 def _from_openpose(clip: OpenPoseClip) -> PoseClip:
@@ -213,7 +246,9 @@ def _from_openpose(clip: OpenPoseClip) -> PoseClip:
     return PoseClip(motions=motions, fps=None, is_chosen=False)
 
 
-def _rounded(values: np.ndarray, digits: int) -> Any:  # noqa: ANN401 - nested lists
+def _rounded(values: np.ndarray, digits: int | None) -> Any:  # noqa: ANN401 - nested lists
+    if digits is None:
+        return values.tolist()
     return np.round(values.astype(np.float64), digits).tolist()
 
 

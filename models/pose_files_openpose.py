@@ -1,9 +1,11 @@
 """Read OpenPose's JSON: one file per frame in a folder, or a list of frames in one file.
 
 A frame is {"people": [{"pose_keypoints_2d": [x, y, confidence, ...]}]} with 18 points (COCO) or 25
-(BODY_25, whose middle hip and feet are left out). Tools that write a list of frames add
-`canvas_width` and `canvas_height`; OpenPose itself tells no size. Points at 0, 0 with confidence 0
-are missing. Coordinates of which none is above 1 are shares of the picture.
+(BODY_25, whose middle hip is left out), and beside them `hand_left_keypoints_2d`,
+`hand_right_keypoints_2d` (21 points) and `face_keypoints_2d` (68, or 70 with pupils, which are left
+out), each of which may be absent, null or empty where nothing was found. Tools that write a list of
+frames add `canvas_width` and `canvas_height`; OpenPose itself tells no size. Points at 0, 0 with
+confidence 0 are missing. Coordinates of which none is above 1 are shares of the picture.
 """
 
 import json
@@ -17,12 +19,28 @@ import numpy as np
 from animaray.models.frozen.protocols import PersonPose
 from animaray.models.motion import PeopleInVideo, lasting_people
 from animaray.models.person_tracks import PersonTrack, extend_tracks
-from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
+from animaray.models.pose.layouts import (
+    FACE,
+    FEET,
+    LEFT_HAND,
+    NUM_FURTHER_POINTS,
+    NUM_KEYPOINTS,
+    RIGHT_HAND,
+    VISIBLE_CONFIDENCE,
+)
 from animaray.platform.errors import PoseError, UsageError
 
 FROM_BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 """Where OpenPose's 18 points stand among the 25."""
+FEET_OF_BODY_25 = slice(19, 25)
+"""OpenPose's feet among the 25, in the order of ours."""
 MAX_FRAMES = 100_000
+_PARTS = {
+    "hand_left_keypoints_2d": (LEFT_HAND, (21,)),
+    "hand_right_keypoints_2d": (RIGHT_HAND, (21,)),
+    "face_keypoints_2d": (FACE, (68, 70)),
+}
+"""Where a part goes among the further points, and with how many points it is written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,10 +99,16 @@ def read_openpose(
             fix="Add --driving-size WIDTHxHEIGHT.",
         )
     values = [_frame_values(frame, path) for frame in frames]
-    largest = max((float(v[:, :2].max()) for people in values for v in people), default=0.0)
-    unit = np.array(size, np.float32) if largest <= 1.0 else np.ones(2, np.float32)
+    everybody = [person for people in values for person in people]
+    largest = max((float(person[:NUM_KEYPOINTS, :2].max()) for person in everybody), default=0.0)
+    unit = np.array([*size, 1.0] if largest <= 1.0 else np.ones(3), np.float32)
+    parts = slice(NUM_KEYPOINTS + FACE.start, None)  # feet alone are no closer look
+    has_further = any((person[parts, 2] > 0).any() for person in everybody)
     return OpenPoseClip(
-        frames=tuple(tuple(_pose(person, unit) for person in people) for people in values),
+        frames=tuple(
+            tuple(_pose(person * unit, has_further=has_further) for person in people)
+            for people in values
+        ),
         width_px=size[0],
         height_px=size[1],
     )
@@ -112,29 +136,49 @@ def _declared_size(frame: Any) -> tuple[int, int] | None:  # noqa: ANN401 - any 
 
 
 def _frame_values(frame: Any, path: Path) -> list[np.ndarray]:  # noqa: ANN401 - any JSON value
-    """Return each person's 18 points with confidence, people without any point left out."""
+    """Return each person's 134 points with confidence, people without any point left out."""
     people = frame.get("people") if isinstance(frame, dict) else None
     if not isinstance(people, list):
         _refuse(path, "a frame has no list `people`")
     found = []
     for person in people:
-        try:
-            values = np.asarray(person["pose_keypoints_2d"], np.float32).reshape(-1, 3)
-        except (KeyError, TypeError, ValueError) as error:
-            _refuse(path, f"`pose_keypoints_2d` is missing or odd ({error})")
-        if len(values) == 25:
-            values = values[list(FROM_BODY_25)]
-        if len(values) != 18 or not np.isfinite(values).all():
-            _refuse(path, f"a person has {len(values)} points; 18 or 25 finite ones are read")
-        if (values[:, 2] >= VISIBLE_CONFIDENCE).sum() >= 2:
-            found.append(values)
+        body = _points(person, "pose_keypoints_2d", path)
+        further = np.zeros((NUM_FURTHER_POINTS, 3), np.float32)
+        if len(body) == 25:
+            further[FEET] = body[FEET_OF_BODY_25]
+            body = body[list(FROM_BODY_25)]
+        if len(body) != NUM_KEYPOINTS:
+            _refuse(path, f"a person has {len(body)} points; 18 or 25 finite ones are read")
+        for name, (part, counts) in _PARTS.items():
+            if not person.get(name):
+                continue
+            points = _points(person, name, path)
+            if len(points) not in counts:
+                _refuse(path, f"`{name}` has {len(points)} points, expected {counts[0]}")
+            further[part] = points[: counts[0]]
+        if (body[:, 2] >= VISIBLE_CONFIDENCE).sum() >= 2:
+            found.append(np.concatenate([body, further]))
     return found
 
 
-def _pose(values: np.ndarray, unit: np.ndarray) -> PersonPose:
+def _points(person: Any, name: str, path: Path) -> np.ndarray:  # noqa: ANN401 - any JSON value
+    """Return a flat list of x, y and confidence as rows."""
+    try:
+        values = np.asarray(person[name], np.float32).reshape(-1, 3)
+    except (KeyError, TypeError, ValueError) as error:
+        _refuse(path, f"`{name}` is missing or odd ({error})")
+    if not np.isfinite(values).all():
+        _refuse(path, f"`{name}` has numbers that are not finite")
+    return values
+
+
+def _pose(values: np.ndarray, *, has_further: bool) -> PersonPose:
+    """Return a person's pose from 134 points in pixels."""
+    certain = np.concatenate([values[:, :2], values[:, 2:].clip(0, 1)], axis=1).astype(np.float32)
     return PersonPose(
-        keypoints=(values[:, :2] * unit).astype(np.float32),
-        keypoint_confidence=values[:, 2].clip(0, 1).astype(np.float32),
+        keypoints=certain[:NUM_KEYPOINTS, :2],
+        keypoint_confidence=certain[:NUM_KEYPOINTS, 2],
+        further_points=certain[NUM_KEYPOINTS:] if has_further else None,
     )
 
 

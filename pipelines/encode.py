@@ -48,6 +48,7 @@ from animaray.models.frozen.protocols import (
     LatentCodec,
     RawIdentityEmbedder,
 )
+from animaray.models.pose.further_points import map_further, mirror_further
 from animaray.models.pose.layouts import MIRROR
 from animaray.pipelines.encode_config import EncodeConfig
 from animaray.platform.disk import check_room
@@ -218,6 +219,9 @@ def encode_clip(
         frames_uint8=fit.apply_frames(video.frames_uint8),
         keypoints=fit.apply_points(tracks.keypoints[poses]).astype(np.float32),
         keypoint_confidence=tracks.keypoint_confidence[poses],
+        further_points=None
+        if tracks.further_points is None
+        else map_further(tracks.further_points[poses], fit.apply_points),
         **_fitted_faces(tracks, fit, float(clip["fps"])),
     )
     if curated_with != config.profile:
@@ -273,6 +277,8 @@ class FittedClip:
     face_landmarks: Float32[np.ndarray, "faces 5 2"]
     identity_embeddings: Float32[np.ndarray, "faces identity_dim"] | None
     """As measured at curation; None: measure them on these frames, with this profile."""
+    further_points: Float32[np.ndarray, "frames 116 3"] | None = None
+    """None: curation did not look for feet, face and hands."""
 
     def mirrored(self) -> "FittedClip":
         """Return the clip mirrored left to right; identities are to be measured anew."""
@@ -287,6 +293,7 @@ class FittedClip:
             frames_uint8=np.ascontiguousarray(self.frames_uint8[:, :, ::-1]),
             keypoints=keypoints,
             keypoint_confidence=self.keypoint_confidence[:, list(MIRROR)],
+            further_points=mirror_further(self.further_points, width),
             face_boxes=boxes.astype(np.float32),
             face_landmarks=mirror_landmarks(self.face_landmarks, width),
             identity_embeddings=None,
@@ -341,6 +348,7 @@ def encode_fitted(clip: FittedClip, encoders: ClipEncoders, config: EncodeConfig
         identity_valid=identity_valid,
         keypoints=clip.keypoints,
         keypoint_confidence=clip.keypoint_confidence,
+        further_points=clip.further_points,
         face_boxes=boxes,
         face_box_valid=box_valid,
     )

@@ -167,6 +167,27 @@ def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
                 f"Every encoded clip of {config.data_dir} is of a held-out source video.",
                 fix="Encode more clips, or hold none out: --set held_out_share=null.",
             )
+    _check_sizes(config, table)
+    bodies_only = table.num_without_further_points()
+    if config.animator.pose_layout == "whole_body_134" and bodies_only:
+        raise DatasetError(
+            f"The animator is shown hands and faces, which {bodies_only} of {len(table)} encoded "
+            f"clips of {config.data_dir} lack: they were curated without.",
+            fix="Curate the videos again (--profile paper, or --set pose_layout=whole_body_134) "
+            "and encode them; or train on bodies: --set animator.pose_layout=openpose_18.",
+            reason="no_further_points",
+        )
+    return table
+
+
+def _check_sizes(config: AnimatorTrainingConfig, table: ConditionsTable) -> None:
+    """Refuse clips of other sizes than the animator's.
+
+    Raises:
+        DatasetError: A size differs.
+    """
+    animator = config.animator
+    size_px = animator.width_px, animator.height_px
     clip = table.load(table.clip_ids[0])
     found = {
         "width_px": clip.width_px,
@@ -190,7 +211,6 @@ def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
             f"--size {size_px[0]}x{size_px[1]} --fps {animator.fps:g}; or train with the recipe "
             "for these clips (animaray train recipes).",
         )
-    return table
 
 
 def load_draft_codec(animator: AnimatorConfig) -> LatentCodec | None:

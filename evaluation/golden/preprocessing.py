@@ -20,7 +20,6 @@ from animaray.models.frozen.dwpose_decoding import (
     openpose_order,
     whole_picture,
 )
-from animaray.models.frozen.protocols import PersonPose
 from animaray.models.motion import Motion
 from animaray.models.pose.alignment import PosedPicture, align_clip
 from animaray.models.pose.drawing import CANVAS_PX, HasPose, draw_pose_clip
@@ -165,14 +164,7 @@ def _compare_drawings(vector: GoldenVector, arrays: Arrays, frames: list[str]) -
     height, width = vector.setting("config", "ref_hw")
     size = width, height
     motions = motions_of([people_of(arrays, frame, size) for frame in frames], size)
-    first = people_of(arrays, "ref", size)[0]
-    reference = PosedPicture(
-        keypoints=first.keypoints,
-        keypoint_confidence=first.keypoint_confidence,
-        further_points=first.further_points,
-        width_px=width,
-        height_px=height,
-    )
+    reference = people_of(arrays, "ref", size)[0]
     poses = [align_clip("fit", reference, motion.posed()) for motion in motions]
     drawn: dict[str, Sequence[HasPose]] = {"aligned": poses, "unaligned_drv": motions}
     for path in sorted(vector.folder.glob("drawn_*.png")):
@@ -214,7 +206,7 @@ def _drawing_tolerance(vector: GoldenVector) -> tuple[float, float]:
     return float(match[2]), float(match[3])
 
 
-def motions_of(pictures: Sequence[Sequence[PersonPose]], size: tuple[int, int]) -> list[Motion]:
+def motions_of(pictures: Sequence[Sequence[PosedPicture]], size: tuple[int, int]) -> list[Motion]:
     """Return the people of consecutive pictures as motions.
 
     There are as many motions as the fullest picture shows people; where a picture shows fewer, the
@@ -241,7 +233,7 @@ def motions_of(pictures: Sequence[Sequence[PersonPose]], size: tuple[int, int]) 
     return motions
 
 
-def people_of(arrays: Arrays, picture: str, size: tuple[int, int]) -> list[PersonPose]:
+def people_of(arrays: Arrays, picture: str, size: tuple[int, int]) -> list[PosedPicture]:
     """Return the people of a stored picture in pixels.
 
     Args:
@@ -261,10 +253,12 @@ def people_of(arrays: Arrays, picture: str, size: tuple[int, int]) -> list[Perso
         for side, part in enumerate((LEFT_HAND, RIGHT_HAND)):
             further[part, :2] = hands[side, person]
             further[part, 2] = hand_scores[side, person]
-        pose = PersonPose(
+        pose = PosedPicture(
             keypoints=body,
             keypoint_confidence=arrays[f"{picture}.bodies_score"][person],
             further_points=further,
+            width_px=size[0],
+            height_px=size[1],
         )
         people.append(pose)
     return people

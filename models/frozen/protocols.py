@@ -37,11 +37,11 @@ class FaceDetection:
 class PersonPose:
     """One person's 18 body keypoints in OpenPose order, and more where somebody looked closer."""
 
-    keypoints: Float[np.ndarray, "18 2"]
+    keypoints: Float32[np.ndarray, "18 2"]
     """Pixels, x right, y down; a point outside the picture keeps its estimated place."""
-    keypoint_confidence: Float[np.ndarray, " 18"]
+    keypoint_confidence: Float32[np.ndarray, " 18"]
     """In [0, 1]; 0 where the point was not found."""
-    further_points: Float[np.ndarray, "116 3"] | None = None
+    further_points: Float32[np.ndarray, "116 3"] | None = None
     """Feet, face and hands (models.pose.layouts): pixels and confidence; None: not looked for."""
 
     def moved(self, move: PointMap) -> PersonPose:

@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from animaray.models.motion import Motion
 from animaray.models.person_choice import PersonChoice
+from animaray.models.pose.layouts import FACE, FEET, LEFT_HAND, NUM_FURTHER_POINTS, RIGHT_HAND
 from animaray.models.pose_files import read_pose_file, write_pose_file
 from animaray.platform.errors import PersonChoiceError, PoseError, UsageError
 
@@ -37,6 +39,46 @@ def test_what_is_written_is_read_again(tmp_path, suffix):
     assert clip.choose(option="--person") == [0]
     assert clip.choose([PersonChoice.parse("right")]) == [1]
     assert len(clip.motions[0].first(2).keypoints) == 2
+
+
+@pytest.mark.parametrize("suffix", ["json", "npz"])
+def test_hands_and_faces_are_written_and_read_again(tmp_path, suffix):
+    rng = np.random.default_rng(3)
+    motion = replace(
+        make_motion(),
+        further_points=rng.random((3, NUM_FURTHER_POINTS, 3)).astype(np.float32),
+        is_alone=np.array([True, False, True]),
+    )
+    path = tmp_path / f"poses.{suffix}"
+    write_pose_file(path, [motion], 8.0)
+    (again,) = read_pose_file(path).motions
+    assert np.allclose(again.further_points, motion.further_points, atol=1e-3)
+    assert again.is_alone.tolist() == [True, False, True]
+
+
+def test_hands_and_faces_of_openpose_are_read(tmp_path):
+    def part(value, count):
+        return [*np.tile([value, value + 1, 0.5], (count, 1)).ravel().tolist()]
+
+    seen = person(10, 20, points=25)
+    seen |= {"hand_left_keypoints_2d": part(30, 21), "face_keypoints_2d": part(40, 70)}
+    blind = {**seen, "hand_left_keypoints_2d": None, "hand_right_keypoints_2d": []}
+    frames = [{"people": [each], "canvas_width": 99, "canvas_height": 99} for each in (seen, blind)]
+    path = tmp_path / "openpose.json"
+    path.write_text(json.dumps(frames))
+    (motion,) = read_pose_file(path).motions
+    further = motion.further_points
+    assert further[0, LEFT_HAND].tolist() == [[30, 31, 0.5]] * 21
+    assert further[:, FACE, 0].tolist() == [[40] * 68] * 2
+    assert (further[1, LEFT_HAND] == 0).all()
+    assert (further[:, RIGHT_HAND] == 0).all()
+    # BODY_25's last six points are the feet, left first.
+    assert further[0, FEET, 0].tolist() == [10 + index for index in range(19, 25)]
+    assert motion.is_alone.tolist() == [True, True]
+    for frame in frames:
+        frame["people"][0] |= {"hand_left_keypoints_2d": [], "face_keypoints_2d": []}
+    path.write_text(json.dumps(frames))
+    assert read_pose_file(path).motions[0].further_points is None  # nobody looked
 
 
 def person(x, y, confidence=0.9, points=18):
@@ -112,7 +154,19 @@ def test_the_good_form_of_the_next_test_is_good(tmp_path):
     [
         ("{", "not JSON"),
         ("[1, 2]", "neither"),
-        (json.dumps({**GOOD, "version": 2}), "version 2"),
+        (json.dumps({**GOOD, "version": 3}), "version 3"),
+        (
+            json.dumps({**GOOD, "people": [{**GOOD["people"][0], "further_points": [[[1, 2]]]}]}),
+            r"\(people, frames, 116, 3\)",
+        ),
+        (
+            json.dumps({**GOOD, "people": [{**GOOD["people"][0], "is_alone": [True]}]}),
+            "is_alone does not fit",
+        ),
+        (
+            json.dumps([{"people": [{**person(1, 1), "face_keypoints_2d": [1.0] * 30}]}]),
+            "`face_keypoints_2d` has 10 points, expected 68",
+        ),
         (json.dumps({**GOOD, "people": 3}), "`people` must be a list"),
         (json.dumps({**GOOD, "people": []}), r"\(people, frames, 18, 2\)"),
         (json.dumps({**GOOD, "fps": None}), "missing or of the wrong kind"),

@@ -20,6 +20,13 @@ from animaray.models.identity import FaceIdentity
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.conditioning import Conditioning
 from animaray.models.networks.weights_folder import WEIGHTS_FILE
+from animaray.models.pose.layouts import (
+    FACE,
+    FEET,
+    LEFT_HAND,
+    NUM_FURTHER_POINTS,
+    RIGHT_HAND,
+)
 from animaray.pipelines import encode
 from animaray.pipelines.encode import ClipEncoders, FittedClip, encode_fitted
 from animaray.pipelines.encode_config import EncodeConfig
@@ -31,6 +38,29 @@ from animaray.training.recipes import animator_demo_cpu, animator_permissive_cpu
 
 REFERENCE, DRIVEN = 0, (0, 1)
 OPTIONS = AnimationOptions(seed=3, alignment="none", face_optimization="off")
+
+
+class WithHandsAndFace:
+    """People of another estimator, with further points around their noses and wrists."""
+
+    name = "marker_whole_body"
+
+    def __init__(self, bodies):
+        self._bodies = bodies
+
+    def estimate(self, frame):
+        rng = np.random.default_rng(0)
+        offsets = rng.uniform(-3, 3, (NUM_FURTHER_POINTS, 2))
+        return [
+            replace(person, further_points=self._around(person, offsets))
+            for person in self._bodies.estimate(frame)
+        ]
+
+    def _around(self, person, offsets):
+        further = np.ones((NUM_FURTHER_POINTS, 3), np.float32)
+        for part, keypoint in ((FEET, 13), (FACE, 0), (LEFT_HAND, 7), (RIGHT_HAND, 4)):
+            further[part, :2] = person.keypoints[keypoint] + offsets[part]
+        return further
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +85,9 @@ def training_row(frames, pipeline, root):
         frames_uint8=frames,
         keypoints=np.stack([person.keypoints for person in people]),
         keypoint_confidence=np.stack([person.keypoint_confidence for person in people]),
+        further_points=None
+        if people[0].further_points is None
+        else np.stack([person.further_points for person in people]),
         face_times_s=times_s,
         face_boxes=np.stack([face.box for face in faces]),
         face_landmarks=landmarks,
@@ -144,7 +177,12 @@ def test_permissive(tmp_path, permissive_weights, real_data):
 
 def test_paper(tmp_path, weights_folder, marker_perception, marker_picture):
     embedder = ArcFaceEmbedder.load(weights_folder / "identity" / WEIGHTS_FILE)
-    perception = replace(marker_perception, profile="paper", identity_embedder=embedder)
+    perception = replace(
+        marker_perception,
+        profile="paper",
+        identity_embedder=embedder,
+        pose_estimator=WithHandsAndFace(marker_perception.pose_estimator),
+    )
     pipeline = AnimationPipeline.from_pretrained(weights_folder, perception)
     frames = np.stack([marker_picture(left=left) for left in (16, 20)])
     training = training_row(frames, pipeline, tmp_path)
@@ -156,6 +194,11 @@ def test_paper(tmp_path, weights_folder, marker_perception, marker_picture):
     assert np.linalg.norm(raw) != pytest.approx(1, abs=0.1)
     # Noise is added to the reference at inference only.
     assert_equal(training, replace(inference, reference_latents=training.reference_latents))
+    bodies = AnimationPipeline.from_pretrained(
+        weights_folder, replace(perception, pose_estimator=marker_perception.pose_estimator)
+    )
+    without = inference_path(frames, bodies)
+    assert (training.pose_images > without.pose_images).any()  # hands and faces are drawn
 
 
 def test_a_model_of_raw_identities_refuses_unit_ones():
