@@ -14,7 +14,7 @@ import os
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -33,7 +33,14 @@ from animaray.models.parts.landmarks import (
     PersonLandmarks,
     TargetPose,
 )
-from animaray.models.parts.pipeline import PartsAnimation, PartsPipeline, scaled_picture
+from animaray.models.parts.perception import SeenClip
+from animaray.models.parts.pipeline import (
+    PartsAnimation,
+    PartsPipeline,
+    PartsReference,
+    scaled_picture,
+)
+from animaray.models.parts.smoothing import smooth_people
 from animaray.models.pose.limb_warp import BodyPose, LimbWarp
 from animaray.platform.errors import AnimarayError
 from animaray.platform.video import decode_in_child, read_picture, write_picture
@@ -79,12 +86,19 @@ class Judges:
         best = max(found, key=lambda face: face.score)
         return self.identity.embed(large, best.landmarks)
 
-    def pck(self, picture: Picture, wanted: np.ndarray, seen: np.ndarray) -> tuple[float, float]:
-        """Return the shares of points within .1 and .2 shoulder widths of where they belong."""
+    def pck(
+        self, picture: Picture, wanted: np.ndarray, seen: np.ndarray, unit_px: float
+    ) -> tuple[float, float]:
+        """Return the shares of points within .1 and .2 shoulder widths of where they belong.
+
+        Shoulders that are turned aside count as .7 of the photo's unit at least, as in the
+        reference's protocol.
+        """
         bodies = self.poses.find(picture)
         if not bodies:
             return 0.0, 0.0
-        unit = max(float(np.linalg.norm(np.subtract(*wanted[list(SHOULDERS)]))), 10.0)
+        unit = float(np.linalg.norm(np.subtract(*wanted[list(SHOULDERS)])))
+        unit = max(unit, 0.7 * unit_px)
         off = np.linalg.norm(bodies[0].points[:, :2] - wanted, axis=1)[seen] / unit
         return float((off < 0.1).mean()), float((off < 0.2).mean())
 
@@ -119,21 +133,25 @@ def self_driven(real: Path, pipeline: PartsPipeline, judges: Judges, out: Path) 
     )
     for name, every in SELF.items():
         frames, fps = read_clip(real, name, every * (JUDGED + 1))
-        reference = pipeline.prepare_reference(frames[0], options=PartsOptions(long_side_px=512))
+        photo = pipeline.prepare_reference(frames[0], options=PartsOptions(long_side_px=512))
         seen = pipeline.follow(frames)
+        reference = _as_tracked(photo, seen, fps)
         animation = pipeline.animate(reference, seen, fps)
         warp = LimbWarp(frames[0], [_pose(reference.person, frames[0])])
         own = judges.face(frames[0])
         rows, shown = [], [(frames[0], frames[0])]
-        for index, made in enumerate(animation.frames()):
-            person, truth = seen.people[index], frames[index]
-            if index == 0 or index % every or person is None:
+        for index, person in enumerate(animation.driver_poses()):
+            truth = frames[index]
+            if index == 0 or index % every or seen.people[index] is None:
                 continue
+            made = animation.render(animation.retargeter.target(person))
             limb = warp.move([_pose(person, truth)]).picture_uint8
             row = [f(x, truth) for f in (psnr, _ssim) for x in (made, limb, frames[0])]
             faces = [judges.face(made), judges.face(truth)]
             row += [np.nan if face is None or own is None else face @ own for face in faces]
-            row += judges.pck(made, person.points, judged_points(person, truth))
+            row += judges.pck(
+                made, person.points, judged_points(person, truth), reference.person.unit_px
+            )
             rows.append(row)
             shown.append((truth, made))
         mean = np.nanmean(np.array(rows, np.float64), axis=0)
@@ -145,6 +163,18 @@ def self_driven(real: Path, pipeline: PartsPipeline, judges: Judges, out: Path) 
             flush=True,
         )
         write_sheet(out / f"self_{name}.png", frames[0], shown)
+
+
+def _as_tracked(photo: PartsReference, seen: SeenClip, fps: float) -> PartsReference:
+    """Give the photo the landmarks of the smoothed first frame, as the reference's protocol did.
+
+    What a self-driven clip measures is how well pixels follow landmarks, not how far two looks at
+    one frame differ; a stranger's photo is measured as it is (`cross`).
+    """
+    first = smooth_people(seen.people, fps, photo.verdict.mode)[0]
+    if first is None:
+        return photo
+    return replace(photo, person=replace(first, hands=photo.person.hands))
 
 
 def _ssim(result: Picture, truth: Picture) -> float:
@@ -199,7 +229,12 @@ def cross_identity(real: Path, pipeline: PartsPipeline, judges: Judges, out: Pat
             face = judges.face(made)
             similar.append(np.nan if face is None or own is None else float(face @ own))
             shares.append(
-                judges.pck(made, target.points, _both(person, reference.person, target, made))
+                judges.pck(
+                    made,
+                    target.points,
+                    _both(person, reference.person, target, made),
+                    reference.person.unit_px,
+                )
             )
         values, pck = np.array(similar), np.mean(shares, axis=0)
         print(

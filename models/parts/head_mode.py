@@ -116,7 +116,7 @@ class HeadPuppet:
         mouth = None
         if self._face is not None and driven.face is not None:
             mouth = self._face.draw(sampling, driven.face, head, corner)
-        frame = sample(self._picture, sampling, is_smooth=True, border=cv2.BORDER_REPLICATE)
+        frame = sample(self._picture, sampling, border=cv2.BORDER_REPLICATE)
         if mouth is not None and self._face is not None:
             self._face.paint_mouth(frame, mouth, corner)
         return np.clip(np.rint(frame), 0, 255).astype(np.uint8)

@@ -61,7 +61,7 @@ class PartsAnimation:
         self.fps = fps
         self.num_frames = len(people)
         self.height_px, self.width_px = reference.alpha.shape
-        self._people = smooth_people(people, fps)
+        self._people = smooth_people(people, fps, driving.mode)
         self.retargeter = Retargeter(
             reference.person, self._people, uses_hips=driving.mode == "body"
         )

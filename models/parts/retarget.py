@@ -48,8 +48,6 @@ _LONG_SHARE = 85
 """Percentile that stands for a bone that lies in the picture's plane."""
 _ANCHOR_SHARE = 0.55
 """A length of the anchor frame below so much of that percentile is not trusted."""
-_STILL_EXPRESSION = 0.004
-"""Smaller moves of the face (face sizes) are noise."""
 
 Points = Float64[np.ndarray, "33 2"]
 Face = Float64[np.ndarray, "468 3"]
@@ -323,9 +321,7 @@ class _FaceRetargeter:
             driver: The driver's face.
             place: Where its middle goes; None moves it as the driver's face moves.
         """
-        change = upright_face(driver) - self._calm
-        change *= np.linalg.norm(change, axis=1, keepdims=True) > _STILL_EXPRESSION
-        shape = self._own + change
+        shape = self._own + upright_face(driver) - self._calm
         size = face_size_px(driver) * self._size_scale
         if place is None:
             place = (

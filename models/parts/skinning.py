@@ -33,6 +33,9 @@ STRETCH_LIMITS = (0.25, 1.8)
 HAND_LIMITS = (0.75, 1.2)
 _FACE_SCALE = (0.93, 1.07)
 """How much the head of a whole body may grow or shrink."""
+_FOOT_SEEN = (0.25, 0.5)
+"""From the first length on (units) a foot is trusted a little, from the second fully."""
+_FOOT_LIMITS = (0.7, 1.5)
 _FOOT_TURN = 0.9
 """A foot turns by at most so much against the shin, radians."""
 
@@ -222,14 +225,18 @@ class Skeleton:
         return Bone.between(before[start], before[end], (after[start], after[end]), is_hand=False)
 
     def _foot(self, heel: int, toe: int, shin: Bone) -> Bone:
-        """Turn a foot by heel and toe, less the more it points at the camera."""
+        """Turn and stretch a foot by heel and toe, less the more it points at the camera."""
         before = self._rig.points[toe] - self._rig.points[heel]
         after = self._driven.points[toe] - self._driven.points[heel]
-        shortest = min(float(np.linalg.norm(before)), float(np.linalg.norm(after)))
-        trust = float(smooth_step(np.array([shortest / self._rig.unit_px]), 0.3, 0.6)[0])
+        was, now = float(np.linalg.norm(before)), float(np.linalg.norm(after))
+        shortest = min(was, now) / self._rig.unit_px
+        trust = float(smooth_step(np.array([shortest]), *_FOOT_SEEN)[0])
         turn = wrapped(angle_of(after) - angle_of(before) - shin.angle)
         turn = float(np.clip(turn, -_FOOT_TURN, _FOOT_TURN))
-        return Bone(shin.angle * (1 - 0.5 * (1 - trust)) + trust * turn, np.eye(2))
+        length = 1.0 + trust * (float(np.clip(now / max(was, 1e-6), *_FOOT_LIMITS)) - 1.0)
+        axes = turn_matrix(angle_of(before))
+        angle = shin.angle * (1 - 0.5 * (1 - trust)) + trust * turn
+        return Bone(angle, axes @ np.diag([length, 1.0]) @ axes.T)
 
 
 def head_motion(

@@ -50,7 +50,7 @@ def jittered(fps: float) -> tuple[list[PersonLandmarks | None], list[PersonLandm
     clip: list[PersonLandmarks | None] = [
         replace(standing(), body=standing().body + rng.normal(0, 0.5, (33, 3))) for _ in range(30)
     ]
-    return clip, smooth_people(clip, fps)
+    return clip, smooth_people(clip, fps, "body")
 
 
 def test_still_points_become_steady_and_jumps_keep_their_time() -> None:
@@ -58,7 +58,7 @@ def test_still_points_become_steady_and_jumps_keep_their_time() -> None:
     spread = [np.std([p.points for p in clip if p], axis=0).mean() for clip in (raw, smooth)]
     assert spread[1] < 0.65 * spread[0]
     jump: list[PersonLandmarks | None] = [standing()] * 10 + [standing(p15=(185, 60))] * 10
-    moved = smooth_people(jump, 25.0)
+    moved = smooth_people(jump, 25.0, "body")
     assert moved[9].points[15] == pytest.approx((185, 210))
     assert moved[10].points[15] == pytest.approx((185, 60))
 
@@ -66,4 +66,4 @@ def test_still_points_become_steady_and_jumps_keep_their_time() -> None:
 def test_slow_clips_and_gaps_stay_as_they_are() -> None:
     raw, same = jittered(8.0)
     assert same == raw
-    assert smooth_people([standing(), None, standing()], 25.0)[1] is None
+    assert smooth_people([standing(), None, standing()], 25.0, "body")[1] is None
