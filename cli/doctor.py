@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
+from animaray.models.frozen.perception_files import reads_earlier_files
 from animaray.platform.errors import MachineError
 from animaray.platform.machine import inspect_machine
 from animaray.platform.packages import Finding
@@ -12,9 +13,11 @@ from animaray.platform.progress import stage_progress
 from animaray.platform.weights import profile_entries, weights_state
 
 _CODEC = ("permissive/codec_encoder", "permissive/codec_decoder")
+_CURATE = "curate real videos"
 TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "curate, train, animate, serve (generated world)": ("generated", ()),
-    "curate real videos, move a photo": ("permissive", ()),
+    _CURATE: ("permissive", ()),
+    "move a photo": ("permissive", ()),
     "encode and train on real videos": ("permissive", _CODEC),
     "the published model": ("paper", ()),
 }
@@ -68,6 +71,9 @@ def _tasks() -> list[tuple[str, str, str | None]]:
     for task, (profile, others) in TASKS.items():
         ids = (*(entry.id for entry in profile_entries(profile)), *others)
         absent = [weights_id for weights_id in ids if weights_state(weights_id).state != "ok"]
+        if task == _CURATE and absent and reads_earlier_files():
+            rows.append((task, "ready, by the files of earlier versions", None))
+            continue
         if not absent:
             rows.append((task, "ready", None))
             continue

@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from animaray.platform.errors import MachineError
-from animaray.platform.terminal import empty_stdin, leave_terminal
+from animaray.platform.terminal import empty_stdin, leave_terminal, silent_stderr
 
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Enough for rows that carry paths and small structs; a clip's bytes pass through once."""
@@ -162,7 +162,8 @@ def _start(options: dict[str, Any], *, where: str, attempts: int) -> None:
     for left in reversed(range(attempts)):
         try:
             with (
-                _silent_stderr(),
+                # Ray's core reports its log level there.
+                nullcontext() if os.environ.get("ANIMARAY_RAY_LOGS") else silent_stderr(),
                 empty_stdin(),
                 _daemons_without_terminal(),
                 _kept_signal_handlers(),
@@ -285,24 +286,6 @@ def _kept_signal_handlers() -> Iterator[None]:
             for number, handler in kept.items():
                 if callable(handler):
                     signal.signal(number, handler)
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Keep the line in which Ray's core reports its log level off the terminal."""
-    if os.environ.get("ANIMARAY_RAY_LOGS"):
-        yield
-        return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
 
 
 def _quiet_ray_data() -> None:

@@ -7,11 +7,12 @@ workers in the background of the terminal that started the session.
 
 import fcntl
 import os
+import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_STDIN_FD = 0
+_STDIN_FD, _STDERR_FD = 0, 2
 
 
 def leave_terminal() -> None:
@@ -46,5 +47,20 @@ def empty_stdin() -> Iterator[None]:
         yield
     finally:
         os.dup2(kept, _STDIN_FD)
+        os.close(nowhere)
+        os.close(kept)
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Keep what native code writes on standard error meanwhile off the terminal."""
+    sys.stderr.flush()
+    kept = os.dup(_STDERR_FD)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, _STDERR_FD)
+        yield
+    finally:
+        os.dup2(kept, _STDERR_FD)
         os.close(nowhere)
         os.close(kept)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from animaray.platform.errors import ConfigError, MachineError, WeightsError
+from animaray.platform.terminal import silent_stderr
 
 _log = logging.getLogger("animaray.models")
 
@@ -52,8 +53,9 @@ class LiteRtSession:
             ) from error
         self._lock = threading.Lock()
         try:
-            self._interpreter = Interpreter(str(path), num_threads=num_threads)
-            self._interpreter.allocate_tensors()
+            with silent_stderr():  # it tells every time that it runs on the CPU
+                self._interpreter = Interpreter(str(path), num_threads=num_threads)
+                self._interpreter.allocate_tensors()
             (entry,) = self._interpreter.get_input_details()
         except (RuntimeError, ValueError) as error:
             raise WeightsError(

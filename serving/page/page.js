@@ -3,7 +3,7 @@ const $ = (id) => document.getElementById(id);
 const FINISHED = ["succeeded", "failed", "cancelled"];
 const OPTIONS = { seed: Number, num_inference_steps: Number, guidance_scale: Number,
   alignment: String, face_optimization: String, person: String, reference_person: String,
-  fps: String, engine: String };
+  fps: String, engine: String, mode: String };
 let job = null;
 
 function headers(more = {}) {

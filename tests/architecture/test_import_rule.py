@@ -22,8 +22,8 @@ MAY_IMPORT = {
     "cli": set(OURS),
 }
 MODELS_MAY_NAME_OF_PLATFORM = {
-    "config", "disk", "errors", "file_kind", "json_text", "removal", "storage", "weights",
-    "weights_problems",
+    "config", "disk", "errors", "file_kind", "json_text", "removal", "storage", "terminal",
+    "weights", "weights_problems",
 }  # fmt: skip
 BANNED = {
     "platform": {"torch", "deepspeed"},

@@ -160,7 +160,7 @@ def test_wheel_that_cannot_be_had_is_tried_once_for_all_its_files(
 def test_doctor_names_the_command_that_fetches_a_profile(registry, tmp_path, capsys, monkeypatch):
     assert run(["doctor", "--json"]) == 0
     tasks = {row["task"]: row for row in json.loads(capsys.readouterr().out)["tasks"]}
-    real = tasks["curate real videos, move a photo"]
+    real = tasks["move a photo"]
     assert "permissive/identity" in real["state"]
     assert real["fix"] == "animaray weights pull --profile permissive"
     assert tasks["encode and train on real videos"]["fix"] == (
@@ -171,7 +171,7 @@ def test_doctor_names_the_command_that_fetches_a_profile(registry, tmp_path, cap
         monkeypatch.delitem(WEIGHTS, entry.id)
     assert run(["doctor", "--json"]) == 0
     tasks = {row["task"]: row for row in json.loads(capsys.readouterr().out)["tasks"]}
-    assert tasks["curate real videos, move a photo"]["state"] == "ready"
+    assert tasks["move a photo"]["state"] == "ready"
     fix = tasks["encode and train on real videos"]["fix"]
     assert fix == "animaray weights pull permissive/codec_encoder permissive/codec_decoder"
 
