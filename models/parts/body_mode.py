@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
+from animaray.models.parts.captions import without
 from animaray.models.parts.face import FaceMesh, Mouth, is_worth_moving
 from animaray.models.parts.landmarks import ARMS, PersonLandmarks, TargetPose
 from animaray.models.parts.layers import Layer, make_layers
@@ -29,6 +30,7 @@ class BodyPuppet:
         picture: RGB.
         person: Landmarks in the same pixels.
         alpha: The person's opacity.
+        captions: Letters that lie over the person: they stay, above what moves.
         moves_face: Whether the expression follows the driver.
     """
 
@@ -40,10 +42,15 @@ class BodyPuppet:
         person: PersonLandmarks,
         alpha: Float32[np.ndarray, "height width"],
         *,
+        captions: Bool[np.ndarray, "height width"] | None = None,
         moves_face: bool = True,
     ) -> None:
         self._height, self._width = alpha.shape
         self._pad = int(PAD_SHARE * max(alpha.shape)) // 8 * 8
+        self._stays = None
+        if captions is not None and captions.any():
+            self._stays = captions, picture[captions]
+            picture = without(picture, captions)
         self.plate: BackgroundPlate = make_plate(picture, alpha)
         padded = _pad(picture, self._pad, cv2.BORDER_REFLECT_101).astype(np.float32)
         inside = person.within(self._width, self._height)
@@ -67,7 +74,11 @@ class BodyPuppet:
         for part in sorted(placed, key=lambda part: -self._order(part.layer, driven)):
             for triangles in _passes(part):
                 self._draw(frame, part, triangles, skeleton, driven)
-        return np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+        made: UInt8[np.ndarray, "_ _ 3"] = np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+        if self._stays is not None:
+            where, pixels = self._stays
+            made[where] = pixels
+        return made
 
     def _order(self, layer: Layer, driven: Driven) -> float:
         """Return how far behind a layer is drawn; the body is at 0."""

@@ -16,6 +16,8 @@ from animaray.models.frozen.mediapipe_body import Body
 from animaray.models.frozen.mediapipe_face import FaceMesh, FaceMeshNetwork
 from animaray.models.frozen.mediapipe_hands import HandNetworks
 from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
+from animaray.models.frozen.protocols import TextDetector
+from animaray.models.frozen.rapid_ocr import RapidOcrTextDetector
 from animaray.models.frozen.selfie_segmentation import SelfieSegmenter
 from animaray.models.parts.landmarks import PersonLandmarks, Side
 from animaray.models.person_choice import PersonChoice, choose_people, prominent_people
@@ -67,9 +69,12 @@ class PartsPerception:
         faces: FaceMeshNetwork,
         segmenter: SelfieSegmenter,
         hands: HandNetworks,
+        writing: TextDetector,
     ) -> None:
         self._bodies, self._faces = bodies, faces
         self._segmenter, self._hands = segmenter, hands
+        self.writing = writing
+        """Reads captions."""
 
     @classmethod
     def load(cls, *, num_threads: int = 1) -> PartsPerception:
@@ -79,6 +84,7 @@ class PartsPerception:
             FaceMeshNetwork.load(num_threads=num_threads),
             SelfieSegmenter.load(num_threads=num_threads),
             HandNetworks.load(num_threads=num_threads),
+            RapidOcrTextDetector(num_threads=num_threads),
         )
 
     def mask_person(

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from animaray.models.engine_choice import MIN_LONG_SIDE_PX, Mode, PartsOptions
 from animaray.models.parts.body_mode import BodyPuppet
+from animaray.models.parts.captions import captions_over
 from animaray.models.parts.head_mode import HeadPuppet
 from animaray.models.parts.landmarks import PersonLandmarks, TargetPose
 from animaray.models.parts.matte import cut_out
@@ -36,6 +37,8 @@ class PartsReference:
     person: PersonLandmarks
     alpha: Float32[np.ndarray, "height width"]
     """The person's opacity."""
+    captions: Bool[np.ndarray, "height width"]
+    """Letters that lie over the person; they stay."""
     verdict: ReferenceVerdict
     num_people: int
     """People who could have been chosen."""
@@ -65,13 +68,13 @@ class PartsAnimation:
         self.retargeter = Retargeter(
             reference.person, self._people, uses_hips=driving.mode == "body"
         )
-        puppet = BodyPuppet if driving.mode == "body" else HeadPuppet
-        self._puppet = puppet(
-            reference.picture_uint8,
-            reference.person,
-            reference.alpha,
-            moves_face=reference.verdict.moves_face,
-        )
+        photo = (reference.picture_uint8, reference.person, reference.alpha)
+        moves_face = reference.verdict.moves_face
+        self._puppet: BodyPuppet | HeadPuppet
+        if driving.mode == "body":
+            self._puppet = BodyPuppet(*photo, captions=reference.captions, moves_face=moves_face)
+        else:
+            self._puppet = HeadPuppet(*photo, moves_face=moves_face)
         warnings = list(reference.verdict.warnings)
         if driving.why_head is not None:
             warnings.append(f"Only head and shoulders move: {driving.why_head}.")
@@ -150,10 +153,12 @@ class PartsPipeline:
         height, width = picture.shape[:2]
         verdict = judge_reference(seen.person, width, height, wants=options.mode)
         alpha = cut_out(picture, seen.person, seen.mask, self.perception.mask_person)
+        captions = captions_over(self.perception.writing.detect(picture), picture, alpha)
         return PartsReference(
             picture_uint8=picture,
             person=seen.person,
             alpha=alpha,
+            captions=captions,
             verdict=verdict,
             num_people=seen.num_people,
         )
