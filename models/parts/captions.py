@@ -42,8 +42,8 @@ def captions_over(
         share = float((alpha[inside] > 0.5).mean()) if inside.any() else 0.0
         if _ON_PERSON[0] <= share <= _ON_PERSON[1]:
             height = float(np.linalg.norm(line.corners[3] - line.corners[0]))
-            over |= inside & _letters(picture, max(3, int(0.8 * height) // 2 * 2 + 1))
-    return cv2.dilate(over.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+            over |= inside & _letters(picture, max(3, int(1.5 * height) // 2 * 2 + 1))
+    return cv2.dilate(over.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
 
 
 def without(

@@ -33,9 +33,9 @@ def test_letters_half_over_the_person_are_found(written):
     alpha[:, 60:] = 1.0  # half of the line covers the person
     letters = captions_over([line(15, 110)], picture, alpha)
     assert (letters & drawn).sum() > 0.9 * drawn.sum()
-    assert letters.mean() < 0.15  # letters, not the whole box
+    assert letters.mean() < 0.2  # letters, not the whole box
     left = np.abs(without(picture, letters).astype(int) - ground).mean()
-    assert left < 0.2 * np.abs(picture.astype(int) - ground).mean()
+    assert left < 0.25 * np.abs(picture.astype(int) - ground).mean()
 
 
 @pytest.mark.parametrize(
