@@ -227,6 +227,7 @@ def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
         },
         "num_people": len(plan.cast),
         "num_people_seen": {"picture": reference.num_persons, "driving": motion.num_persons},
+        "pose_layout": config.pose_layout,
         "num_filled_frames": [int(motion.is_filled.sum()) for _, motion in plan.cast],
         "alignment": [quality.to_dict() for quality in plan.qualities],
         "alignment_alternatives": [quality.to_dict() for quality in plan.alternatives],
@@ -263,7 +264,15 @@ def _notes(plan: AnimatePlan) -> list[str]:
         notes.append(
             "The network is told person 1's identity only; face optimization works on each face."
         )
-    trained = plan.pipeline.animator.config.num_frames
+    config = plan.pipeline.animator.config
+    if config.pose_layout == "whole_body_134" and any(
+        motion.further_points is None for _, motion in plan.cast
+    ):
+        notes.append(
+            f"The model was trained on poses with hands and face; {plan.request.driving.name} holds"
+            " bodies only, so only bodies are drawn."
+        )
+    trained = config.num_frames
     if plan.sampler.tile_frames > trained:
         notes.append(
             f"Windows of {plan.sampler.tile_frames} frames are longer than the model was trained"

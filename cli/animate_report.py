@@ -15,6 +15,8 @@ from animaray.models.person_choice import prominent_people
 from animaray.models.person_tracks import seen_person
 from animaray.models.pose.alignment import AlignedPose, PosedPicture
 from animaray.models.pose.alignment_quality import AlignmentQuality
+from animaray.models.pose.further_points import HasPose
+from animaray.models.pose.layouts import PoseLayout
 from animaray.platform.storage import write_json_atomic
 from animaray.platform.video import write_picture
 
@@ -22,6 +24,10 @@ REFERENCE_COLOUR, DRIVING_COLOUR = (47, 111, 222), (217, 130, 43)
 SHOWN_FRAMES = 6
 """Frames in a row of the contact sheet."""
 TILE_HEIGHT_PX = 192
+DRAWN_PARTS: Mapping[PoseLayout, str] = {
+    "openpose_18": "bodies are",
+    "whole_body_134": "bodies, hands and faces are",
+}
 OVERLAY_HEIGHT_PX = 512
 
 
@@ -43,6 +49,7 @@ def plan_lines(facts: Mapping[str, Any], qualities: Sequence[AlignmentQuality]) 
         "both axes",
         f"driving    {facts['driving']}: {result['num_frames']} frames at {result['fps']:g} fps "
         f"({seconds:.1f} s), {_people(seen['driving'])}, {sum(filled)} frames without them",
+        f"poses      {DRAWN_PARTS[facts['pose_layout']]} drawn, as the model was trained",
     ]
     lines += [
         f"alignment  {_whose(number, len(qualities))}{quality.describe()}"
@@ -98,12 +105,13 @@ def write_alignment_overlay(
     for frame in sorted({0, num_frames // 2, num_frames - 1}):
         drawn = canvas.astype(np.uint8)
         for own, aligned in people:
-            own_points = (np.asarray(own.keypoints) + margin) * zoom
-            drawn = draw_skeleton(
-                drawn, own_points, np.asarray(own.keypoint_confidence), REFERENCE_COLOUR
-            )
-            points = (aligned.keypoints[frame] + margin) * zoom
-            drawn = draw_skeleton(drawn, points, aligned.keypoint_confidence[frame], DRIVING_COLOUR)
+            shown: list[tuple[HasPose, int | None, tuple[int, int, int]]] = [
+                (own, None, REFERENCE_COLOUR),
+                (aligned, frame, DRIVING_COLOUR),
+            ]
+            for poses, place, colour in shown:
+                pose = PersonPose.of_frame(poses, place).moved(lambda at: (at + margin) * zoom)
+                drawn = draw_skeleton(drawn, pose, colour)
         panels.append((f"frame {frame}: picture blue, driving orange", drawn))
     row = side_by_side(panels, height_px=OVERLAY_HEIGHT_PX)
     lines = [
@@ -130,9 +138,7 @@ def write_people(
     drawn = picture.copy()
     for number, index in enumerate(prominent_people(seen), start=1):
         person, box = people[index], seen[index]
-        drawn = draw_skeleton(
-            drawn, person.keypoints, person.keypoint_confidence, DRIVING_COLOUR
-        ).copy()
+        drawn = draw_skeleton(drawn, person, DRIVING_COLOUR).copy()
         place = round(box.centre_x) - 8, max(20, round(box.top_px) - 8)
         cv2.putText(drawn, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, 0.9, (0, 0, 0), 5)
         cv2.putText(drawn, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, 0.9, (255, 255, 255), 2)

@@ -10,6 +10,7 @@ from jaxtyping import Float32, UInt8
 
 from animaray.cli import figures
 from animaray.datasets.reader import ClipTracks, CurationDataset
+from animaray.models.frozen.protocols import PersonPose
 from animaray.models.pose.aligner import PoseAligner
 from animaray.models.pose.alignment import PosedPicture, align_clip
 from animaray.models.pose.misalignment import MisalignmentConfig, random_similarity
@@ -73,10 +74,10 @@ def _row(
     for row, index in enumerate(shown):
         nearest = int(np.abs(times - tracks.pts_s[index]).argmin())
         picture = (frames[nearest] * 0.55).astype(np.uint8)
-        confidence = tracks.keypoint_confidence[index]
-        before = figures.draw_skeleton(picture, moved.keypoints[row], confidence, ORANGE)
-        after = figures.draw_skeleton(picture, tracks.keypoints[index], confidence, WHITE)
-        after = figures.draw_skeleton(after, aligned.keypoints[row], confidence, BLUE)
+        before = figures.draw_skeleton(picture, PersonPose.of_frame(moved, row), ORANGE)
+        truth = PersonPose.of_frame(tracks, int(index))
+        after = figures.draw_skeleton(picture, truth, WHITE)
+        after = figures.draw_skeleton(after, PersonPose.of_frame(aligned, row), BLUE)
         panels += [("driving pose", before), ("aligned, truth white", after)]
     return figures.side_by_side(panels, height_px=220)
 

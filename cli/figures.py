@@ -10,7 +10,8 @@ from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from animaray.models.pose.layouts import LIMBS
+from animaray.models.pose.further_points import HasPose
+from animaray.models.pose.layouts import FACE, HAND_EDGES, LEFT_HAND, LIMBS, RIGHT_HAND
 
 BLUE = "#2f6fde"
 ORANGE = "#d9822b"
@@ -103,12 +104,12 @@ def save_identity_bars(
 
 def draw_skeleton(
     picture: UInt8[np.ndarray, "height width 3"],
-    keypoints: Float[np.ndarray, "18 2"],
-    confidence: Float[np.ndarray, " 18"],
+    person: HasPose,
     color: tuple[int, int, int],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Return the picture with one skeleton drawn over it in one colour."""
+    """Return the picture with one skeleton drawn over it in one colour, and hands and face thin."""
     canvas = picture.copy()
+    keypoints, confidence = np.asarray(person.keypoints), np.asarray(person.keypoint_confidence)
     for start, end in LIMBS:
         if min(confidence[start], confidence[end]) >= VISIBLE:
             first, second = (tuple(int(v) for v in keypoints[i]) for i in (start, end))
@@ -116,7 +117,24 @@ def draw_skeleton(
     for point, score in zip(keypoints, confidence, strict=True):
         if score >= VISIBLE:
             cv2.circle(canvas, (int(point[0]), int(point[1])), 4, color, -1, cv2.LINE_AA)
+    if person.further_points is not None:
+        _draw_hands_and_face(canvas, np.asarray(person.further_points), color)
     return canvas
+
+
+def _draw_hands_and_face(
+    canvas: UInt8[np.ndarray, "height width 3"],
+    further_points: Float[np.ndarray, "116 3"],
+    color: tuple[int, int, int],
+) -> None:
+    for hand in (further_points[LEFT_HAND], further_points[RIGHT_HAND]):
+        for start, end in HAND_EDGES:
+            if min(hand[start, 2], hand[end, 2]) >= VISIBLE:
+                first, second = (tuple(int(v) for v in hand[i, :2]) for i in (start, end))
+                cv2.line(canvas, first, second, color, 1, cv2.LINE_AA)
+    for x, y, score in further_points[FACE]:
+        if score >= VISIBLE:
+            cv2.circle(canvas, (int(x), int(y)), 1, color, -1, cv2.LINE_AA)
 
 
 def label(

@@ -66,12 +66,7 @@ class PoseClip:
         """Return the places in `motions` of those chosen; arguments as in `PeopleInVideo`."""
         if self.is_chosen and not choices:
             return [0]
-        seen = []
-        for motion in self.motions:
-            pose = PersonPose(
-                keypoints=motion.keypoints[0], keypoint_confidence=motion.keypoint_confidence[0]
-            )
-            seen.append(seen_person(pose))
+        seen = [seen_person(PersonPose.of_frame(motion, 0)) for motion in self.motions]
         return choose_people(
             seen,
             choices,

@@ -174,7 +174,7 @@ def _write_clip(
         boxes, known = _boxes(tracks, index, clip["fps"])
         for place, number in enumerate(index):
             pose = nearest[place]
-            person = _pose(tracks, pose).moved(fit.apply_points)
+            person = PersonPose.of_frame(tracks, int(pose)).moved(fit.apply_points)
             drawn = draw_people([person], width, height, "whole_body_134", style)
             box = boxes[place] if known[place] else None
             mask = face_mask(box, fit, is_white=white_masks)
@@ -191,15 +191,6 @@ def _write_clip(
         "frames_without_face": without,
         "window": asdict(fit),
     }
-
-
-def _pose(tracks: ClipTracks, index: int) -> PersonPose:
-    further = tracks.further_points
-    return PersonPose(
-        keypoints=tracks.keypoints[index],
-        keypoint_confidence=tracks.keypoint_confidence[index],
-        further_points=None if further is None else further[index],
-    )
 
 
 def face_mask(

@@ -18,6 +18,7 @@ Report = Callable[[str, str, str], None]
 _UNIT_SLACK = 1e-3
 _WHOLE_SHARE = 0.999
 _STEP_SLACK = 0.05
+_PER_FRAME = ("latents", "keypoints", "further_points", "face_boxes", "identity_embeddings")
 
 
 def check_media(dataset: CurationDataset, report: Report, *, decode: bool) -> int:
@@ -85,7 +86,8 @@ def check_conditions(dataset: CurationDataset, report: Report) -> None:
             item = table.load(clip_id)
             lengths = {
                 field: len(getattr(item, field))
-                for field in ("latents", "keypoints", "face_boxes", "identity_embeddings")
+                for field in _PER_FRAME
+                if getattr(item, field) is not None
             }
             if len(set(lengths.values())) != 1:
                 report("conditions", clip_id, f"{name}: lengths differ: {lengths}")
@@ -189,6 +191,8 @@ def _pose_problems(tracks: ClipTracks, clip: Mapping[str, Any]) -> Iterator[str]
     expected = -(-count // step)
     if index[0] != 0 or (steps != step).any() or len(index) != expected:
         yield f"{len(index)} poses for {count} frames, expected {expected} (each {step}.)"
+    if tracks.further_points is not None and not np.isfinite(tracks.further_points).all():
+        yield "hands, face or feet are not finite"
     faces = tracks.face_frames
     if len(faces) and (faces.min() < 0 or faces.max() >= count):
         yield f"a face was seen in frame {faces.max()} of {count}"

@@ -22,7 +22,8 @@ from animaray.models.frozen.dwpose_decoding import (
 )
 from animaray.models.motion import Motion
 from animaray.models.pose.alignment import PosedPicture, align_clip
-from animaray.models.pose.drawing import CANVAS_PX, HasPose, draw_pose_clip
+from animaray.models.pose.drawing import CANVAS_PX, draw_pose_clip
+from animaray.models.pose.further_points import HasPose
 from animaray.models.pose.layouts import (
     FACE,
     LEFT_HAND,

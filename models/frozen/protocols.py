@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from animaray.models.pose.further_points import PointMap, map_further
+from animaray.models.pose.further_points import HasPose, PointMap, map_further
 
 if TYPE_CHECKING:
     # Workers that only read and cut videos need the data classes, not a second of importing torch.
@@ -43,6 +43,22 @@ class PersonPose:
     """In [0, 1]; 0 where the point was not found."""
     further_points: Float32[np.ndarray, "116 3"] | None = None
     """Feet, face and hands (models.pose.layouts): pixels and confidence; None: not looked for."""
+
+    @classmethod
+    def of_frame(cls, poses: HasPose, frame: int | None) -> PersonPose:
+        """Return one of somebody's poses.
+
+        Args:
+            poses: One pose, or one for each frame.
+            frame: Which; None for somebody with one pose.
+        """
+        place = () if frame is None else frame
+        further = poses.further_points
+        return cls(
+            keypoints=np.asarray(poses.keypoints)[place],
+            keypoint_confidence=np.asarray(poses.keypoint_confidence)[place],
+            further_points=None if further is None else np.asarray(further)[place],
+        )
 
     def moved(self, move: PointMap) -> PersonPose:
         """Return the pose in another picture.

@@ -11,7 +11,7 @@ drawn: the body, or also hands and face where a pose has them. Feet are never dr
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,8 +19,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from animaray.models.pose.further_points import HasPose
 from animaray.models.pose.layouts import (
     FACE,
+    HAND_EDGES,
     LEFT_HAND,
     LIMBS,
     PALETTE,
@@ -40,32 +42,6 @@ BOLD_RADIUS = 0.012
 """Half width of a bold limb, in shorter sides."""
 _BOLD_HAND_SHARE = 0.3
 """Half width of a bold finger, and radius of a bold face point, in those of a limb."""
-HAND_EDGES = tuple(
-    (finger + joint - 1 if joint else 0, finger + joint)
-    for finger in (1, 5, 9, 13, 17)
-    for joint in range(4)
-)
-"""The 20 bones of a hand, finger by finger from the wrist (point 0)."""
-
-
-@runtime_checkable
-class HasPose(Protocol):
-    """Whoever has keypoints can be drawn: one pose, or one pose for each frame of a clip."""
-
-    @property
-    def keypoints(self) -> Float[np.ndarray, "*frames 18 2"]:
-        """Pixels of the picture to draw."""
-        ...
-
-    @property
-    def keypoint_confidence(self) -> Float[np.ndarray, "*frames 18"]:
-        """In [0, 1]."""
-        ...
-
-    @property
-    def further_points(self) -> Float[np.ndarray, "*frames 116 3"] | None:
-        """Pixels and confidence of feet, face and hands; None where nobody looked for them."""
-        ...
 
 
 class _Skeleton:

@@ -6,6 +6,7 @@ found has confidence 0, and its place means nothing.
 """
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -14,6 +15,26 @@ from animaray.models.pose.layouts import FURTHER_MIRROR, PoseLayout
 
 PointMap = Callable[[Float[np.ndarray, "*items 2"]], Float[np.ndarray, "*items 2"]]
 """Brings points of one picture into another."""
+
+
+@runtime_checkable
+class HasPose(Protocol):
+    """Whoever has keypoints: one pose, or one pose for each frame of a clip."""
+
+    @property
+    def keypoints(self) -> Float[np.ndarray, "*frames 18 2"]:
+        """Pixels."""
+        ...
+
+    @property
+    def keypoint_confidence(self) -> Float[np.ndarray, "*frames 18"]:
+        """In [0, 1]."""
+        ...
+
+    @property
+    def further_points(self) -> Float[np.ndarray, "*frames 116 3"] | None:
+        """Pixels and confidence of feet, face and hands; None where nobody looked for them."""
+        ...
 
 
 def layout_of(further_points: Float[np.ndarray, "*frames 116 3"] | None) -> PoseLayout:

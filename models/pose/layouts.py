@@ -104,6 +104,13 @@ RIGHT_HAND: Final = slice(95, 116)
 NUM_HAND_POINTS: Final = 21
 """Wrist, then four points of each finger from the thumb on, base to tip."""
 
+HAND_EDGES: Final = tuple(
+    (finger + joint - 1 if joint else 0, finger + joint)
+    for finger in (1, 5, 9, 13, 17)
+    for joint in range(4)
+)
+"""The 20 bones of a hand, finger by finger from the wrist (point 0)."""
+
 FACE_68_OF_MESH: Final = (
     127, 93, 132, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 361, 323, 356,
     70, 63, 105, 66, 107, 336, 296, 334, 293, 300,

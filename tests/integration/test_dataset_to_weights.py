@@ -21,6 +21,7 @@ from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip
 from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.pose.layouts import LEFT_HAND, NUM_FURTHER_POINTS, RIGHT_HAND
 from animaray.pipelines.encode import ClipEncoders, encode_clip, encode_dataset
 from animaray.pipelines.encode_config import EncodeConfig
 from animaray.platform.errors import DatasetError
@@ -31,6 +32,8 @@ from animaray.training.recipes import animator_tiny_cpu
 FPS = 8.0
 SIZE_PX = 128
 NUM_FRAMES = 12
+FURTHER_ON = np.zeros(NUM_FURTHER_POINTS, np.int64)
+FURTHER_ON[LEFT_HAND], FURTHER_ON[RIGHT_HAND] = 7, 4
 
 
 def _tracks(clip_id: str, clip: RenderedClip) -> dict[str, object]:
@@ -46,7 +49,14 @@ def _tracks(clip_id: str, clip: RenderedClip) -> dict[str, object]:
         "clip_id": clip_id,
         "pts_s": [index / FPS for index in range(NUM_FRAMES)],
         "frame_index": list(range(NUM_FRAMES)),
-        "pose_layout": "openpose_18",
+        "pose_layout": "whole_body_134",
+        # Hands, face and feet of dots on the body's own points, the hands on the wrists.
+        "further_points": np.concatenate(
+            [
+                np.pad(person.keypoints[FURTHER_ON], ((0, 0), (0, 1)), constant_values=0.5).ravel()
+                for person in people
+            ]
+        ).tolist(),
         "keypoints": np.concatenate([person.keypoints.ravel() for person in people]).tolist(),
         "keypoint_confidence": np.concatenate(
             [person.keypoint_visible.astype(float) for person in people]
@@ -194,6 +204,11 @@ def test_mirrored_copies_are_mirror_images(encoded: Path) -> None:
     clip, mirrored = table.load("clip-0"), table.load("clip-0", is_mirrored=True)
     # The right wrist (4) becomes the left one (7), mirrored in a picture 64 px wide.
     np.testing.assert_allclose(mirrored.keypoints[:, 7, 0], 63 - clip.keypoints[:, 4, 0], atol=1e-3)
+    assert clip.further_points is not None
+    assert mirrored.further_points is not None
+    np.testing.assert_allclose(clip.further_points[..., :2], clip.keypoints[:, FURTHER_ON])
+    np.testing.assert_allclose(mirrored.further_points[..., :2], mirrored.keypoints[:, FURTHER_ON])
+    assert (mirrored.further_points[..., 2] == 0.5).all()
     widths = [boxes[:, 2] - boxes[:, 0] for boxes in (clip.face_boxes, mirrored.face_boxes)]
     np.testing.assert_allclose(widths[0], widths[1], atol=1e-3)
 

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,8 @@ import pytest
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.models.framing import FrameFit
-from animaray.pipelines.export_published import export_published, face_mask
+from animaray.models.pose.layouts import NUM_FURTHER_POINTS
+from animaray.pipelines.export_published import _write_clip, export_published, face_mask
 from animaray.pipelines.export_webdataset import export_webdataset
 from animaray.pipelines.policies import LAX
 from animaray.pipelines.verdicts import reapply_policy
@@ -55,6 +57,22 @@ def test_published_layout(root: Path, tmp_path: Path) -> None:
     assert export_published(root, out, policy="lax", style="bold").num_written == 0
     with pytest.raises(DatasetError, match="holds another export"):
         export_published(root, out, policy="lax", style="bold", white_masks=True)
+
+
+def test_poses_show_hands_and_faces_where_tracks_have_them(root: Path, tmp_path: Path) -> None:
+    dataset = CurationDataset.open(root)
+    clip = dataset.clip(dataset.clip_ids("lax")[0])
+    tracks = dataset.tracks(clip["clip_id"])
+    noses = np.pad(tracks.keypoints[:, :1], ((0, 0), (0, 0), (0, 1)), constant_values=1.0)
+    further = np.repeat(noses, NUM_FURTHER_POINTS, axis=1)
+    pictures = []
+    for number, each in enumerate((tracks, replace(tracks, further_points=further))):
+        folder = tmp_path / "vec" / str(number)
+        _write_clip(dataset, clip, each, folder, white_masks=False, style="bold")
+        pictures.append(cv2.imread(str(folder / "poses" / "frame_0.png")))
+    changed = (pictures[0] != pictures[1]).any(axis=2)
+    assert (pictures[1][changed] == 255).all(axis=1).any()  # the face's points lie uppermost
+    assert np.ptp(np.argwhere(changed), axis=0).max() < 12
 
 
 def test_masks_are_boxes_and_white_only_when_asked() -> None:

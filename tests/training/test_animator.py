@@ -129,6 +129,13 @@ def test_a_dataset_encoded_for_another_model_is_refused(encoded_dataset: Path) -
         open_table(config)
 
 
+def test_a_model_that_is_shown_hands_refuses_clips_without(encoded_dataset: Path) -> None:
+    animator = replace(AnimatorConfig.tiny(), pose_layout="whole_body_134")
+    with pytest.raises(DatasetError, match="which 5 of 5 encoded clips") as error:
+        open_table(_config(encoded_dataset, encoded_dataset, animator=animator))
+    assert error.value.reason == "no_further_points"
+
+
 def test_published_training_freezes_the_unet_but_for_its_attentions() -> None:
     animator = Animator(AnimatorConfig.tiny())
     select_trainable(animator, "published")

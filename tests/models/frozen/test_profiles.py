@@ -17,6 +17,7 @@ from animaray.models.frozen.profiles import (
     load_image_encoder,
     load_perception,
 )
+from animaray.models.pose.layouts import FACE
 from animaray.platform.errors import ConfigError, WeightsError
 from animaray.platform.picture import read_picture
 from animaray.platform.weights import weights_state
@@ -88,6 +89,24 @@ def test_threads_are_set_only_when_asked(monkeypatch):
         cv2.setNumThreads(before_cv2)
     with pytest.raises(ConfigError, match="num_threads >= 1, got 0"):
         profiles._use_threads(0)
+
+
+def test_hands_and_faces_are_seen_only_where_they_are_asked_for(real_data, permissive_weights):
+    picture = read_picture(real_data / "images/p07_1.jpg")
+    frame = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    check_perception_files("permissive", "whole_body_134")
+    wanting = load_perception("permissive", pose_layout="whole_body_134").pose_estimator
+    (person,) = wanting.estimate(frame)
+    assert person.further_points is not None
+    assert person.further_points[FACE, 2].min() > 0.5
+    (body,) = load_perception("permissive").pose_estimator.estimate(frame)
+    assert body.further_points is None
+    np.testing.assert_array_equal(body.keypoints, person.keypoints)
+
+
+def test_profile_generated_has_no_hands():
+    with pytest.raises(ConfigError, match="sees bodies only"):
+        load_perception("generated", pose_layout="whole_body_134")
 
 
 def test_permissive_profile_sees_a_person(real_data, permissive_weights):

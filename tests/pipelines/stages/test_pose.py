@@ -1,11 +1,16 @@
 """Pose scores: both readings of the 70 % rule, people counted, framing, following one person."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from animaray.datasets.reader import tracks_of_row
+from animaray.datasets.schemas import table_of_rows
 from animaray.models.frozen.protocols import PersonPose
+from animaray.models.pose.layouts import NUM_FURTHER_POINTS
+from animaray.pipelines.curation_commit import _tracks_row
 from animaray.pipelines.policies import STANDARD
 from animaray.pipelines.rules import judge
 from animaray.pipelines.stages.pose import (
@@ -104,11 +109,15 @@ class TwoPeople:
 
     name = "two people"
 
+    def __init__(self, further_points: np.ndarray | None = None) -> None:
+        self._further = further_points
+
     def estimate(self, frame: np.ndarray) -> list[PersonPose]:
         if np.median(frame) < 50:
             return []
         height = frame.shape[0]
-        return [person(0.2 * height, 0.6 * height), person(1.0 * height, 0.2 * height)]
+        large = replace(person(0.2 * height, 0.6 * height), further_points=self._further)
+        return [large, person(1.0 * height, 0.2 * height)]
 
 
 def test_clip_is_looked_at_at_a_rate_in_pixels_of_its_own_frames(tmp_path: Path) -> None:
@@ -128,3 +137,22 @@ def test_clip_is_looked_at_at_a_rate_in_pixels_of_its_own_frames(tmp_path: Path)
     assert tracks.num_persons.tolist() == [1] * 4 + [0] * 6  # the small one does not compare
     assert len(tracks.people[0]) == 2
     assert (tracks.keypoint_confidence[5] == 0).all()
+    assert tracks.further_points is None
+
+
+def test_hands_and_faces_go_from_the_estimator_into_the_tracks_and_back(tmp_path: Path) -> None:
+    frames = np.full((4, 240, 320, 3), 120, dtype=np.uint8)
+    frames[3] = 10
+    path = tmp_path / "clip.mp4"
+    write_mp4(path, frames, 8.0)
+    further = np.full((NUM_FURTHER_POINTS, 3), 0.5, np.float32)
+    stage = PoseStage(TwoPeople(further), PoseConfig(max_fps=10.0, short_side_px=120))
+    row = stage({"media_path": str(path), "clip_fps": 8.0, "clip_num_frames": 4})
+    found = row["pose_tracks"].further_points
+    # Half of a pixel of the half-size frame; nobody in the last one.
+    assert found[:3].tolist() == [[[1.5, 1.5, 0.5]] * NUM_FURTHER_POINTS] * 3
+    assert (found[3] == 0).all()
+    stored = _tracks_row({**row, "clip_id": "a", "face_tracks": None})
+    (again,) = table_of_rows("tracks", [stored]).to_pylist()
+    assert again["pose_layout"] == "whole_body_134"
+    np.testing.assert_array_equal(tracks_of_row(again).further_points, found)
