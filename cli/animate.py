@@ -32,10 +32,12 @@ from animaray.cli.animate_arguments import (
 )
 from animaray.cli.animate_options import (
     AlignmentOption,
+    AudioOption,
     FaceOptimizationOption,
     GuidanceMaxOption,
     GuidanceMinOption,
     GuidanceOption,
+    NoFaceOption,
     PersonOption,
     ReferencePersonOption,
     SamplerOption,
@@ -71,6 +73,7 @@ def animate(
     person: PersonOption = None,
     reference_person: ReferencePersonOption = None,
     identity: IdentityOption = None,
+    no_face: NoFaceOption = False,
     alignment: AlignmentOption = None,
     seed: SeedOption = 0,
     steps: StepsOption = None,
@@ -82,6 +85,7 @@ def animate(
     window_overlap: WindowOverlapOption = None,
     window_rule: WindowRuleOption = None,
     face_optimization: FaceOptimizationOption = None,
+    audio: AudioOption = True,
     device: DeviceOption = DeviceChoice.AUTO,
     out: OutOption = Path("animation.mp4"),
     report: ReportOption = None,
@@ -129,6 +133,7 @@ def _by_parts(asked: Mapping[str, Any], image: Path, driving: Path) -> None:
         fps=asked["fps"],
         max_frames=asked["max_frames"],
         report_dir=asked["report"],
+        keep_sound=asked["audio"],
     )
     run_parts(request, dry_run=asked["dry_run"], as_json=asked["as_json"])
 
@@ -137,13 +142,16 @@ def _by_diffusion(asked: Mapping[str, Any], image: Path, driving: Path) -> None:
     """Animate by an animator's weights.
 
     Raises:
-        UsageError: An option of the other engine is given.
+        UsageError: An option of the other engine is given, or one that another one leaves no
+            sense.
     """
     if (asked["long_side"], asked["mode"]) != (None, None):
         raise UsageError(
             "--long-side and --mode belong to the engine `parts`; weights decide the size.",
             fix="Leave them out, or use --engine parts without --weights.",
         )
+    if asked["no_face"] and asked["identity"]:
+        raise UsageError("--identity and --no-face exclude each other.")
     size = asked["driving_size"]
     size_px = read_size(size, "--driving-size") if size is not None else None
     # torch is loaded only when there is something to do
@@ -160,12 +168,13 @@ def _by_diffusion(asked: Mapping[str, Any], image: Path, driving: Path) -> None:
             guidance_max=asked["guidance_max"], window_frames=asked["window_frames"],
             window_overlap=asked["window_overlap"], window_rule=asked["window_rule"],
             alignment=asked["alignment"], face_optimization=asked["face_optimization"],
-            preview_every=asked["preview"] or 0,
+            no_face=asked["no_face"], preview_every=asked["preview"] or 0,
         ),
         casting=_casting(asked),
         identities=tuple(asked["identity"] or ()), fps=asked["fps"],
         max_frames=asked["max_frames"], driving_size_px=size_px, device=asked["device"],
-        save_poses=asked["save_poses"], report_dir=asked["report"], force=asked["force"],
+        keep_sound=asked["audio"], save_poses=asked["save_poses"], report_dir=asked["report"],
+        force=asked["force"],
     )  # fmt: skip
     run_animation(request, dry_run=asked["dry_run"], as_json=asked["as_json"])
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from animaray.cli.animate_options import PEOPLE, SAMPLING
+from animaray.cli.animate_options import OUTPUTS, PEOPLE, SAMPLING
 from animaray.models.engine_choice import (
     DEFAULT_LONG_SIDE_PX,
     MAX_LONG_SIDE_PX,
     MIN_LONG_SIDE_PX,
 )
 
-INPUTS, OUTPUTS, ENGINE = "Inputs", "Outputs", "Engine"
+INPUTS, ENGINE = "Inputs", "Engine"
 
 
 class EngineChoice(StrEnum):

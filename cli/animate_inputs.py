@@ -20,7 +20,12 @@ from animaray.models.reference import Reference
 from animaray.platform.errors import AnimarayError, MediaError, PersonChoiceError, UsageError
 from animaray.platform.file_kind import is_pose_file
 from animaray.platform.progress import stage_progress
-from animaray.platform.video import ChildFrameStream, FrameSelection, probe_in_child
+from animaray.platform.video import (
+    ChildFrameStream,
+    FrameSelection,
+    VideoInfo,
+    probe_in_child,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +52,8 @@ class AnimateRequest:
     """Only so many frames."""
     driving_size_px: tuple[int, int] | None = None
     """Picture size of pose files that do not tell it."""
+    keep_sound: bool = True
+    """Whether the result gets the driving video's sound."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
     save_poses: Path | None = None
@@ -74,6 +81,8 @@ class DrivingClip:
     """Frame rate of the motions, and of the result."""
     warnings: tuple[str, ...] = ()
     """What is odd about the file."""
+    info: VideoInfo | None = None
+    """What is known of the video; None of pose files."""
 
 
 def prepare_people(
@@ -88,7 +97,10 @@ def prepare_people(
     """
     try:
         return pipeline.prepare_references(
-            picture, request.casting.reference, option="--reference-person"
+            picture,
+            request.casting.reference,
+            option="--reference-person",
+            no_face=request.options.no_face,
         )
     except PersonChoiceError as error:
         if request.report_dir is None:
@@ -177,7 +189,10 @@ def _follow_video(request: AnimateRequest, pipeline: AnimationPipeline) -> Drivi
     choices = [choice.scaled(scale) for choice in request.casting.driving]
     motions = _choose_motions(request, people, choices, first[0])
     return DrivingClip(
-        motions=tuple(motions), fps=fps, warnings=(stream.warning,) if stream.warning else ()
+        motions=tuple(motions),
+        fps=fps,
+        warnings=(stream.warning,) if stream.warning else (),
+        info=info,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-PEOPLE, SAMPLING = "People", "Sampling"
+PEOPLE, SAMPLING, OUTPUTS = "People", "Sampling", "Outputs"
 
 
 class AlignmentChoice(StrEnum):
@@ -53,6 +53,22 @@ ReferencePersonOption = Annotated[
     typer.Option(
         help="Who of the picture is animated; the k-th follows the k-th --person",
         rich_help_panel=PEOPLE,
+    ),
+]
+NoFaceOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-face",
+        help="The picture shows no human face: go on without an identity (engine `diffusion`)",
+        rich_help_panel=PEOPLE,
+    ),
+]
+AudioOption = Annotated[
+    bool,
+    typer.Option(
+        "--audio/--no-audio",
+        help="Keep the driving video's sound",
+        rich_help_panel=OUTPUTS,
     ),
 ]
 AlignmentOption = Annotated[

@@ -1,9 +1,7 @@
 """Carry out an `animaray animate` by parts: look, refuse or go on, render frame by frame, write."""
 
-import importlib.metadata
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,24 +10,22 @@ import numpy as np
 from jaxtyping import UInt8
 
 from animaray.cli.animate_request import MIN_FRAMES, check_paths, wanted_fps
+from animaray.cli.animate_result import SoundSource, origin_facts, sound_words, write_result
 from animaray.cli.output import print_hint, print_json, print_lines
 from animaray.models.engine_choice import MADE_BY, PartsOptions
 from animaray.models.engines import AnimatedFrames, DrivingFrames, PartsEngine
 from animaray.models.looking import DRIVING_SHORT_SIDE_PX
 from animaray.models.parts.pipeline import PartsPipeline
 from animaray.models.person_choice import Casting
-from animaray.platform.disk import check_room, disk_errors
+from animaray.platform.disk import check_room
 from animaray.platform.errors import MediaError
 from animaray.platform.progress import stage_progress
-from animaray.platform.provenance import append_provenance
-from animaray.platform.removal import remove
-from animaray.platform.storage import sha256_file, write_json_atomic
+from animaray.platform.storage import write_json_atomic
 from animaray.platform.video import (
     ChildFrameStream,
     FrameSelection,
     Mp4Writer,
     VideoInfo,
-    add_sound_in_child,
     probe_in_child,
     read_picture,
     write_picture,
@@ -58,6 +54,8 @@ class PartsRequest:
     """Only so many frames."""
     report_dir: Path | None = None
     """Folder of the report."""
+    keep_sound: bool = True
+    """Whether the result gets the driving video's sound."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +150,7 @@ def _facts(request: PartsRequest, result: AnimatedFrames, info: VideoInfo) -> di
             "height_px": result.height_px,
             "num_frames": result.num_frames,
             "fps": result.fps,
-            "has_sound": info.has_audio,
+            "has_sound": info.has_audio and request.keep_sound,
         },
         "notes": list(result.warnings),
     }
@@ -162,13 +160,13 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
     """Return the plan for people, one subject a line."""
     result = facts["result"]
     what = "whole body" if facts["mode"] == "body" else "head and shoulders"
-    sound = "the driving video's sound" if result["has_sound"] else "no sound"
     lines = [
         f"engine     parts ({facts['made_by']}): {what}",
         f"picture    {facts['image']}",
         f"driving    {facts['driving']}: {result['num_frames']} frames at {result['fps']:g} fps"
         f" ({result['num_frames'] / result['fps']:.1f} s)",
-        f"result     {facts['out']}: {result['width_px']}x{result['height_px']}, {sound}",
+        f"result     {facts['out']}: {result['width_px']}x{result['height_px']}, "
+        + sound_words(has_sound=result["has_sound"]),
     ]
     return lines + [f"note       {note}" for note in facts["notes"]]
 
@@ -182,52 +180,22 @@ def _write(
     check_room(out.parent, needed, f"{request.out}")
     shown = np.linspace(0, result.num_frames - 1, _SHOWN_FRAMES).round().astype(int).tolist()
     sheet = _Sheet(wanted=frozenset(shown), kept=[])
-    with _replacing(out) as folder:
-        silent, finished = folder / "silent.mp4", folder / "finished.mp4"
+
+    def render(path: Path) -> None:
         with (
             stage_progress("render", result.num_frames) as row,
-            Mp4Writer(silent, result.fps) as writer,
+            Mp4Writer(path, result.fps) as writer,
         ):
             for number, frame in enumerate(result.frames):
                 writer.add(frame, number / result.fps)
                 if number in sheet.wanted:
                     sheet.kept.append((f"frame {number}", frame))
                 row.update(done=number + 1)
-        seconds = result.num_frames / result.fps
-        if not add_sound_in_child(silent, request.driving, info, finished, duration_s=seconds):
-            finished = silent
-            if info.has_audio:
-                print_hint("note       The sound is of a kind that an mp4 cannot hold; left out.")
-        append_provenance(finished, *_origin(request, facts))
-        finished.replace(out)
+
+    sound = SoundSource(video=request.driving, info=info, duration_s=result.num_frames / result.fps)
+    origin = origin_facts("parts", request.image, request.driving, {"mode": facts["mode"]})
+    write_result(out, render, origin, sound if request.keep_sound else None)
     return sheet
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """Yield a folder beside the result for files on the way to it; nothing of it stays."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        with disk_errors(out.parent):
-            yield folder
-    finally:
-        remove(folder, "the result is in its place, or was given up")
-        if not out.is_file():
-            print_hint(f"{out.name} was not written.")
-
-
-def _origin(request: PartsRequest, facts: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return tool and facts of the statement that this was made by a machine."""
-    tool = f"animaray {importlib.metadata.version('animaray')}"
-    return tool, {
-        "generator": tool,
-        "is_generated": True,
-        "engine": facts["engine"],
-        "made_by": facts["made_by"],
-        "mode": facts["mode"],
-        "reference_image_sha256": sha256_file(request.image),
-        "driving_video_sha256": sha256_file(request.driving),
-    }
 
 
 def _write_report(folder: Path, facts: Mapping[str, Any], sheet: _Sheet) -> None:

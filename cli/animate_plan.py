@@ -70,12 +70,19 @@ class AnimatePlan:
         """Length of the result."""
         return len(self.cast[0][1].keypoints)
 
+    @property
+    def has_sound(self) -> bool:
+        """Whether the result gets the driving video's sound."""
+        info = self.driving.info
+        return self.request.keep_sound and info is not None and info.has_audio
+
     def check_room(self) -> None:
         """Refuse a result that the disks could not hold, before the work for it; see DiskError."""
         config = self.pipeline.animator.config
         pixels = self.num_frames * config.width_px * config.height_px
         needed = round(pixels * _MP4_BYTES_PER_PIXEL) + _MP4_BYTES
-        check_room(self.request.out.absolute().parent, needed, f"{self.request.out}")
+        copies = 2 if self.has_sound else 1  # without and with sound, for a moment
+        check_room(self.request.out.absolute().parent, copies * needed, f"{self.request.out}")
         check_room(Path(tempfile.gettempdir()), needed, "The encoder's temporary file")
 
     def check(self) -> None:
@@ -102,7 +109,7 @@ class AnimatePlan:
     def _remedy(self) -> str:
         """Return what would fit, with its need."""
         fitting = []
-        for mode in ("fast", "off"):
+        for mode in () if self.request.options.no_face else ("fast", "off"):
             options = replace(self.request.options, face_optimization=mode)
             need = self.pipeline.estimate_memory(self.num_frames, options).peak_bytes
             if need <= self.available_bytes and need < self.memory.peak_bytes:
@@ -224,6 +231,7 @@ def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
             "height_px": config.height_px,
             "num_frames": plan.num_frames,
             "fps": plan.driving.fps,
+            "has_sound": plan.has_sound,
         },
         "num_people": len(plan.cast),
         "num_people_seen": {"picture": reference.num_persons, "driving": motion.num_persons},
@@ -242,6 +250,7 @@ def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
             "window_rule": sampler.tiling,
             "num_windows": plan.num_windows,
         },
+        "no_face": plan.request.options.no_face,
         "face_optimization": "off" if faces is None else faces.mode,
         "memory": {
             "needed_bytes": plan.memory.peak_bytes,
@@ -258,6 +267,8 @@ def _notes(plan: AnimatePlan) -> list[str]:
     notes = list(plan.driving.warnings)
     if not plan.request.identities:
         notes += check_face_sizes([reference for reference, _ in plan.cast])
+    if plan.request.options.no_face:
+        notes.append("No face is looked for: the network is told no identity.")
     if plan.request.weights is None:
         notes.append("The bundled animator knows drawn people only; real ones need --weights.")
     if len(plan.cast) > 1:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from animaray.cli.animate_result import sound_words
 from animaray.models.animation import Animation, AnimationPreview
 from animaray.models.frozen.protocols import PersonPose
 from animaray.models.person_choice import prominent_people
@@ -72,7 +73,8 @@ def plan_lines(facts: Mapping[str, Any], qualities: Sequence[AlignmentQuality]) 
         f" on {facts['device']}; the peak is {memory['peak_stage']}",
         f"weights    {facts['weights']}",
         f"result     {facts['out']}: {result['width_px']}x{result['height_px']}, "
-        f"{result['num_frames']} frames, {result['fps']:g} fps, no sound",
+        f"{result['num_frames']} frames, {result['fps']:g} fps, "
+        + sound_words(has_sound=result["has_sound"]),
     ]
     return lines + [f"note       {note}" for note in facts["notes"]]
 

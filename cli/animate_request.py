@@ -74,8 +74,8 @@ def wanted_fps(wanted: str, source_fps: float | None, model_fps: float) -> float
 
 _DIFFUSION_OPTIONS = (
     "steps", "sampler", "guidance", "guidance_min", "guidance_max", "window_frames",
-    "window_overlap", "window_rule", "alignment", "face_optimization", "identity", "preview",
-    "save_poses", "driving_size",
+    "window_overlap", "window_rule", "alignment", "face_optimization", "identity", "no_face",
+    "preview", "save_poses", "driving_size",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from animaray.cli.animate_report import (
     write_preview,
     write_report,
 )
+from animaray.cli.animate_result import SoundSource, origin_facts, write_result
 from animaray.cli.output import print_hint, print_json, print_lines
 from animaray.models.animation import Animation, AnimationPreview, AnimationProgress
 from animaray.models.pose_files import write_pose_file
@@ -80,7 +81,7 @@ def _animate(plan: AnimatePlan) -> tuple[Animation, list[AnimationPreview]]:
     request = plan.request
     previews: list[AnimationPreview] = []
     (reference, motion), *companions = plan.cast
-    is_written = False
+    is_done = False
     try:
         with stage_progress("denoise", plan.sampler.num_inference_steps + 2) as row:
             animation = plan.pipeline.animate(
@@ -91,11 +92,23 @@ def _animate(plan: AnimatePlan) -> tuple[Animation, list[AnimationPreview]]:
                 companions=companions,
                 on_preview=_previewer(request, previews) if request.options.preview_every else None,
             )
-        write_mp4(request.out, animation.frames_uint8, fps=plan.driving.fps)
-        is_written = True
+        is_done = True
     finally:
-        if not is_written:
+        if not is_done:
             print_hint(f"{request.out} was not written.")
+    fps, info = plan.driving.fps, plan.driving.info
+    sound = None
+    if info is not None and request.keep_sound:
+        duration_s = len(animation.frames_uint8) / fps
+        sound = SoundSource(video=request.driving, info=info, duration_s=duration_s)
+    facts = plan_facts(plan)
+    told = {name: facts[name] for name in ("weights", "sampling", "face_optimization", "no_face")}
+    write_result(
+        request.out,
+        lambda path: write_mp4(path, animation.frames_uint8, fps=fps),
+        origin_facts("diffusion", request.image, request.driving, told),
+        sound,
+    )
     return animation, previews
 
 

@@ -39,7 +39,8 @@ REMEDIES: Mapping[str, Remedy] = {
     ),
     "AR-FAC-01": Remedy(
         "The picture shows no face, or one that is too small, turned away or covered.",
-        "Take a picture whose face is seen from the front and at least 64 pixels wide.",
+        "Take a picture whose face is seen from the front and at least 64 pixels wide; a character"
+        " without a human face goes on without an identity by --no-face.",
         "animaray animate portrait.jpg dance.mp4 --dry-run checks a picture without animating it.",
     ),
     "AR-JOB-01": Remedy(

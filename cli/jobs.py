@@ -8,10 +8,12 @@ import typer
 from animaray.cli.animate_arguments import JobEngineOption, ModeOption
 from animaray.cli.animate_options import (
     AlignmentOption,
+    AudioOption,
     FaceOptimizationOption,
     GuidanceMaxOption,
     GuidanceMinOption,
     GuidanceOption,
+    NoFaceOption,
     PersonOption,
     ReferencePersonOption,
     SamplerOption,
@@ -48,6 +50,7 @@ def submit(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Wait and save here")] = None,
     person: PersonOption = None,
     reference_person: ReferencePersonOption = None,
+    no_face: NoFaceOption = False,
     alignment: AlignmentOption = None,
     engine: JobEngineOption = None,
     mode: ModeOption = None,
@@ -62,6 +65,7 @@ def submit(
     window_overlap: WindowOverlapOption = None,
     window_rule: WindowRuleOption = None,
     face_optimization: FaceOptimizationOption = None,
+    audio: AudioOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Submit a job and print its id; with --out wait for it and save the video.
@@ -87,6 +91,8 @@ def submit(
         "window_overlap": window_overlap,
         "window_rule": window_rule,
         "face_optimization": face_optimization,
+        "no_face": no_face or None,
+        "audio": None if audio else False,
     }
     given = {name: value for name, value in options.items() if value is not None}
     with AnimarayClient(server, api_key=api_key) as client:

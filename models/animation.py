@@ -34,7 +34,12 @@ from animaray.models.networks.weights_folder import load_config, save_config
 from animaray.models.person_choice import PersonChoice
 from animaray.models.pose.aligner import PoseAligner
 from animaray.models.pose.alignment import AlignedPose
-from animaray.models.reference import Reference, embed_identity, prepare_references
+from animaray.models.reference import (
+    Reference,
+    ReferenceWish,
+    embed_identity,
+    prepare_references,
+)
 from animaray.platform.weights import resolve_weights
 
 __all__ = [
@@ -133,13 +138,16 @@ class AnimationPipeline:
             embedder.to(device)
         return self
 
-    def prepare_reference(self, picture_uint8: UInt8[np.ndarray, "height width 3"]) -> Reference:
+    def prepare_reference(
+        self, picture_uint8: UInt8[np.ndarray, "height width 3"], *, no_face: bool = False
+    ) -> Reference:
         """Prepare the largest person of a picture; FaceError or PoseError where there is none.
 
         Args:
             picture_uint8: RGB, upright, any size.
+            no_face: Look for no face: the animator is told no identity.
         """
-        return self.prepare_references(picture_uint8)[0]
+        return self.prepare_references(picture_uint8, no_face=no_face)[0]
 
     def prepare_references(
         self,
@@ -147,6 +155,7 @@ class AnimationPipeline:
         choices: Sequence[PersonChoice] = (),
         *,
         option: str | None = None,
+        no_face: bool = False,
     ) -> list[Reference]:
         """Prepare chosen people of a picture; see `models.reference.prepare_references`.
 
@@ -154,14 +163,14 @@ class AnimationPipeline:
             picture_uint8: RGB, upright, any size.
             choices: Whom to take; none takes the largest.
             option: Name of the option to ask for where several are seen; None never asks.
+            no_face: Look for no face: the animator is told no identity.
         """
         return prepare_references(
             picture_uint8,
             self.animator.config,
             self.perception,
             self.image_encoder,
-            choices,
-            option=option,
+            ReferenceWish(choices=choices, option=option, no_face=no_face),
         )
 
     def embed_identity(

@@ -57,17 +57,26 @@ class AnimationOptions:
     and None mean `face_optimization_config` as it is."""
     face_optimization_config: FaceOptimizationConfig = field(default_factory=FaceOptimizationConfig)
     """How, if it is on and no mode is named."""
+    no_face: bool = False
+    """The picture shows no human face, as of a drawn animal: the animator is told no identity,
+    and face optimization is off."""
     preview_every: int = 0
     """Decode some frames of the estimate every so many steps; 0 never."""
     sampler_config: SamplerConfig | None = None
     """All sampler settings; those above still override theirs."""
 
     def __post_init__(self) -> None:
-        """Refuse guidance that contradicts itself.
+        """Refuse options that contradict each other.
 
         Raises:
-            ConfigError: Both one guidance scale and a range are given, or half a range.
+            ConfigError: Both one guidance scale and a range are given, or half a range; or faces
+                are to be optimized where there are none.
         """
+        if self.no_face and self.face_optimization not in (None, False, "off"):
+            raise ConfigError(
+                "`no_face` leaves no identity that face optimization could work towards.",
+                fix="Leave one of the two out.",
+            )
         given = [self.guidance_min is not None, self.guidance_max is not None]
         if any(given) and not all(given):
             raise ConfigError("`guidance_min` and `guidance_max` belong together; one is missing.")
@@ -234,7 +243,7 @@ def sampler_settings(config: AnimatorConfig, options: AnimationOptions) -> Sampl
 def face_settings(options: AnimationOptions) -> FaceOptimizationConfig | None:
     """Return how faces are optimized, or None where they are not."""
     config, wanted = options.face_optimization_config, options.face_optimization
-    if wanted is False:
+    if wanted is False or options.no_face:
         return None
     if isinstance(wanted, str):
         config = replace(config, mode=wanted)

@@ -185,7 +185,9 @@ class AnimationRun:
                     self._parts.perception,
                     reference.identity_embedding,
                     pose.keypoints,
-                ),
+                )
+                if reference.identity.is_known
+                else np.full(len(frames_uint8), np.nan, np.float32),
             )
             for (reference, _), pose in zip(self._cast, poses, strict=True)
         ]
@@ -220,12 +222,16 @@ class AnimationRun:
         embedder = perception.identity_embedder
         targets = []
         for (reference, _), pose in zip(self._cast, poses, strict=True):
+            if not reference.identity.is_known:
+                continue
             landmarks, _ = landmarks_from_keypoints(
                 pose.keypoints, pose.keypoint_confidence, embedder.template()
             )
             targets.append(
                 FaceTarget(reference_embedding=reference.identity_embedding, landmarks=landmarks)
             )
+        if not targets:
+            return None
         return FaceOptimizer(
             self._parts.codec,
             embedder,

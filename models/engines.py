@@ -166,7 +166,9 @@ class DiffusionEngine:
         from animaray.models.casting import pair_people
 
         casting = casting or Casting()
-        references = self.pipeline.prepare_references(picture_uint8, casting.reference)
+        references = self.pipeline.prepare_references(
+            picture_uint8, casting.reference, no_face=self.options.no_face
+        )
         people = self.pipeline.follow_people(
             driving.frames_uint8,
             None if on_done is None else (lambda done: on_done("follow", done)),

@@ -40,7 +40,15 @@ class FaceIdentity:
 
         Args:
             unit: Unit vector.
+
+        Raises:
+            ConfigError: There is no face whose identity it could take the place of.
         """
+        if not self.is_known:
+            raise ConfigError(
+                "A picture taken without a face has no identity to exchange.",
+                fix="Leave out no_face, or the other identity.",
+            )
         if self.raw is None:
             return replace(self, unit=unit)
         raw = (unit * np.linalg.norm(self.raw)).astype(np.float32)

@@ -52,10 +52,10 @@ class Reference:
     """How it got there; maps points of the (reduced) original."""
     pose: PosedPicture
     """The person's keypoints in the model's picture."""
-    face: FaceDetection
-    """The face, in the (reduced) original."""
+    face: FaceDetection | None
+    """The face, in the (reduced) original; None where none was to be looked for."""
     identity: FaceIdentity
-    """Whose face it is."""
+    """Whose face it is; zeros without one."""
     image_embedding: Float[Tensor, "1 image_dim"]
     """Image embedding of `picture_uint8`, or of the whole picture if the model wants that."""
     num_persons: int
@@ -77,6 +77,20 @@ class Reference:
         return replace(self, identity=self.identity.of_somebody_else(identity))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceWish:
+    """Whom of a picture to prepare, and how."""
+
+    choices: Sequence[PersonChoice] = ()
+    """Whom to take, in this order; none takes the largest. A point is in pixels of the picture."""
+    option: str | None = None
+    """Name of the option to ask for where several are seen and none is chosen; None takes the
+    largest silently."""
+    no_face: bool = False
+    """Look for no face and tell the animator no identity, as the released code does where it finds
+    none: for characters without a human face."""
+
+
 def prepare_reference(
     picture_uint8: UInt8[np.ndarray, "height width 3"],
     config: AnimatorConfig,
@@ -92,9 +106,7 @@ def prepare_references(
     config: AnimatorConfig,
     perception: Perception,
     image_encoder: ImageEncoder,
-    choices: Sequence[PersonChoice] = (),
-    *,
-    option: str | None = None,
+    wish: ReferenceWish | None = None,
 ) -> list[Reference]:
     """Find people, their faces and identities, and fit the picture to the model's size.
 
@@ -105,14 +117,12 @@ def prepare_references(
         config: Gives the model's size.
         perception: Detectors and recogniser.
         image_encoder: Sums up the picture.
-        choices: Whom to take, in this order; none takes the largest. A point is in pixels of
-            `picture_uint8`.
-        option: Name of the option to ask for where several are seen and none is chosen; None
-            takes the largest silently.
+        wish: Whom to take, and whether they have faces; None takes the largest, with a face.
 
     Raises:
         PoseError: Nobody is found in the picture.
     """
+    wish = wish or ReferenceWish()
     picture = reduced(picture_uint8)
     people = find_people(picture, perception.pose_estimator)
     if not people:
@@ -125,12 +135,15 @@ def prepare_references(
     seen = [seen_person(person) for person in people]
     chosen = choose_people(
         seen,
-        [choice.scaled(width / picture_uint8.shape[1]) for choice in choices],
+        [choice.scaled(width / picture_uint8.shape[1]) for choice in wish.choices],
         height_px=height,
         where="the reference picture",
-        option=option,
+        option=wish.option,
     )
-    faces = _own_faces(find_faces(picture, perception.face_detector), [people[i] for i in chosen])
+    faces: Sequence[FaceDetection | None] = [None] * len(chosen)
+    if not wish.no_face:
+        found = find_faces(picture, perception.face_detector)
+        faces = _own_faces(found, [people[index] for index in chosen])
     fit = _fit_of([people[index] for index in chosen], (width, height), config)
     framed = fit.apply_picture(picture)
     embedded = framed if config.image_embedding_of == "frame" else picture_uint8
@@ -151,7 +164,9 @@ def prepare_references(
                 further_points=map_further(people[index].further_points, fit.apply_points),
             ),
             face=face,
-            identity=measure_face(embedder, picture, face.landmarks, config.identity_input),
+            identity=FaceIdentity.of_nobody(embedder)
+            if face is None
+            else measure_face(embedder, picture, face.landmarks, config.identity_input),
             image_embedding=image_embedding,
             num_persons=len(prominent_people(seen)),
             reduction=width / picture_uint8.shape[1],
@@ -203,7 +218,8 @@ def _own_faces(faces: Sequence[FaceDetection], people: Sequence[PersonPose]) -> 
             raise FaceError(
                 f"The reference picture shows no face{whose}.",
                 fix="Use a picture where the face is visible, turned to the camera and not"
-                " covered.",
+                " covered; a character without a human face goes on without an identity by"
+                " --no-face (in jobs and in Python: no_face).",
                 reason="no_face",
             )
         found.append(face)
@@ -247,6 +263,7 @@ def check_face_sizes(references: Sequence[Reference]) -> list[str]:
     warnings = [
         _check_face_size(reference.face, "reference picture", reference.reduction)
         for reference in references
+        if reference.face is not None
     ]
     return [warning for warning in warnings if warning is not None]
 

@@ -1,6 +1,7 @@
 """Carry a video's sound over to another one: packets are copied, never decoded."""
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,15 @@ from animaray.platform.video_file import DecodeLimits, open_video
 MP4_SOUND = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac", "flac", "opus"})
 """Codecs that an mp4 holds and players know; other sound is left out."""
 _CARRIER = "matroska"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoundReport:
+    """Whether a result got the sound, and what its user should know if not."""
+
+    is_kept: bool = False
+    warning: str | None = None
+    """None also where there was no sound to keep."""
 
 
 def copy_sound(

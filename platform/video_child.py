@@ -25,6 +25,7 @@ from typing import IO, Any, TypeVar
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from animaray.platform.confinement import (
     allow_only_reading,
@@ -35,7 +36,7 @@ from animaray.platform.errors import AnimarayError, DecoderDiedError, MediaError
 from animaray.platform.fork_server import ChildEnd, ForkServer, serve_forever
 from animaray.platform.frame_choice import FrameSelection
 from animaray.platform.json_text import json_text
-from animaray.platform.sound import copy_sound, join_sound
+from animaray.platform.sound import SoundReport, copy_sound, join_sound
 from animaray.platform.video_decode import (
     DecodedVideo,
     FrameSource,
@@ -140,27 +141,45 @@ def copy_sound_in_child(
 
 
 def add_sound_in_child(
-    silent: Path, source: Path, info: VideoInfo, out: Path, *, duration_s: float
-) -> bool:
-    """Write a video of ours again with the sound of an untrusted one; errors as there.
+    silent: Path,
+    source: Path,
+    out: Path,
+    *,
+    info: VideoInfo,
+    duration_s: float,
+    limits: DecodeLimits | None = None,
+) -> SoundReport:
+    """Write a video of ours again with the sound of an untrusted one.
+
+    The pictures are finished by then: sound that cannot be read is left out with a warning.
 
     Args:
         silent: An mp4 of our own.
         source: The untrusted video.
-        info: What `probe_in_child` says of it.
-        out: The mp4 to write.
+        out: The mp4 to write; only complete where the report says that sound is kept.
+        info: What `probe_in_child` says of the source.
         duration_s: How much sound is wanted.
+        limits: What the source may cost.
 
-    Returns:
-        Whether it was written; it is not where the source has no sound that an mp4 can hold.
+    Raises:
+        OSError: The disk is full.
     """
     if not info.has_audio:
-        return False
-    sound = copy_sound_in_child(source, start_s=info.start_s, duration_s=duration_s)
-    if sound is None:
-        return False
-    join_sound(silent, sound, out)
-    return True
+        return SoundReport()
+    try:
+        sound = copy_sound_in_child(source, limits, start_s=info.start_s, duration_s=duration_s)
+        if sound is None:
+            return SoundReport(
+                warning="The driving video's sound is of a kind that an mp4 cannot hold, or ends"
+                " before its pictures begin; left out."
+            )
+        join_sound(silent, sound, out)
+    except OSError:  # of the disk; some of FFmpeg's errors are of this kind, too
+        raise
+    except (MediaError, FFmpegError) as error:
+        reason = error.message if isinstance(error, MediaError) else str(error)
+        return SoundReport(warning=f"The driving video's sound was left out: {reason}")
+    return SoundReport(is_kept=True)
 
 
 def decoder_peak_memory_bytes() -> int:

@@ -28,6 +28,8 @@ class JobOptions:
     """What animates."""
     mode: Mode | None = None
     """What the engine `parts` moves; None chooses."""
+    has_audio: bool = True
+    """Whether the driving video's sound is kept."""
 
     def fps_of(self, source_fps: float, model_fps: float) -> float:
         """Return the frame rate to read the driving video at, and to play the result at."""
@@ -49,11 +51,17 @@ def read_job_options(options: Mapping[str, Any]) -> JobOptions:
     # a server has weights: without a wish they are what it serves
     engine: EngineName = "parts" if rest.pop("engine", "auto") == "parts" else "diffusion"
     mode = rest.pop("mode", None)
+    has_audio = rest.pop("audio", True)
     fps = rest.pop("fps", "model")
     if engine == "parts" and fps == "model":  # there is no model
         fps = "source"
     return JobOptions(
-        animation=AnimationOptions(**rest), casting=casting, fps=fps, engine=engine, mode=mode
+        animation=AnimationOptions(**rest),
+        casting=casting,
+        fps=fps,
+        engine=engine,
+        mode=mode,
+        has_audio=has_audio,
     )
 
 

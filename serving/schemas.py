@@ -68,6 +68,17 @@ class AnimationRequest(BaseModel):
         description="Steer steps towards the reference face, and which way; true is the default,"
         " `fast`. `published` and `literal` need much more time and memory.",
     )
+    no_face: bool | None = Field(
+        None,
+        description="The picture shows no human face, as of a drawn animal: none is looked for,"
+        " the model is told no identity, face optimization is off, and `identity_similarity` of"
+        " the result is null.",
+    )
+    audio: bool | None = Field(
+        None,
+        description="Keep the driving video's sound, unchanged and as long as the result; the"
+        " default.",
+    )
     alignment: Literal["none", "fit", "procrustes", "learned"] | None = Field(
         None, description="How the driving body is fitted to the body in the picture."
     )
@@ -246,6 +257,10 @@ def _check_together(request: AnimationRequest) -> None:
         )
     if request.mode is not None and request.engine != "parts":
         raise UsageError("Option `mode`: only with `engine` set to `parts`.")
+    if request.no_face and request.engine == "parts":
+        raise UsageError("Option `no_face`: not with `engine` set to `parts`, which has no model.")
+    if request.no_face and request.face_optimization not in (None, False, "off"):
+        raise UsageError("Option `face_optimization`: not together with `no_face`.")
     frames, overlap = request.window_frames, request.window_overlap
     if frames is not None and overlap is not None and overlap >= frames:
         raise UsageError(

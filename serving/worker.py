@@ -31,11 +31,12 @@ from animaray.platform.errors import AnimarayError, ServiceError
 from animaray.platform.machine import available_memory_bytes, check_memory
 from animaray.platform.provenance import add_provenance
 from animaray.platform.storage import content_id, sha256_file
-from animaray.platform.video import DecodeLimits, decode_in_child, encode_mp4, probe_in_child
+from animaray.platform.video import DecodeLimits, decode_in_child, probe_in_child, write_mp4
 from animaray.serving.job_files import JobFiles
 from animaray.serving.job_options import JobOptions, find_warnings, read_job_options
 from animaray.serving.job_records import (
     OUT_OF_MEMORY_CODE,
+    Job,
     JobCancelledError,
     JobFailure,
     JobResult,
@@ -48,6 +49,7 @@ from animaray.serving.limits import ServingLimits, check_driving_video
 from animaray.serving.parts_jobs import animate_by_parts, parts_facts
 from animaray.serving.picture_child import read_picture_in_child
 from animaray.serving.pulse import PULSE_S, Pulse
+from animaray.serving.result_video import JobVideo, finish_video
 
 _log = logging.getLogger("animaray.serving")
 _DIFFUSION = {"engine": "diffusion", "made_by": MADE_BY["diffusion"]}
@@ -225,7 +227,9 @@ class AnimationWorker:
         if options.engine == "parts":
             return self._animate_by_parts(lease, picture, driving, options, stage_s)
         with _timed(stage_s, "perceive"):
-            references = pipeline.prepare_references(picture, options.casting.reference)
+            references = pipeline.prepare_references(
+                picture, options.casting.reference, no_face=options.animation.no_face
+            )
             check_face_sizes(references)
             self._pulse.check()
             choices = [choice.scaled(driving.scale) for choice in options.casting.driving]
@@ -244,20 +248,20 @@ class AnimationWorker:
         self._pulse.check()
         with _timed(stage_s, "encode"):
             facts = {**self._facts(lease), "model": model.model_id, **_DIFFUSION}
-            mp4 = encode_mp4(animation.frames_uint8, driving.fps)
+            mp4, about_sound = finish_video(
+                lambda path: write_mp4(path, animation.frames_uint8, driving.fps),
+                self._video(job, options),
+                duration_s=len(animation.frames_uint8) / driving.fps,
+            )
             mp4 = add_provenance(mp4, facts["generator"], facts)
             name = self._files.write_result(job.job_id, lease.fence, mp4)
-        warnings = [*driving.warnings, *find_warnings(cast, animation, options.casting)]
+        warnings = [
+            *driving.warnings, *find_warnings(cast, animation, options.casting), *about_sound
+        ]  # fmt: skip
         return self._result(name, animation, driving.fps, warnings, stage_s, facts)
 
     def _decode_driving(self, name: str, options: JobOptions, model_fps: float) -> _DrivingVideo:
-        path, limits = self._files.path(name), self._limits
-        decode = DecodeLimits(
-            max_file_bytes=limits.max_video_bytes,
-            max_frame_pixels=limits.max_video_pixels,
-            timeout_s=limits.decode_s,
-            memory_bytes=limits.decode_memory_bytes,
-        )
+        path, limits, decode = self._files.path(name), self._limits, self._decode_limits
         info = probe_in_child(path, decode)
         fps = options.fps_of(info.fps, model_fps)
         check_driving_video(
@@ -286,6 +290,23 @@ class AnimationWorker:
             fps=fps,
             scale=video.frames_uint8.shape[2] / info.width,
             warnings=(video.warning,) if video.warning else (),
+        )
+
+    @property
+    def _decode_limits(self) -> DecodeLimits:
+        limits = self._limits
+        return DecodeLimits(
+            max_file_bytes=limits.max_video_bytes,
+            max_frame_pixels=limits.max_video_pixels,
+            timeout_s=limits.decode_s,
+            memory_bytes=limits.decode_memory_bytes,
+        )
+
+    def _video(self, job: Job, options: JobOptions) -> JobVideo:
+        return JobVideo(
+            path=self._files.path(job.video_name),
+            has_audio=options.has_audio,
+            limits=self._decode_limits,
         )
 
     def _reporter(self, lease: Lease) -> Callable[[AnimationProgress], None]:
@@ -320,7 +341,7 @@ class AnimationWorker:
         with _timed(stage_s, "render"):
             result = animate_by_parts(
                 picture,
-                self._files.path(job.video_name),
+                self._video(job, options),
                 frames,
                 options,
                 lambda *_: self._pulse.check(),
@@ -337,7 +358,7 @@ class AnimationWorker:
             height_px=made.height_px,
             num_frames=made.num_frames,
             fps=made.fps,
-            warnings=[*driving.warnings, *made.warnings],
+            warnings=[*driving.warnings, *result.warnings],
             stage_s={stage: round(seconds, 3) for stage, seconds in stage_s.items()},
             provenance=facts,
         )

@@ -1,9 +1,10 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
+function isTrue(word) { return word === "true"; }
 const FINISHED = ["succeeded", "failed", "cancelled"];
 const OPTIONS = { seed: Number, num_inference_steps: Number, guidance_scale: Number,
   alignment: String, face_optimization: String, person: String, reference_person: String,
-  fps: String, engine: String, mode: String };
+  fps: String, engine: String, mode: String, no_face: isTrue, audio: isTrue };
 let job = null;
 
 function headers(more = {}) {

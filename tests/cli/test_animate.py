@@ -17,9 +17,11 @@ from animaray.models.animation import AnimationPipeline
 from animaray.models.animation_records import AnimationOptions
 from animaray.models.animation_run import chosen_method
 from animaray.models.pose_files import write_pose_file
-from animaray.platform.video import encode_mp4
+from animaray.platform.provenance import read_provenance
+from animaray.platform.video import add_sound_in_child, encode_mp4, probe_in_child
 from animaray.platform.weights import resolve_weights
 
+TALKER = Path(__file__).parents[1] / "data" / "real" / "videos" / "v21.mp4"
 FAST = ["--steps", "1", "--face-optimization", "off"]
 
 
@@ -105,7 +107,9 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     assert "nothing was written" in printed.err
     assert run([*arguments, "-n", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)["plan"]
-    assert plan["result"] == {"width_px": 192, "height_px": 192, "num_frames": 3, "fps": 12.5}
+    assert plan["result"] == {
+        "width_px": 192, "height_px": 192, "num_frames": 3, "fps": 12.5, "has_sound": False,
+    }  # fmt: skip
     assert plan["num_people_seen"] == {"picture": 1, "driving": 1}
     assert plan["memory"]["needed_bytes"] > 0
     assert plan["face_optimization"] == "fast"
@@ -136,7 +140,10 @@ def test_result_report_previews_and_poses_are_written_and_repeat(
     for driving, out in (("one.mp4", "b.mp4"), ("poses.npz", "c.mp4")):
         assert run(["animate", "one.png", driving, *FAST, "--seed", "4", "--out", out]) == 0
     assert Path("a.mp4").read_bytes() == Path("b.mp4").read_bytes()
-    assert Path("a.mp4").read_bytes() == Path("c.mp4").read_bytes()
+    assert np.array_equal(_frames("a.mp4")[0], _frames("c.mp4")[0])
+    made_by = read_provenance(Path("a.mp4").read_bytes())
+    assert made_by is not None
+    assert (made_by["engine"], made_by["sampling"]["seed"]) == ("diffusion", 4)
     assert not list(tmp_path.glob(".*tmp"))
 
 
@@ -169,6 +176,31 @@ def test_several_people_are_shown_with_their_numbers(capsys: pytest.CaptureFixtu
         Path(f"report/{picture}").unlink()
 
 
+def test_a_character_without_a_face_speaks_with_the_videos_sound(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    info = probe_in_child(TALKER)
+    add_sound_in_child(Path("one.mp4"), TALKER, Path("loud.mp4"), info=info, duration_s=0.24)
+    arguments = ["animate", "faceless.png", "loud.mp4", "--steps", "1", "--max-frames", "2"]
+    assert run([*arguments, "--out", "a.mp4"]) == 5
+    assert "--no-face" in capsys.readouterr().err
+    assert run([*arguments, "--no-face", "--out", "a.mp4", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["identity_similarity"] is None
+    assert document["plan"]["face_optimization"] == "off"
+    made_by = read_provenance(Path("a.mp4").read_bytes())
+    assert made_by is not None
+    assert made_by["no_face"] is True
+    with av.open("a.mp4") as container:
+        (sound,) = container.streams.audio
+        packets = [packet for packet in container.demux(sound) if packet.pts is not None]
+    assert (
+        0.1 < max(float(packet.pts * sound.time_base) for packet in packets) < 0.16
+    )  # two frames at 12.5 fps
+    assert run([*arguments, "--no-face", "--no-audio", "-n", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["result"]["has_sound"] is False
+
+
 WRONG = [
     (["none.png", "one.mp4"], 2, "There is no file none.png"),
     (["one.png", "none.mp4"], 2, "There is no file none.mp4"),
@@ -178,6 +210,7 @@ WRONG = [
     (["one.png", "text.mp4"], 5, "text.mp4"),
     (["nobody.png", "one.mp4"], 5, "shows no person"),
     (["faceless.png", "one.mp4"], 5, "shows no face"),
+    (["one.png", "one.mp4", "--no-face", "--identity", "two.png"], 2, "exclude each other"),
     (["one.png", "nobody.mp4"], 5, "3 of 3 frames of the driving video show nobody"),
     (["two.png", "one.mp4"], 2, "--reference-person left, right"),
     (["one.png", "two.mp4"], 2, "--person left, right"),

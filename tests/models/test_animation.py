@@ -16,7 +16,7 @@ from animaray.models.identity import FaceIdentity
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.pose.aligner import AlignerConfig, PoseAligner
-from animaray.platform.errors import ConfigError, WeightsError
+from animaray.platform.errors import ConfigError, FaceError, WeightsError
 
 OPTIONS = AnimationOptions(
     seed=3,
@@ -122,6 +122,29 @@ def test_each_mode_of_face_optimization_can_be_named(pipeline, reference, motion
     assert pipeline.animate(reference, motion, options).face_optimization
     off = replace(OPTIONS, face_optimization="off")
     assert pipeline.animate(reference, motion, off).face_optimization == ()
+
+
+def test_a_character_without_a_face_is_animated_without_an_identity(
+    pipeline, marker_picture, motion
+):
+    picture = marker_picture(colour=(90, 90, 90))
+    with pytest.raises(FaceError, match="shows no face") as refusal:
+        pipeline.prepare_reference(picture)
+    assert "--no-face" in refusal.value.fix
+    reference = pipeline.prepare_reference(picture, no_face=True)
+    assert reference.face is None
+    for options in (OPTIONS, replace(OPTIONS, no_face=True)):
+        animation = pipeline.animate(reference, motion, options)
+        assert animation.face_optimization == ()
+        assert np.isnan(animation.identity_similarity).all()
+        assert animation.summary()["identity_similarity"] is None
+    # A face that is there is not looked at, either.
+    ignored = pipeline.prepare_reference(marker_picture(), no_face=True)
+    assert not ignored.identity.face_encoder_input("unit").any()
+    with pytest.raises(ConfigError, match="no identity to exchange"):
+        ignored.with_identity(np.eye(16, dtype=np.float32)[0])
+    with pytest.raises(ConfigError, match="no identity that face optimization"):
+        AnimationOptions(no_face=True, face_optimization="fast")
 
 
 def test_several_people_have_poses_and_identities_of_their_own(pipeline, reference, motion):

@@ -86,6 +86,12 @@ def test_face_encoder_gets_the_raw_embedding_and_clip_the_whole_picture(
     np.testing.assert_allclose(changed.identity.raw, other * np.linalg.norm(raw), rtol=1e-5)
 
 
+def test_without_a_face_the_face_encoder_gets_zeros(marker_pipeline, marker_picture):
+    reference = marker_pipeline.prepare_reference(marker_picture(), no_face=True)
+    assert reference.identity.face_encoder_input("raw").shape == (16,)
+    assert not reference.identity.face_encoder_input("raw").any()
+
+
 def test_exchanged_colours_reach_only_the_face_encoder(
     marker_pipeline, marker_picture, monkeypatch
 ):

@@ -21,7 +21,12 @@ from animaray.models.animation import (
 )
 from animaray.models.person_choice import PersonChoice
 from animaray.platform.provenance import read_provenance
-from animaray.platform.video import decode_in_child, encode_mp4
+from animaray.platform.video import (
+    add_sound_in_child,
+    decode_in_child,
+    encode_mp4,
+    probe_in_child,
+)
 from animaray.serving.job_files import JobFiles
 from animaray.serving.job_options import find_warnings
 from animaray.serving.job_records import JobState
@@ -32,6 +37,7 @@ from animaray.serving.worker import (
     describe_failure,
 )
 
+TALKER = Path(__file__).parents[2] / "data" / "real" / "videos" / "v21.mp4"
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -132,6 +138,32 @@ def test_job_becomes_a_playable_marked_video(
     kinds = [event.kind for event in store.events(job.job_id)]
     assert kinds == ["queued", "preparing", "running", *["progress"] * 3, "succeeded"]
     assert not worker.run_one(model)
+
+
+@pytest.mark.parametrize("audio", [True, False])
+def test_the_driving_videos_sound_is_kept_unless_it_is_not_wanted(
+    store: JobStore,
+    files: JobFiles,
+    worker: AnimationWorker,
+    model: LoadedModel,
+    tmp_path: Path,
+    *,
+    audio: bool,
+) -> None:
+    job = submit(store, files, options={"seed": 7} if audio else {"seed": 7, "audio": False})
+    driving, loud = files.path(job.video_name), tmp_path / "loud.mp4"
+    silent = driving.rename(tmp_path / "silent.mp4")
+    add_sound_in_child(silent, TALKER, loud, info=probe_in_child(TALKER), duration_s=1.0)
+    loud.rename(driving)
+    assert worker.run_one(model)
+    result = read(store, job).result
+    assert result is not None
+    assert result.warnings == []
+    with av.open(str(files.results_dir / result.file_name)) as container:
+        assert len(container.streams.audio) == int(audio)
+        frames = sum(1 for _ in container.decode(video=0))
+        ends = [stream.duration * stream.time_base for stream in container.streams.audio]
+    assert all(float(end) <= frames / result.fps + 0.05 for end in ends)
 
 
 @pytest.mark.parametrize(
