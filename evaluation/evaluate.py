@@ -218,6 +218,7 @@ def _read_clip(dataset: CurationDataset, clip_id: str, fps: float, max_frames: i
             height_px=frames.shape[1],
             is_filled=(confidence < VISIBLE_CONFIDENCE).all(axis=1),
             further_points=map_further(further, lambda points: points * scale),
+            is_alone=tracks.num_persons[nearest] == 1,
         ),
     )
 
@@ -255,6 +256,20 @@ def _evaluate_clip(
     config: EvaluateConfig,
     identities: dict[str, Float32[np.ndarray, " embedding"]],
 ) -> list[EvaluationRow]:
+    """Animate one clip by itself and judge it.
+
+    Raises:
+        DatasetError: The model draws hands and faces, which the dataset does not hold.
+    """
+    if (
+        pipeline.animator.config.pose_layout == "whole_body_134"
+        and clip.motion.further_points is None
+    ):
+        raise DatasetError(
+            "The model was trained on poses with hands and faces; this clip was curated without.",
+            fix="Curate it with --profile paper, or --set pose_layout=whole_body_134.",
+            reason="no_further_points",
+        )
     reference = pipeline.prepare_reference(clip.frames_uint8[0])
     truth = reference.fit.apply_frames(clip.frames_uint8)
     motion = clip.motion

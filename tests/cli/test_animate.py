@@ -98,8 +98,8 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     printed = capsys.readouterr()
     subjects = [line.split()[0] for line in printed.out.splitlines() if not line.startswith(" ")]
     assert subjects == [
-        "picture", "driving", "alignment", "sampling", "faces", "memory", "weights", "result",
-        "note", "note",
+        "picture", "driving", "poses", "alignment", "sampling", "faces", "memory", "weights",
+        "result", "note", "note",
     ]  # fmt: skip
     assert "pixels high, so the result may look like somebody else" in printed.out
     assert "3 frames at 12.5 fps" in printed.out

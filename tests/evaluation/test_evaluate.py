@@ -131,6 +131,16 @@ def test_dataset_of_another_profile_is_refused(
         evaluate_pipeline(config, pipeline)
 
 
+def test_a_model_that_is_shown_hands_needs_a_dataset_with_hands(
+    config: EvaluateConfig, pipeline: AnimationPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = replace(pipeline.animator.config, pose_layout="whole_body_134")
+    monkeypatch.setattr(pipeline.animator, "config", whole)
+    table = evaluate_pipeline(config, pipeline)
+    assert len(table.failed) == 2
+    assert all("this clip was curated without" in clip.reason for clip in table.failed)
+
+
 def test_misalignment_is_one_similarity_per_clip() -> None:
     rng = np.random.default_rng(0)
     motion = Motion(
@@ -138,7 +148,17 @@ def test_misalignment_is_one_similarity_per_clip() -> None:
         keypoint_confidence=np.ones((4, 18), np.float32),
         width_px=80, height_px=100, is_filled=np.zeros(4, bool),
     )  # fmt: skip
+    motion = replace(
+        motion,
+        further_points=np.pad(
+            motion.keypoints[:, np.arange(116) % 18], ((0, 0), (0, 0), (0, 1)), constant_values=0.5
+        ),
+    )
     moved = misalign(motion, "0123456789abcdef")
+    assert moved.further_points is not None
+    np.testing.assert_allclose(
+        moved.further_points[..., :2], moved.keypoints[:, np.arange(116) % 18], atol=1e-3
+    )
     again, other = misalign(motion, "0123456789abcdef"), misalign(motion, "fedcba9876543210")
     np.testing.assert_array_equal(moved.keypoints, again.keypoints)
     assert not np.allclose(moved.keypoints, other.keypoints, atol=1.0)
