@@ -23,13 +23,17 @@ from animaray.datasets.reader import CurationDataset
 from animaray.platform.errors import DatasetError
 from animaray.platform.storage import content_id, write_bytes_atomic
 
-CONDITIONS_VERSION = 2
-"""2: raw identities, further points. The names of tables tell it; an older one is encoded anew."""
+CONDITIONS_VERSION = 3
+"""2: raw identities, further points; 3: posteriors, noisy references. The names of tables tell it;
+an older one is encoded anew."""
 CONDITIONS_DIR = "conditions"
 COMMIT_KIND = "conditions"
 
 _ARRAYS: dict[str, type[np.generic]] = {
     "latents": np.float16,
+    "latent_std": np.float16,
+    "reference_latents": np.float16,
+    "reference_latent_std": np.float16,
     "image_embeddings": np.float32,
     "identity_embedding": np.float32,
     "identity_embeddings": np.float32,
@@ -42,7 +46,12 @@ _ARRAYS: dict[str, type[np.generic]] = {
     "face_boxes": np.float32,
     "face_box_valid": np.bool_,
 }
-_OPTIONAL = frozenset({"raw_identity", "raw_identities", "further_points"})
+_OPTIONAL = frozenset(
+    {
+        "latent_std", "reference_latents", "reference_latent_std",
+        "raw_identity", "raw_identities", "further_points",
+    }
+)  # fmt: skip
 """Arrays that not every profile has: null in the table, None in a row."""
 _SCALARS = {
     "clip_id": pa.string(),
@@ -51,6 +60,7 @@ _SCALARS = {
     "fps": pa.float64(),
     "width_px": pa.int32(),
     "height_px": pa.int32(),
+    "reference_noise": pa.float64(),
 }
 
 
@@ -70,7 +80,7 @@ class ClipConditions:
     height_px: int
     """Height of it."""
     latents: Float16[np.ndarray, "frames channels latent_height latent_width"]
-    """Latents of every frame, about unit variance."""
+    """Latents of every frame, about unit variance: the codec's mean."""
     image_embeddings: Float32[np.ndarray, "frames image_dim"]
     """Image embedding of every frame."""
     identity_embedding: Float32[np.ndarray, " identity_dim"]
@@ -87,6 +97,18 @@ class ClipConditions:
     """Left, top, right, bottom in training pixels; meaningless where not valid."""
     face_box_valid: Bool[np.ndarray, " frames"]
     """Whether the box was detected, or lies between two detections close in time."""
+    reference_noise: float = 0.0
+    """Standard deviation of the noise on the pixels of `reference_latents`, in [-1, 1]."""
+    latent_std: Float16[np.ndarray, "frames channels latent_height latent_width"] | None = None
+    """How unsure the codec is of `latents`; None of codecs that do not say it."""
+    reference_latents: Float16[np.ndarray, "frames channels latent_height latent_width"] | None = (
+        None
+    )
+    """Latents of every frame as a noisy reference picture; None without noise: as `latents`."""
+    reference_latent_std: (
+        Float16[np.ndarray, "frames channels latent_height latent_width"] | None
+    ) = None
+    """How unsure the codec is of `reference_latents`; None likewise."""
     raw_identity: Float32[np.ndarray, " identity_dim"] | None = None
     """Along `identity_embedding`, as long as the raw outputs are in the mean; None of profiles
     whose recogniser gives unit vectors only."""
@@ -200,9 +222,12 @@ def write_conditions(root: Path, encoder_id: str, clips: Sequence[ClipConditions
     )
 
 
-def table_prefix(profile: str, width_px: int, height_px: int, fps: float) -> str:
-    """Return how the encoder ids of one profile, frame size and rate begin."""
-    return f"{profile}-{width_px}x{height_px}-{fps:g}fps-v{CONDITIONS_VERSION}-"
+def table_prefix(
+    profile: str, width_px: int, height_px: int, fps: float, reference_noise: float
+) -> str:
+    """Return how the encoder ids of one profile, frame size, rate and reference noise begin."""
+    noise = f"noise{reference_noise:g}-" if reference_noise else ""
+    return f"{profile}-{width_px}x{height_px}-{fps:g}fps-{noise}v{CONDITIONS_VERSION}-"
 
 
 def encoded_inputs(root: Path, encoder_id: str) -> set[str]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from animaray.models.clip_encoding import device_of, to_frames
+from animaray.models.clip_encoding import add_noise, device_of, to_frames
 from animaray.models.diffusion.face_landmarks import nearest_face
 from animaray.models.framing import FrameFit
 from animaray.models.frozen.protocols import (
@@ -304,9 +304,7 @@ def reference_latents(
         noise_aug_strength: Standard deviation of the noise, in frames of [-1, 1].
         generator: Source of the noise, on the CPU.
     """
-    frames = to_frames(reference.picture_uint8[None])
-    if noise_aug_strength > 0:
-        frames = frames + noise_aug_strength * torch.randn(frames.shape, generator=generator)
+    frames = add_noise(to_frames(reference.picture_uint8[None]), noise_aug_strength, generator)
     with torch.no_grad():
         return codec.encode(frames.to(device_of(codec)))
 

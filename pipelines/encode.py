@@ -36,8 +36,10 @@ from animaray.datasets.reader import ClipTracks, CurationDataset
 from animaray.datasets.sweep import sweep, writing
 from animaray.models.clip_encoding import (
     EncodedFaces,
+    ReferenceNoise,
     embed_faces,
-    encode_frames,
+    embed_frames,
+    encode_latents,
     mirror_landmarks,
 )
 from animaray.models.framing import FrameFit, largest_part_without
@@ -172,8 +174,8 @@ def _room_bytes(root: Path, clip_ids: list[str], config: EncodeConfig) -> int:
     """Return about how large the tables of some clips will be."""
     clips = {clip["clip_id"]: clip for clip in CurationDataset.open(root).clips()}
     frames = config.fps * sum(clips[clip_id]["duration_s"] or 0.0 for clip_id in clip_ids)
-    # At most four bytes of latents for each block of 4x4 pixels, and a few embeddings.
-    per_frame = config.width_px * config.height_px / 4 + 8192
+    # At most a byte of latents for each pixel, in all, and a few embeddings and points.
+    per_frame = config.width_px * config.height_px + 16384
     return round(frames * per_frame * (2 if config.mirrored_copies else 1))
 
 
@@ -185,7 +187,8 @@ def make_encoder_id(config: EncodeConfig) -> str:
     # Names of tables from before there was the setting stay.
     settings = [config.mirrored_copies, config.max_face_gap_s, *["no text"] * config.crop_text]
     digest = content_id(*weights, *settings)[:8]
-    return table_prefix(profile, config.width_px, config.height_px, config.fps) + digest
+    size_px = config.width_px, config.height_px
+    return table_prefix(profile, *size_px, config.fps, config.reference_noise) + digest
 
 
 def encode_clip(
@@ -280,6 +283,11 @@ class FittedClip:
     further_points: Float32[np.ndarray, "frames 116 3"] | None = None
     """None: curation did not look for feet, face and hands."""
 
+    @property
+    def noise_seed(self) -> str:
+        """What decides the noise on its reference pictures."""
+        return f"{self.clip_id}{'/mirrored' * self.is_mirrored}"
+
     def mirrored(self) -> "FittedClip":
         """Return the clip mirrored left to right; identities are to be measured anew."""
         width = self.frames_uint8.shape[2]
@@ -329,9 +337,11 @@ def encode_fitted(clip: FittedClip, encoders: ClipEncoders, config: EncodeConfig
     boxes, box_valid = place_on_frames(
         clip.face_boxes, clip.face_times_s, clip.times_s, max_gap_s=config.max_face_gap_s
     )
-    encoded = encode_frames(
-        clip.frames_uint8, encoders.codec, encoders.image_encoder, device=encoders.device
-    )
+    frames, codec = clip.frames_uint8, encoders.codec
+    latents, noisy = encode_latents(frames, codec), None
+    if config.reference_noise > 0:
+        noise = ReferenceNoise(strength=config.reference_noise, seed=clip.noise_seed)
+        noisy = encode_latents(frames, codec, noise)
     return ClipConditions(
         clip_id=clip.clip_id,
         source_id=clip.source_id,
@@ -339,8 +349,12 @@ def encode_fitted(clip: FittedClip, encoders: ClipEncoders, config: EncodeConfig
         fps=config.fps,
         width_px=config.width_px,
         height_px=config.height_px,
-        latents=encoded.latents,
-        image_embeddings=encoded.image_embeddings,
+        reference_noise=config.reference_noise,
+        latents=latents.mean,
+        latent_std=latents.std,
+        reference_latents=None if noisy is None else noisy.mean,
+        reference_latent_std=None if noisy is None else noisy.std,
+        image_embeddings=embed_frames(frames, encoders.image_encoder),
         identity_embedding=mean,
         identity_embeddings=per_frame(faces.identities),
         raw_identity=mean_raw_identity(raw, mean),

@@ -23,6 +23,9 @@ class EncodeConfig:
     """Height of the training frame."""
     fps: float = 8.0
     """Frame rate of training."""
+    reference_noise: float = 0.0
+    """Noise on the pixels of reference pictures, in frames of [-1, 1], before the codec: the
+    animator's `noise_aug_strength`. Each frame is then encoded twice."""
     mirrored_copies: bool = False
     """Whether every clip is encoded a second time, mirrored left to right."""
     crop_text: bool = False
@@ -38,7 +41,7 @@ class EncodeConfig:
     """GPUs that each actor holds; above 0 the encoders run there, below 1 actors share one."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one.
+        """Refuse settings out of range.
 
         Raises:
             ConfigError: A setting is out of range.
@@ -46,6 +49,10 @@ class EncodeConfig:
         if self.num_gpus_per_worker < 0:
             raise ConfigError(
                 f"encode.num_gpus_per_worker must not be below 0, got {self.num_gpus_per_worker}."
+            )
+        if not 0 <= self.reference_noise <= 1:
+            raise ConfigError(
+                f"encode.reference_noise must be in [0, 1], got {self.reference_noise}."
             )
         for name in ("width_px", "height_px", "num_workers", "clips_per_shard", "fps"):
             if not getattr(self, name) > 0:
@@ -65,6 +72,7 @@ def encode_recipe(profile: str) -> EncodeConfig:
         width_px=animator.width_px,
         height_px=animator.height_px,
         fps=animator.fps,
+        reference_noise=animator.noise_aug_strength,
         num_workers=1 if is_paper else 2,
         num_gpus_per_worker=1.0 if is_paper else 0.0,
     )

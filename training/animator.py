@@ -82,10 +82,11 @@ class AnimatorTask:
         )
 
     def make_batch(self, positions: range) -> AnimatorBatch:
-        """Return the batch of these items, on the CPU."""
-        uses_bf16 = self._config.scale.precision == "bf16"
-        with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16):
-            return self._batches.make(positions)
+        """Return the batch of these items, on the CPU.
+
+        Drafts are made in float32, as in animations, whatever the precision of the networks.
+        """
+        return self._batches.make(positions)
 
     def to_device(self, batch: AnimatorBatch, device: torch.device) -> AnimatorBatch:
         """Move a batch."""
@@ -145,7 +146,8 @@ def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
     """
     animator = config.animator
     size_px = animator.width_px, animator.height_px
-    prefix = table_prefix(animator.profile, *size_px, animator.fps)
+    noise = animator.noise_aug_strength
+    prefix = table_prefix(animator.profile, *size_px, animator.fps, noise)
     table = open_conditions(Path(config.data_dir), config.encoder_id, prefix=prefix)
     sources = table.source_ids()
     if config.policy is not None:
@@ -181,10 +183,10 @@ def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
 
 
 def _check_sizes(config: AnimatorTrainingConfig, table: ConditionsTable) -> None:
-    """Refuse clips of other sizes than the animator's.
+    """Refuse clips that were encoded for other sizes, or with other noise, than the animator's.
 
     Raises:
-        DatasetError: A size differs.
+        DatasetError: They were.
     """
     animator = config.animator
     size_px = animator.width_px, animator.height_px
@@ -193,6 +195,7 @@ def _check_sizes(config: AnimatorTrainingConfig, table: ConditionsTable) -> None
         "width_px": clip.width_px,
         "height_px": clip.height_px,
         "fps": clip.fps,
+        "noise_aug_strength": clip.reference_noise,
         "latent_channels": clip.latents.shape[1],
         "identity_dim": len(clip.identity_embedding),
         "image_embedding_dim": clip.image_embeddings.shape[1],
@@ -208,7 +211,8 @@ def _check_sizes(config: AnimatorTrainingConfig, table: ConditionsTable) -> None
         raise DatasetError(
             f"The encoded clips of {config.data_dir} do not fit the animator: {', '.join(wrong)}.",
             fix=f"Run: animaray dataset encode {config.data_dir} --profile {animator.profile} "
-            f"--size {size_px[0]}x{size_px[1]} --fps {animator.fps:g}; or train with the recipe "
+            f"--size {size_px[0]}x{size_px[1]} --fps {animator.fps:g} "
+            f"--set reference_noise={animator.noise_aug_strength:g}; or train with the recipe "
             "for these clips (animaray train recipes).",
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 from torch import Tensor
 
 from animaray.datasets.conditions import ClipConditions, ConditionsTable
@@ -85,8 +85,7 @@ class AnimatorBatches:
             window: Shape of the windows.
             animator: Whom the batches are for.
             seed: Seed of the run.
-            reference_noise: Standard deviation of noise on the reference latents, so that the
-                model does not take the reference for exact.
+            reference_noise: `AnimatorTrainingConfig.reference_noise`.
             draft_codec: Makes drafts of the frames, for models that take the moved reference.
 
         Raises:
@@ -118,10 +117,10 @@ class AnimatorBatches:
     def _item(self, position: int) -> AnimatorBatch:
         window = plan_window(position, self._lengths, self._window, self._seed)
         clip = self._clip(window)
-        item = make_item(clip, window, self._animator, self._draft_codec)
+        rng = np.random.default_rng([self._seed, position, 7])
+        item = make_item(clip, window, self._animator, self._draft_codec, rng)
         if self._reference_noise == 0.0:
             return item
-        rng = np.random.default_rng([self._seed, position, 7])
         clean = item.conditioning.reference_latents
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
         noisy = replace(item.conditioning, reference_latents=clean + self._reference_noise * noise)
@@ -136,11 +135,16 @@ class AnimatorBatches:
             return self._cache[key]
         clip = self._table.load(clip_id, is_mirrored=is_mirrored)
         self._cache[key] = clip
-        self._cached_bytes += clip.latents.nbytes
+        self._cached_bytes += _num_bytes(clip)
         while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
             _, oldest = self._cache.popitem(last=False)
-            self._cached_bytes -= oldest.latents.nbytes
+            self._cached_bytes -= _num_bytes(oldest)
         return clip
+
+
+def _num_bytes(clip: ClipConditions) -> int:
+    arrays = (clip.latents, clip.latent_std, clip.reference_latents, clip.reference_latent_std)
+    return sum(array.nbytes for array in arrays if array is not None)
 
 
 def make_item(
@@ -148,6 +152,7 @@ def make_item(
     window: Window,
     animator: AnimatorConfig,
     draft_codec: LatentCodec | None = None,
+    rng: np.random.Generator | None = None,
 ) -> AnimatorBatch:
     """Return one window of a clip as a batch of one.
 
@@ -156,20 +161,54 @@ def make_item(
         window: Which frames.
         animator: Whom it is for.
         draft_codec: Makes drafts, for models that take the moved reference.
+        rng: Draws latents from the codec's posterior, where the table has one; None takes the
+            most likely ones, as inference does.
     """
     frames = list(window.frame_indices)
     reference = window.reference_index
+    latents = (
+        _drawn(clip.latents[frames], _rows(clip.latent_std, frames), rng),
+        _reference_latents(clip, reference, rng),
+    )
     inputs = ReferenceInputs(
-        latents=torch.from_numpy(clip.latents[reference].astype(np.float32))[None],
+        latents=latents[1][None],
         image_embedding=torch.from_numpy(clip.image_embeddings[reference].copy())[None],
         identity=identity_of_frame(clip, reference),
     )
     person = PosedPerson(reference=_posed(clip, reference), driven=_posed(clip, frames))
     return AnimatorBatch(
-        latents=torch.from_numpy(clip.latents[frames].astype(np.float32))[None],
+        latents=latents[0][None],
         face_mask=face_mask(clip, frames)[None],
         conditioning=assemble_conditioning(animator, inputs, [person], draft_codec),
     )
+
+
+def _reference_latents(
+    clip: ClipConditions, frame: int, rng: np.random.Generator | None
+) -> Float[Tensor, "channels h w"]:
+    """Return the latents of a frame as reference picture, noisy where the table has it so."""
+    if clip.reference_latents is None:
+        return _drawn(clip.latents[frame], _rows(clip.latent_std, frame), rng)
+    std = _rows(clip.reference_latent_std, frame)
+    return _drawn(clip.reference_latents[frame], std, rng)
+
+
+def _drawn(
+    mean: Float16[np.ndarray, "*shape"],
+    std: Float16[np.ndarray, "*shape"] | None,
+    rng: np.random.Generator | None,
+) -> Float[Tensor, "*shape"]:
+    """Draw from a codec's posterior, or return its mean where there is none to draw from."""
+    latents = mean.astype(np.float32)
+    if std is not None and rng is not None:
+        latents += std * rng.standard_normal(mean.shape, dtype=np.float32)
+    return torch.from_numpy(latents)
+
+
+def _rows(
+    array: Float16[np.ndarray, "frames channels h w"] | None, frames: int | list[int]
+) -> Float16[np.ndarray, "*rows"] | None:
+    return None if array is None else array[frames]
 
 
 def identity_of_frame(clip: ClipConditions, frame: int) -> FaceIdentity:

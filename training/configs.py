@@ -135,8 +135,10 @@ class AnimatorTrainingConfig:
     activation_checkpointing: ActivationCheckpointing = "none"
     """What the backward pass computes again instead of storing it: for the published U-Net at
     576x1024 `none` needs 77 GiB of activations, `spatial` 45, `all` 12 (counted)."""
-    reference_noise: float = 0.02
-    """Noise on the reference latents, in their unit."""
+    reference_noise: float = 0.0
+    """Standard deviation of noise on the reference's latents, drawn anew for every item, so that
+    a model does not take the reference for exact. For models without noise on the reference's
+    pixels (`animator.noise_aug_strength`, which `dataset encode` adds)."""
     window: WindowConfig = field(default_factory=WindowConfig)
     """How windows are cut from clips."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -149,11 +151,18 @@ class AnimatorTrainingConfig:
     """Workers and precision."""
 
     def __post_init__(self) -> None:
-        """Refuse a share outside (0, 1).
+        """Refuse a share outside (0, 1), and noise on noise.
 
         Raises:
-            ConfigError: `held_out_share` is out of range.
+            ConfigError: `held_out_share` is out of range, or the reference would get noise twice.
         """
+        if self.reference_noise > 0 and self.animator.noise_aug_strength > 0:
+            raise ConfigError(
+                "The reference would get noise twice: on its pixels "
+                f"(animator.noise_aug_strength {self.animator.noise_aug_strength:g}) and on its "
+                f"latents (reference_noise {self.reference_noise:g}).",
+                fix="Set one of the two to 0.",
+            )
         share = self.held_out_share
         if share is not None and not 0.0 < share < 1.0:
             raise ConfigError(f"held_out_share must be in (0, 1) or null, got {share}.")

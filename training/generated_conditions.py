@@ -24,7 +24,7 @@ from animaray.datasets.conditions import (
     write_conditions,
 )
 from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip_spec
-from animaray.models.clip_encoding import embed_faces, encode_frames
+from animaray.models.clip_encoding import embed_faces, embed_frames, encode_latents
 from animaray.models.frozen.generated_codec import GeneratedCodec
 from animaray.models.frozen.generated_faces import GeneratedFaceDetector
 from animaray.models.frozen.generated_identity import GeneratedIdentityEmbedder
@@ -169,7 +169,6 @@ def encode_generated(
     embeddings[faces] = embed_faces(
         rendered.frames_uint8[faces], landmarks[faces], encoders.identity_embedder
     ).identities
-    encoded = encode_frames(frames, encoders.codec, encoders.image_encoder)
     face_boxes, face_box_valid = place_on_frames(
         boxes[faces], faces / clips.fps, np.arange(len(frames)) / clips.fps, max_gap_s=0.5
     )
@@ -180,8 +179,8 @@ def encode_generated(
         fps=clips.fps,
         width_px=clips.width_px,
         height_px=clips.height_px,
-        latents=encoded.latents,
-        image_embeddings=encoded.image_embeddings,
+        latents=encode_latents(frames, encoders.codec).mean,
+        image_embeddings=embed_frames(frames, encoders.image_encoder),
         identity_embedding=mean_identity(embeddings[faces]),
         identity_embeddings=embeddings,
         identity_valid=valid,

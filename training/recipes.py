@@ -112,6 +112,7 @@ def animator_demo_cpu() -> AnimatorTrainingConfig:
         run_dir="runs/animator",
         animator=AnimatorConfig.generated(),
         init_from=BUNDLED_ANIMATOR,
+        reference_noise=0.02,
         window=WindowConfig(num_frames=8, max_stride=2, mirror_probability=0.0),
         loss=_SMALL_LOSS,
         optimizer=OptimizerConfig(lr=1e-4, warmup_steps=10, ema_decay=0.98),
@@ -213,11 +214,12 @@ def animator_1gpu() -> AnimatorTrainingConfig:
 def animator_8xa100() -> AnimatorTrainingConfig:
     """Train the full model with the published settings: one machine with 8 A100 of 80 GB.
 
-    Batch 1 per GPU, learning rate 1e-5 constant, published noise levels and dropout; 20 epochs of
-    5K videos are about 12,500 steps. Start from Stable Video Diffusion by setting init_from to a
-    weights folder made with `animaray weights import --backbone`. Differences to the release, on
-    purpose: gradients are clipped, averaged weights are exported, and one video in a hundred is
-    held out (`animaray evaluate --set held_out_share=0.01`; null trains on all).
+    Batch 1 per GPU, learning rate 1e-5 constant, the release's noise levels, loss and dropout;
+    latents are drawn from the VAE's posterior, and the reference has noise of 0.02 on its pixels,
+    as `dataset encode --profile paper` prepares both. 12,500 steps are 20 epochs of 5,000 clips.
+    Start from Stable Video Diffusion by setting init_from to a weights folder made with
+    `animaray weights import --backbone`. What differs from the release, and why, stands in
+    docs/published_differences.md.
     """
     return AnimatorTrainingConfig(
         data_dir="dataset",

@@ -214,6 +214,20 @@ class LatentCodec(Protocol):
         ...
 
 
+@runtime_checkable
+class PosteriorCodec(LatentCodec, Protocol):
+    """A codec that says of each latent how sure it is, as variational autoencoders do."""
+
+    def encode_posterior(
+        self, frames: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[
+        Float[Tensor, "batch channels latent_height latent_width"],
+        Float[Tensor, "batch channels latent_height latent_width"],
+    ]:
+        """Return mean and standard deviation of the scaled latents; `encode` returns the mean."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Perception:
     """The three things that curation, training and serving need to see people."""

@@ -51,8 +51,18 @@ class TemporalAutoencoderCodec(nn.Module):
         self, frames: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch channels latent_height latent_width"]:
         """Return the most likely latents of RGB frames in [-1, 1]."""
-        latents: Tensor = self.autoencoder.encode(frames).latent_dist.mode()
-        return latents * self.scaling_factor
+        return self.encode_posterior(frames)[0]
+
+    def encode_posterior(
+        self, frames: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[
+        Float[Tensor, "batch channels latent_height latent_width"],
+        Float[Tensor, "batch channels latent_height latent_width"],
+    ]:
+        """Return mean and standard deviation of the latents of RGB frames in [-1, 1]."""
+        posterior = self.autoencoder.encode(frames).latent_dist
+        mean: Tensor = posterior.mode()
+        return mean * self.scaling_factor, posterior.std * self.scaling_factor
 
     def decode(
         self, latents: Float[Tensor, "batch channels latent_height latent_width"]

@@ -98,6 +98,7 @@ def test_each_profile_is_encoded_as_its_animator_wants_it(
 ) -> None:
     assert run(["dataset", "encode", "--profile", profile, "--print-config"]) == 0
     found = json.loads(capsys.readouterr().out)
-    made = table_prefix(profile, found["width_px"], found["height_px"], found["fps"])
-    wanted = animator.width_px, animator.height_px, animator.fps
+    names = ("width_px", "height_px", "fps", "reference_noise")
+    made = table_prefix(profile, *(found[name] for name in names))
+    wanted = animator.width_px, animator.height_px, animator.fps, animator.noise_aug_strength
     assert made == table_prefix(animator.profile, *wanted)

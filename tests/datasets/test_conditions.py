@@ -114,7 +114,7 @@ def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
     (path,) = (tmp_path / "conditions" / "enc").glob("*.parquet")
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({"animaray_conditions_version": "0"}), path)
-    with pytest.raises(DatasetError, match="has conditions version 0, expected 2"):
+    with pytest.raises(DatasetError, match="has conditions version 0, expected 3"):
         open_conditions(tmp_path)
 
 

@@ -136,6 +136,20 @@ def test_a_model_that_is_shown_hands_refuses_clips_without(encoded_dataset: Path
     assert error.value.reason == "no_further_points"
 
 
+def test_a_table_without_noise_on_the_reference_does_not_fit_a_model_that_wants_it(
+    encoded_dataset: Path,
+) -> None:
+    animator = replace(AnimatorConfig.tiny(), noise_aug_strength=0.02)
+    config = replace(
+        _config(encoded_dataset, encoded_dataset), animator=animator, reference_noise=0.0
+    )
+    with pytest.raises(DatasetError, match=r"strength 0 .the animator needs 0.02") as no:
+        open_table(config)
+    assert "--set reference_noise=0.02" in (no.value.fix or "")
+    with pytest.raises(ConfigError, match="would get noise twice"):
+        replace(config, reference_noise=0.02)
+
+
 def test_published_training_freezes_the_unet_but_for_its_attentions() -> None:
     animator = Animator(AnimatorConfig.tiny())
     select_trainable(animator, "published")

@@ -1,10 +1,12 @@
 """Every recipe builds, survives YAML and JSON, and says what it is for."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.pipelines.encode_config import encode_recipe
 from animaray.platform.config import config_from_dict, config_to_dict, resolve_config
 from animaray.platform.errors import ConfigError
 from animaray.training.batch_order import BatchLayout
@@ -15,6 +17,8 @@ from animaray.training.configs import (
     ScaleConfig,
 )
 from animaray.training.recipes import RECIPES, animator_8xa100
+
+DIFFERENCES = Path(__file__).parents[2] / "docs" / "published_differences.md"
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -48,6 +52,47 @@ def test_published_recipe_has_the_published_values() -> None:
     assert config.loss.conditioning_dropout == 0.1
     assert (config.window.num_frames, config.window.max_stride) == (16, 4)
     assert (config.scale.num_workers, config.scale.micro_batch_size) == (8, 1)
+    assert (config.loss.face_weight_power, config.loss.sigma_data) == (1, 1.0)
+    # 20 epochs of 5,000 clips.
+    assert config.loop.num_steps * config.scale.global_batch_size == 20 * 5_000
+    two = RECIPES["animator_2x8xa100"]()
+    assert two.loop.num_steps * two.scale.global_batch_size == 20 * 5_000
+    assert two.scale.num_workers == 16
+
+
+def test_the_published_reference_has_noise_on_its_pixels_and_nowhere_else() -> None:
+    config = animator_8xa100()
+    assert config.animator.noise_aug_strength == 0.02
+    assert config.reference_noise == 0.0
+    assert encode_recipe("paper").reference_noise == 0.02
+    for name in ("animator_demo_cpu", "animator_permissive_cpu", "animator_pretrain_cpu"):
+        small = RECIPES[name]()
+        assert (small.animator.noise_aug_strength, small.reference_noise) == (0.0, 0.02)
+
+
+def test_every_difference_that_the_recipe_sets_stands_in_the_table() -> None:
+    document = DIFFERENCES.read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in document.splitlines()
+        if line.startswith("| ") and not line.startswith("| item")
+    ]
+    assert all(len(row) == 4 and all(row) for row in rows)
+    assert "docs/published_differences.md" in (animator_8xa100.__doc__ or "")
+    config = animator_8xa100()
+    ours = {row[0]: row[2] for row in rows}
+    # What the table says of our side is what the recipe does.
+    assert f"norm {config.optimizer.max_grad_norm:g}" in ours["gradient clipping"]
+    assert f"decay {config.optimizer.ema_decay}" in ours["exported weights"]
+    assert f"{config.held_out_share:.0%}" in ours["held-out videos"]
+    assert config.scale.precision in ours["precision of training"]
+    assert config.scale.strategy in ours["data parallelism"].lower()
+    assert f"`{config.activation_checkpointing}`" in ours["activation checkpointing"]
+    assert f"`{config.window.sampling}`" in ours["window of a clip"]
+    assert f"1 to {config.window.max_stride}" in ours["window of a clip"]
+    assert f"{config.animator.fps:g} frames per second" in ours["frame rate"]
+    assert f"{config.animator.width_px}x{config.animator.height_px}" in ours["sizes"]
+    assert ("keep_aspect=true" in ours["aspect of frames"]) == config.animator.keep_aspect
 
 
 def test_a_dotted_override_reaches_a_nested_setting() -> None:

@@ -11,7 +11,7 @@ from animaray.datasets.conditions import commit_conditions, open_conditions, wri
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.animation import AnimationOptions, AnimationPipeline
 from animaray.models.animation_run import AnimationParts, AnimationRun, align_cast
-from animaray.models.clip_encoding import encode_frames
+from animaray.models.clip_encoding import ReferenceNoise, embed_frames, encode_latents
 from animaray.models.framing import FrameFit
 from animaray.models.frozen.arc_face import ArcFaceEmbedder
 from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
@@ -37,6 +37,7 @@ from animaray.training.batch_order import Window
 from animaray.training.recipes import animator_demo_cpu, animator_permissive_cpu
 
 REFERENCE, DRIVEN = 0, (0, 1)
+WINDOW = Window(clip_index=0, frame_indices=DRIVEN, reference_index=REFERENCE, is_mirrored=False)
 OPTIONS = AnimationOptions(seed=3, alignment="none", face_optimization="off")
 
 
@@ -66,7 +67,8 @@ class WithHandsAndFace:
 @pytest.fixture(autouse=True)
 def _frame_by_frame(monkeypatch):
     """Encode clips one frame at a time: a convolution over a batch differs in the last bit."""
-    monkeypatch.setattr(encode, "encode_frames", partial(encode_frames, batch_size=1))
+    monkeypatch.setattr(encode, "encode_latents", partial(encode_latents, batch_size=1))
+    monkeypatch.setattr(encode, "embed_frames", partial(embed_frames, batch_size=1))
 
 
 def training_row(frames, pipeline, root):
@@ -102,14 +104,20 @@ def training_row(frames, pipeline, root):
         identity_embedder=embedder,
         device=torch.device("cpu"),
     )
-    settings = EncodeConfig(width_px=config.width_px, height_px=config.height_px, fps=config.fps)
+    settings = EncodeConfig(
+        width_px=config.width_px,
+        height_px=config.height_px,
+        fps=config.fps,
+        reference_noise=config.noise_aug_strength,
+    )
     file = write_conditions(root, "encoder", [encode_fitted(clip, encoders, settings)])
     commit_conditions(root, "encoder", [file], ["clip"])
-    window = Window(
-        clip_index=0, frame_indices=DRIVEN, reference_index=REFERENCE, is_mirrored=False
-    )
     row = open_conditions(root).load("clip")
-    return make_item(row, window, config, pipeline.codec).conditioning
+    return make_item(row, WINDOW, config, pipeline.codec).conditioning
+
+
+def drawn_item(row, config):
+    return make_item(row, WINDOW, config, rng=np.random.default_rng(0))
 
 
 def inference_path(frames, pipeline):
@@ -128,8 +136,9 @@ def inference_path(frames, pipeline):
         perception=pipeline.perception,
     )
     run = AnimationRun(parts, cast, OPTIONS, None)
-    generator = torch.Generator().manual_seed(OPTIONS.seed)
-    return run.conditioning(align_cast(cast, OPTIONS, None), generator)
+    # Where noise is added to the reference: that of the table.
+    noise = ReferenceNoise(strength=pipeline.animator.config.noise_aug_strength, seed="clip")
+    return run.conditioning(align_cast(cast, OPTIONS, None), noise.of_frame(REFERENCE))
 
 
 def assert_equal(training: Conditioning, inference: Conditioning) -> None:
@@ -192,8 +201,18 @@ def test_paper(tmp_path, weights_folder, marker_perception, marker_picture):
     )
     assert torch.equal(training.identity_embedding[0], torch.from_numpy(raw))
     assert np.linalg.norm(raw) != pytest.approx(1, abs=0.1)
-    # Noise is added to the reference at inference only.
-    assert_equal(training, replace(inference, reference_latents=training.reference_latents))
+    assert_equal(training, inference)
+    # The noise is there, on the pixels, and the latents of training are drawn from the posterior.
+    row = open_conditions(tmp_path).load("clip")
+    assert not np.array_equal(row.reference_latents, row.latents)
+    drawn = drawn_item(row, pipeline.animator.config)
+    spread = (drawn.latents[0] - torch.from_numpy(row.latents.astype(np.float32))).flatten()
+    std = torch.from_numpy(row.latent_std.astype(np.float32)).flatten()
+    assert ((spread / std).std() - 1).abs() < 0.1
+    noisy = torch.from_numpy(row.reference_latents[REFERENCE].astype(np.float32))
+    std = torch.from_numpy(row.reference_latent_std[REFERENCE].astype(np.float32))
+    spread = (drawn.conditioning.reference_latents[0] - noisy) / std
+    assert abs(spread.std() - 1) < 0.3
     bodies = AnimationPipeline.from_pretrained(
         weights_folder, replace(perception, pose_estimator=marker_perception.pose_estimator)
     )
