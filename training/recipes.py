@@ -173,7 +173,7 @@ def animator_pretrain_cpu() -> AnimatorTrainingConfig:
 
 
 def animator_tiny_cpu() -> AnimatorTrainingConfig:
-    """Train a model of a few ten thousand parameters on 32 x 32 pixels: for tests, seconds."""
+    """Train a model of under a million parameters on 32 x 32 pixels: for tests."""
     return replace(
         animator_demo_cpu(),
         animator=AnimatorConfig.tiny(),

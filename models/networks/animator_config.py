@@ -250,7 +250,7 @@ class AnimatorConfig:
 
     @classmethod
     def tiny(cls) -> "AnimatorConfig":
-        """Return a model of a few ten thousand parameters for tests, 32 x 32."""
+        """Return a model of under a million parameters for tests, 32 x 32."""
         return cls(
             unet=UNetConfig(
                 block_out_channels=(32, 32),

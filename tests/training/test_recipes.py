@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.pipelines.encode_config import encode_recipe
 from animaray.platform.config import config_from_dict, config_to_dict, resolve_config
 from animaray.platform.errors import ConfigError
+from animaray.platform.weights import BUNDLED_ANIMATOR
+from animaray.training.aligner import BUNDLED_ALIGNER
 from animaray.training.batch_order import BatchLayout
 from animaray.training.configs import (
     AnimatorTrainingConfig,
@@ -68,6 +72,57 @@ def test_the_published_reference_has_noise_on_its_pixels_and_nowhere_else() -> N
     for name in ("animator_demo_cpu", "animator_permissive_cpu", "animator_pretrain_cpu"):
         small = RECIPES[name]()
         assert (small.animator.noise_aug_strength, small.reference_noise) == (0.0, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "threads", "strategy", "minutes"),
+    [
+        ("aligner_demo_cpu", 2, 1, "ddp", 1.5),
+        ("aligner_pretrain_cpu", 1, 1, "ddp", None),
+        ("animator_demo_cpu", 2, 1, "deepspeed", 6.0),
+        ("animator_permissive_cpu", 2, 1, "deepspeed", 6.0),
+        ("animator_pretrain_cpu", 1, 2, "ddp", None),
+        ("animator_1gpu", 1, 4, "ddp", None),
+        ("animator_8xa100", 8, 4, "deepspeed", None),
+        ("animator_2x8xa100", 16, 4, "deepspeed", None),
+    ],
+)
+def test_recipes_take_the_machines_and_minutes_that_they_name(
+    name: str, workers: int, threads: int, strategy: str, minutes: float | None
+) -> None:
+    config = RECIPES[name]()
+    scale = config.scale
+    assert (scale.num_workers, scale.threads_per_worker, scale.strategy) == (
+        workers, threads, strategy,
+    )  # fmt: skip
+    assert scale.use_gpu == ("gpu" in name or "a100" in name)
+    if minutes is not None or "pretrain" not in name:
+        assert config.loop.max_minutes == minutes
+
+
+def test_recipes_start_where_they_say() -> None:
+    starts = {name: RECIPES[name]().init_from for name in RECIPES}
+    assert starts["aligner_demo_cpu"] == BUNDLED_ALIGNER
+    assert starts["animator_demo_cpu"] == BUNDLED_ANIMATOR
+    assert {name for name, start in starts.items() if start is not None} == {
+        "aligner_demo_cpu", "animator_demo_cpu",
+    }  # fmt: skip
+
+
+def test_the_sums_in_the_docstrings_add_up() -> None:
+    aligner = RECIPES["aligner_8xa100"]()
+    pairs = aligner.loop.num_steps * aligner.scale.global_batch_size
+    assert pairs == pytest.approx(50 * 9_000_000, rel=0.01)
+    assert pytest.approx(1.3e9, rel=0.01) == 9_000_000 * 18 * 2 * 4
+    demo = RECIPES["animator_demo_cpu"]()
+    assert (demo.animator.width_px, demo.animator.height_px) == (192, 192)
+    assert (demo.window.num_frames, demo.scale.zero_stage) == (8, 2)
+    tiny = RECIPES["animator_tiny_cpu"]()
+    assert (tiny.animator.width_px, tiny.animator.height_px) == (32, 32)
+    with torch.device("meta"):
+        sizes = [weight.numel() for weight in Animator(tiny.animator).parameters()]
+    assert 100_000 < sum(sizes) < 1_000_000
+    assert RECIPES["animator_1gpu"]().trainable == "published"
 
 
 def test_every_difference_that_the_recipe_sets_stands_in_the_table() -> None:
