@@ -23,6 +23,7 @@ from animaray.cli import (
     dataset,
     demo,
     doctor,
+    estimate,
     evaluate,
     explain,
     jobs,
@@ -69,6 +70,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(cache.app, name="cache")
 app.add_typer(cluster.app, name="cluster")
 app.command("ledger")(ledger.ledger)
+app.command("estimate")(estimate.estimate)
 app.command("explain")(explain.explain)
 
 

@@ -46,6 +46,9 @@ _PATIENCE = {
 }
 """How long Ray waits for its processes; what the environment says wins."""
 _READ_BY_WORKERS = ("ANIMARAY_", "RAY_SERVE_", "RAY_TRAIN_")
+"""Beginnings of the names of variables that workers must see as the command does."""
+_ALSO_READ_BY_WORKERS = ("TORCH_EXTENSIONS_DIR", "PYTHONPATH")
+"""Whole names; PYTHONPATH, since what the command can import its workers must import, too."""
 
 
 def worker_environment() -> dict[str, str]:
@@ -61,7 +64,7 @@ def worker_environment() -> dict[str, str]:
         **{
             name: value
             for name, value in {**_PATIENCE, **os.environ}.items()
-            if name.startswith(_READ_BY_WORKERS) or name == "TORCH_EXTENSIONS_DIR"
+            if name.startswith(_READ_BY_WORKERS) or name in _ALSO_READ_BY_WORKERS
         },
     }
 
