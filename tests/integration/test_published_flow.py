@@ -158,9 +158,16 @@ def test_published_files_end_in_a_served_clip(
     assert run(["weights", "import", "--out", "published", "--size", SIZE]) == 0
     assert run(["weights", "import", "--backbone", backbone, "--out", "start", "--size", SIZE]) == 0
 
-    # Data and training; the second call finds the first one's checkpoint.
-    train = ["train", "animator", "--recipe", RECIPE, "--data", "dataset", "--out", "run"]
-    train += settings({**SMALLER, "init_from": str(tmp_path / "start")})
+    train(tmp_path)
+    check_dataset(Path("dataset"))
+    check_training(Path("start"), Path("run"))
+    share(rehearsal_kit, Path("run/weights"))
+
+
+def train(folder: Path) -> None:
+    """Curate, encode and train; the second call of `train` finds the first one's checkpoint."""
+    command = ["train", "animator", "--recipe", RECIPE, "--data", "dataset", "--out", "run"]
+    command += settings({**SMALLER, "init_from": str(folder / "start")})
     done = subprocess.run(  # noqa: S603 - our own commands
         [sys.executable, "-c", IN_ONE_SESSION],
         input=json.dumps(
@@ -168,8 +175,8 @@ def test_published_files_end_in_a_served_clip(
                 ["curate", "videos", "--out", "dataset", "--profile", "paper", "--policy", "lax"],
                 ["dataset", "encode", "dataset", "--profile", "paper", "--policy", "lax",
                  "--size", SIZE, "--workers", "1", "--gpus", "0"],
-                [*train, "--set", "loop.num_steps=1"],
-                [*train, "--set", "loop.num_steps=2"],
+                [*command, "--set", "loop.num_steps=1"],
+                [*command, "--set", "loop.num_steps=2"],
             ]
         ),
         capture_output=True,
@@ -178,20 +185,19 @@ def test_published_files_end_in_a_served_clip(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "run: continues at step 1 of 2" in done.stderr
-    check_dataset(Path("dataset"))
-    check_training(Path("start"), Path("run"))
 
-    # The trained weights leave as they came, animate a picture and serve a job.
-    weights = Path("run/weights")
+
+def share(kit: Path, weights: Path) -> None:
+    """The trained weights leave as they came and serve a job; the published ones animate."""
     assert run(["weights", "export", str(weights), "--out", "exported"]) == 0
     keys = [
         set(torch.load(folder / "Animation" / "unet.pth", weights_only=True))
-        for folder in (rehearsal_kit, Path("exported"))
+        for folder in (kit, Path("exported"))
     ]
     assert keys[0] == keys[1]
     few = ["--steps", "1", "--face-optimization", "published"]
     with service(weights, Path("serving")) as address:
-        animate = ["animate", "me.png", "videos/dance.mp4", "--weights", str(weights)]
+        animate = ["animate", "me.png", "videos/dance.mp4", "--weights", "published"]
         animate += ["--out", "animated.mp4", "--max-frames", "4", "--save-poses", "poses.npz"]
         assert run([*animate, *few]) == 0
         wait_until_it_answers(address)
