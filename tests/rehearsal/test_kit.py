@@ -114,19 +114,20 @@ def test_the_pose_stand_ins_see_body_hands_and_face(rehearsal_kit, drawn):
     picture, person = drawn
     folder = rehearsal_kit / "DWPose"
     estimator = DwposeEstimator(folder / "yolox_l.onnx", folder / "dw-ll_ucoco_384.onnx")
-    (found,) = estimator.estimate_whole_body(picture)
+    (found,) = estimator.estimate(picture)
+    body, further = found.keypoints, found.further_points
     size = float(np.ptp(person.keypoints, axis=0).max())
     seen = person.keypoint_visible
-    assert np.abs(found.body - person.keypoints)[seen].max() < 0.08 * size
-    assert found.body_confidence[seen].min() > 0.3
-    for hand, confidence, wrist in zip(
-        found.hands, found.hands_confidence, found.body[[7, 4]], strict=True
-    ):
-        assert confidence.min() > 0.3
-        assert np.linalg.norm(hand - wrist, axis=1).max() < 0.15 * size
-        assert np.ptp(hand, axis=0).min() > 2
-    assert np.abs(found.face.mean(axis=0) - found.body[0]).max() < 0.05 * size
-    assert estimator.estimate_whole_body(np.full_like(picture, 120)) == []
+    assert np.abs(body - person.keypoints)[seen].max() < 0.08 * size
+    assert found.keypoint_confidence[seen].min() > 0.3
+    feet, face, *hands = np.split(further, [6, 74, 95])
+    assert not feet[:, 2].any()
+    for hand, wrist in zip(hands, body[[7, 4]], strict=True):
+        assert hand[:, 2].min() > 0.3
+        assert np.linalg.norm(hand[:, :2] - wrist, axis=1).max() < 0.15 * size
+        assert np.ptp(hand[:, :2], axis=0).min() > 2
+    assert np.abs(face[:, :2].mean(axis=0) - body[0]).max() < 0.05 * size
+    assert estimator.estimate(np.full_like(picture, 120)) == []
 
 
 def test_raw_embeddings_are_as_long_as_arcfaces(kit, drawn):
