@@ -18,6 +18,7 @@ from animaray.models.animation import Animation, AnimationPreview, AnimationProg
 from animaray.models.pose_files import write_pose_file
 from animaray.platform.progress import stage_progress
 from animaray.platform.video import write_mp4
+from animaray.platform.weights import BUNDLED_ANIMATOR
 
 
 def run_animation(request: AnimateRequest, *, dry_run: bool, as_json: bool) -> None:
@@ -102,7 +103,8 @@ def _animate(plan: AnimatePlan) -> tuple[Animation, list[AnimationPreview]]:
         duration_s = len(animation.frames_uint8) / fps
         sound = SoundSource(video=request.driving, info=info, duration_s=duration_s)
     facts = plan_facts(plan)
-    told = {name: facts[name] for name in ("weights", "sampling", "face_optimization", "no_face")}
+    told = {name: facts[name] for name in ("sampling", "face_optimization", "no_face")}
+    told["weights"] = request.weights.name if request.weights else BUNDLED_ANIMATOR
     write_result(
         request.out,
         lambda path: write_mp4(path, animation.frames_uint8, fps=fps),
