@@ -1,8 +1,8 @@
-"""Compare ways to move drawn people: still picture, limb warp, the network, and parts.
+"""Compare ways to move drawn people: still picture, parts, their draft, and the network.
 
 Self-driven: the first frame of a generated clip is the picture, its true keypoints drive it. The
-engine `parts` is also given the true matte, nothing else. Clips are those of training, at its
-size, of people who were never trained on.
+engine `parts` is given the true matte where a row says so, else it cuts the person out. Clips are
+those of training, at its size, of people who were never trained on.
 
     OMP_NUM_THREADS=1 python benchmarks/drawn_people_by_parts.py --out DIR
 """
@@ -21,11 +21,12 @@ from jaxtyping import Float32, UInt8
 from animaray.datasets.world.clips import ClipSpec, render_clip, render_matte, sample_clip_spec
 from animaray.evaluation.metrics import csim, l1, psnr, ssim
 from animaray.models.animation import AnimationOptions, AnimationPipeline
+from animaray.models.clip_encoding import to_frames
 from animaray.models.diffusion.face_optimization import to_uint8
+from animaray.models.engine_choice import MIN_LONG_SIDE_PX
 from animaray.models.motion import Motion
 from animaray.models.parts.keypoint_puppet import KeypointPuppet
-from animaray.models.pose.limb_warp import BodyPose, LimbWarp
-from animaray.models.reference import to_frames
+from animaray.models.pose.body_pose import BodyPose
 from animaray.platform.errors import AnimarayError
 from animaray.platform.picture import write_png
 from animaray.platform.weights import BUNDLED_ANIMATOR, resolve_weights
@@ -91,12 +92,14 @@ class Methods:
         self.by_name: dict[str, Callable[[Clip], Frames]] = {
             "still picture": lambda clip: np.repeat(clip.frames[:1], NUM_FRAMES, axis=0),
             "codec of the true frames": lambda clip: self._coded(clip.frames),
-            "limb warp": self._limb_warp,
-            "limb warp through the codec (draft)": lambda clip: self._coded(
-                self._limb_warp(clip, self._coded(clip.frames[:1])[0])
+            "parts": lambda clip: _moved(clip, clip.frames[0]),
+            "parts through the codec (draft)": lambda clip: self._coded(
+                _moved(clip, self._coded(clip.frames[:1])[0])
             ),
             "bundled animator": self._animator,
-            "parts, true matte": self._parts,
+            "parts at 512 px, true matte": lambda clip: _moved(
+                clip, clip.frames[0], [clip.matte], least_side_px=MIN_LONG_SIDE_PX
+            ),
         }
 
     @torch.no_grad()
@@ -104,20 +107,21 @@ class Methods:
         codec = self.pipeline.codec
         return to_uint8(codec.decode(codec.encode(to_frames(frames))))
 
-    def _limb_warp(
-        self, clip: Clip, picture: UInt8[np.ndarray, "height width 3"] | None = None
-    ) -> Frames:
-        warp = LimbWarp(clip.frames[0] if picture is None else picture, [clip.pose(0)])
-        return np.stack([warp.move([clip.pose(i)]).picture_uint8 for i in range(NUM_FRAMES)])
-
     def _animator(self, clip: Clip) -> Frames:
         reference = self.pipeline.prepare_reference(clip.frames[0])
         options = AnimationOptions(alignment="none", face_optimization=False)
         return self.pipeline.animate(reference, clip.motion, options).frames_uint8
 
-    def _parts(self, clip: Clip) -> Frames:
-        puppet = KeypointPuppet(clip.frames[0], clip.pose(0), clip.matte)
-        return np.stack([puppet.move(clip.pose(i)) for i in range(NUM_FRAMES)])
+
+def _moved(
+    clip: Clip,
+    picture: UInt8[np.ndarray, "height width 3"],
+    mattes: list[Float32[np.ndarray, "height width"]] | None = None,
+    *,
+    least_side_px: int = 0,
+) -> Frames:
+    puppet = KeypointPuppet(picture, [clip.pose(0)], mattes, least_side_px=least_side_px)
+    return np.stack([puppet.move([clip.pose(i)]).picture_uint8 for i in range(NUM_FRAMES)])
 
 
 def measure(

@@ -3,7 +3,7 @@
     python benchmarks/photo_by_parts.py --real ../shared/real --out /tmp/parts
 
 Self-driven: the first frame of a clip is the photo, later frames are driver and truth; beside it
-the still photo and the limb warp that drafts for the diffusion engine. Cross-identity: a photo
+the still photo. Cross-identity: a photo
 moved by another person's clip. CSIM is judged by a recogniser that the engine never sees
 (face_id.ckpt), PCK by the pose network on the result. Contact sheets (driver above, result below)
 go to --out. Run it with OMP_NUM_THREADS=1 on a quiet machine: times are processor seconds.
@@ -41,7 +41,6 @@ from animaray.models.parts.pipeline import (
     scaled_picture,
 )
 from animaray.models.parts.smoothing import smooth_people
-from animaray.models.pose.limb_warp import BodyPose, LimbWarp
 from animaray.platform.errors import AnimarayError
 from animaray.platform.video import decode_in_child, read_picture, write_picture
 
@@ -128,16 +127,13 @@ def judged_points(person: PersonLandmarks, picture: Picture) -> np.ndarray:
 
 def self_driven(real: Path, pipeline: PartsPipeline, judges: Judges, out: Path) -> None:
     """Print the table of clips that drive themselves."""
-    print(
-        "clip PSNR (wanted, limb warp, still) SSIM (wanted, limb warp, still) CSIM (true) PCK.1 .2"
-    )
+    print("clip PSNR (wanted, still) SSIM (wanted, still) CSIM (true) PCK.1 .2")
     for name, every in SELF.items():
         frames, fps = read_clip(real, name, every * (JUDGED + 1))
         photo = pipeline.prepare_reference(frames[0], options=PartsOptions(long_side_px=512))
         seen = pipeline.follow(frames)
         reference = _as_tracked(photo, seen, fps)
         animation = pipeline.animate(reference, seen, fps)
-        warp = LimbWarp(frames[0], [_pose(reference.person, frames[0])])
         own = judges.face(frames[0])
         rows, shown = [], [(frames[0], frames[0])]
         for index, person in enumerate(animation.driver_poses()):
@@ -145,8 +141,7 @@ def self_driven(real: Path, pipeline: PartsPipeline, judges: Judges, out: Path) 
             if index == 0 or index % every or seen.people[index] is None:
                 continue
             made = animation.render(animation.retargeter.target(person))
-            limb = warp.move([_pose(person, truth)]).picture_uint8
-            row = [f(x, truth) for f in (psnr, _ssim) for x in (made, limb, frames[0])]
+            row = [f(x, truth) for f in (psnr, _ssim) for x in (made, frames[0])]
             faces = [judges.face(made), judges.face(truth)]
             row += [np.nan if face is None or own is None else face @ own for face in faces]
             row += judges.pck(
@@ -157,9 +152,9 @@ def self_driven(real: Path, pipeline: PartsPipeline, judges: Judges, out: Path) 
         mean = np.nanmean(np.array(rows, np.float64), axis=0)
         want = WANTED[name]
         print(
-            f"{name} {mean[0]:.2f} ({want[0]}, {mean[1]:.2f}, {mean[2]:.2f}) {mean[3]:.3f}"
-            f" ({want[1]}, {mean[4]:.3f}, {mean[5]:.3f}) {mean[6]:.3f} ({mean[7]:.3f})"
-            f" {mean[8]:.3f} {mean[9]:.3f} {animation.mode}",
+            f"{name} {mean[0]:.2f} ({want[0]}, {mean[1]:.2f}) {mean[2]:.3f} ({want[1]},"
+            f" {mean[3]:.3f}) {mean[4]:.3f} ({mean[5]:.3f}) {mean[6]:.3f} {mean[7]:.3f}"
+            f" {animation.mode}",
             flush=True,
         )
         write_sheet(out / f"self_{name}.png", frames[0], shown)
@@ -179,24 +174,6 @@ def _as_tracked(photo: PartsReference, seen: SeenClip, fps: float) -> PartsRefer
 
 def _ssim(result: Picture, truth: Picture) -> float:
     return float(structural_similarity(result, truth, channel_axis=2))
-
-
-def _pose(person: PersonLandmarks, picture: Picture) -> BodyPose:
-    """Return the 18 points that the limb warp takes."""
-    from animaray.models.frozen.mediapipe_body import Body
-
-    height, width = picture.shape[:2]
-    body = Body(
-        points=person.body.astype(np.float32),
-        visibility=person.visibility.astype(np.float32),
-        presence=np.ones(33, np.float32),
-        auxiliary=np.zeros((2, 2), np.float32),
-        world=np.zeros((33, 3), np.float32),
-        score=1.0,
-        frame_size=(width, height),
-    )
-    pose = body.pose()
-    return BodyPose(keypoints=pose.keypoints, confidence=pose.keypoint_confidence)
 
 
 def cross_identity(real: Path, pipeline: PartsPipeline, judges: Judges, out: Path) -> None:

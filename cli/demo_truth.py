@@ -17,10 +17,11 @@ from animaray.datasets.reader import CurationDataset
 from animaray.datasets.world.clips import ClipSpec, render_matte
 from animaray.datasets.world.library import plan_world, read_truth
 from animaray.datasets.world.truth import ClipTruth
+from animaray.models.engine_choice import MIN_LONG_SIDE_PX
 from animaray.models.parts.keypoint_puppet import KeypointPuppet
 from animaray.models.pose.aligner import PoseAligner
 from animaray.models.pose.alignment import PosedPicture, align_clip
-from animaray.models.pose.limb_warp import BodyPose
+from animaray.models.pose.body_pose import BodyPose
 from animaray.platform.picture import read_picture
 
 
@@ -100,12 +101,13 @@ def move_by_parts(
     pose = align_clip("procrustes" if aligner is None else "learned", seen, motion, aligner=aligner)
     puppet = KeypointPuppet(
         read_picture(reference),
-        BodyPose(keypoints=seen.keypoints, confidence=seen.keypoint_confidence),
-        own.matte(frame),
+        [BodyPose(keypoints=seen.keypoints, confidence=seen.keypoint_confidence)],
+        [own.matte(frame)],
+        least_side_px=MIN_LONG_SIDE_PX,
     )
     return np.stack(
         [
-            puppet.move(BodyPose(keypoints=points, confidence=certain))
+            puppet.move([BodyPose(keypoints=points, confidence=certain)]).picture_uint8
             for points, certain in zip(pose.keypoints, pose.keypoint_confidence, strict=True)
         ]
     )

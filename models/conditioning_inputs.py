@@ -19,8 +19,8 @@ from animaray.models.identity import FaceIdentity
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning
 from animaray.models.pose.alignment import PosedPicture
+from animaray.models.pose.body_pose import BodyPose
 from animaray.models.pose.drawing import draw_people, draw_pose_clip, pose_images_to_tensor
-from animaray.models.pose.limb_warp import BodyPose
 from animaray.platform.errors import ConfigError
 
 

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from animaray.models.diffusion.face_optimization import to_uint8
 from animaray.models.frozen.protocols import LatentCodec
-from animaray.models.pose.limb_warp import BodyPose, LimbWarp
+from animaray.models.parts.keypoint_puppet import KeypointPuppet
+from animaray.models.pose.body_pose import BodyPose
 
 _ENCODE_FRAMES = 8
 
@@ -51,9 +52,9 @@ def draft_frames(
         people: Everybody who moves, in the reference's picture.
     """
     picture = to_uint8(codec.decode(reference_latents))[0]
-    warp = LimbWarp(picture, [person.reference for person in people])
+    puppet = KeypointPuppet(picture, [person.reference for person in people])
     drafts = [
-        warp.move([person.at(frame) for person in people])
+        puppet.move([person.at(frame) for person in people])
         for frame in range(len(people[0].driven_keypoints))
     ]
     device = reference_latents.device

@@ -1,9 +1,9 @@
 """Tell the U-Net a draft of every frame: the reference with its body parts moved by the pose.
 
 Not part of the published model (docs/decisions/0002-reference-attention.md). The draft is made of
-pixels (`models.pose.limb_warp`), encoded by the codec; a few convolutions turn it into features
-that are added to the U-Net's first activations. It does not depend on the noise. What is denoised
-is the difference between the frame and its draft.
+pixels (`models.parts.keypoint_puppet`) and encoded by the codec; a few convolutions turn it into
+features that are added to the U-Net's first activations. It does not depend on the noise. What is
+denoised is the difference between the frame and its draft.
 """
 
 from dataclasses import dataclass

@@ -31,6 +31,7 @@ class BodyPuppet:
         person: Landmarks in the same pixels.
         alpha: The person's opacity.
         captions: Letters that lie over the person: they stay, above what moves.
+        plate: The background, where several people leave it together; None makes it.
         moves_face: Whether the expression follows the driver.
     """
 
@@ -43,6 +44,7 @@ class BodyPuppet:
         alpha: Float32[np.ndarray, "height width"],
         *,
         captions: Bool[np.ndarray, "height width"] | None = None,
+        plate: BackgroundPlate | None = None,
         moves_face: bool = True,
     ) -> None:
         self._height, self._width = alpha.shape
@@ -51,7 +53,7 @@ class BodyPuppet:
         if captions is not None and captions.any():
             self._stays = captions, picture[captions]
             picture = without(picture, captions)
-        self.plate: BackgroundPlate = make_plate(picture, alpha)
+        self.plate: BackgroundPlate = plate or make_plate(picture, alpha)
         padded = _pad(picture, self._pad, cv2.BORDER_REFLECT_101).astype(np.float32)
         inside = person.within(self._width, self._height)
         moved = inside.mapped(1.0, np.full(2, float(self._pad)))
@@ -67,18 +69,33 @@ class BodyPuppet:
         Args:
             target: Pixels of the photo.
         """
-        driven = Driven.of(target, self._rig, self._pad)
-        skeleton = Skeleton(self._rig, driven)
         frame = self.plate.picture.copy()
-        placed = [skeleton.place(layer) for layer in self._layers]
-        for part in sorted(placed, key=lambda part: -self._order(part.layer, driven)):
-            for triangles in _passes(part):
-                self._draw(frame, part, triangles, skeleton, driven)
+        self.draw_onto(frame, target)
         made: UInt8[np.ndarray, "_ _ 3"] = np.clip(np.rint(frame), 0, 255).astype(np.uint8)
         if self._stays is not None:
             where, pixels = self._stays
             made[where] = pixels
         return made
+
+    def draw_onto(
+        self,
+        frame: Float32[np.ndarray, "height width 3"],
+        target: TargetPose,
+        cover: Float32[np.ndarray, "height width"] | None = None,
+    ) -> None:
+        """Draw the person in a pose over a frame, in place.
+
+        Args:
+            frame: RGB in [0, 255].
+            target: Pixels of the photo.
+            cover: Opacity of all that was drawn so far, in [0, 1]; changed in place.
+        """
+        driven = Driven.of(target, self._rig, self._pad)
+        skeleton = Skeleton(self._rig, driven)
+        placed = [skeleton.place(layer) for layer in self._layers]
+        for part in sorted(placed, key=lambda part: -self._order(part.layer, driven)):
+            for triangles in _passes(part):
+                self._draw(frame, part, triangles, skeleton, driven, cover)
 
     def _order(self, layer: Layer, driven: Driven) -> float:
         """Return how far behind a layer is drawn; the body is at 0."""
@@ -97,6 +114,7 @@ class BodyPuppet:
         triangles: Int64[np.ndarray, " _"],
         skeleton: Skeleton,
         driven: Driven,
+        cover: Float32[np.ndarray, "height width"] | None,
     ) -> None:
         """Lay some triangles of a layer over the frame, in place."""
         layer, vertices = part.layer, part.vertices - self._pad
@@ -116,6 +134,9 @@ class BodyPuppet:
         area = frame[box.slices]
         area *= 1.0 - shown[..., 3:] / 255.0
         area += shown[..., :3]
+        if cover is not None:
+            covered = cover[box.slices]
+            covered += (1.0 - covered) * shown[..., 3] / 255.0
         if mouth is not None and self._face is not None:
             self._face.paint_mouth(frame, mouth, np.full(2, float(self._pad)))
 

@@ -1,11 +1,13 @@
 """Drafts of frames: latents of the moved reference and two masks, as the network takes them."""
 
+import cv2
 import numpy as np
 import torch
 
+from animaray.models.clip_encoding import to_frames
 from animaray.models.draft import MovingPerson, draft_frames
 from animaray.models.frozen.generated_codec import GeneratedCodec
-from animaray.models.pose.limb_warp import BodyPose
+from animaray.models.pose.body_pose import BodyPose
 
 SIZE = 64
 
@@ -30,9 +32,22 @@ def _person(*wrists: tuple[int, int]) -> MovingPerson:
     )
 
 
+@torch.no_grad()
+def _picture_latents(codec: GeneratedCodec) -> torch.Tensor:
+    """Return latents of a red person before a grey wall."""
+    picture = np.full((SIZE, SIZE, 3), 128, np.uint8)
+    points = _pose()
+    for start, end in ((2, 4), (5, 7), (2, 5), (2, 8), (5, 11), (8, 11), (1, 0)):
+        ends = points[start].astype(int).tolist(), points[end].astype(int).tolist()
+        cv2.line(picture, *ends, (200, 40, 30), 6)
+    cv2.fillConvexPoly(picture, points[[2, 5, 11, 8]].astype(np.int32), (200, 40, 30))
+    cv2.circle(picture, (32, 12), 8, (220, 180, 150), -1)
+    return codec.encode(to_frames(picture[None]))
+
+
 def test_a_resting_pose_drafts_the_reference_and_a_moved_one_does_not():
     codec = GeneratedCodec.load()
-    reference = torch.randn(1, 4, SIZE // 8, SIZE // 8)
+    reference = _picture_latents(codec)
     draft = draft_frames(codec, reference, [_person((14, 44), (8, 4))])
     assert draft.shape == (2, 6, 8, 8)
     with torch.no_grad():
@@ -49,7 +64,7 @@ def test_a_resting_pose_drafts_the_reference_and_a_moved_one_does_not():
 
 def test_frames_are_drafted_one_by_one():
     codec = GeneratedCodec.load()
-    reference = torch.randn(1, 4, SIZE // 8, SIZE // 8)
+    reference = _picture_latents(codec)
     both = draft_frames(codec, reference, [_person((14, 44), (8, 4))])
     alone = draft_frames(codec, reference, [_person((8, 4))])
     torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)

@@ -10,7 +10,7 @@ from animaray.models.parts.body_mode import BodyPuppet
 from animaray.models.parts.captions import captions_over, without
 from animaray.models.parts.keypoint_puppet import landmarks_of_keypoints
 from animaray.models.parts.landmarks import TargetPose
-from animaray.models.pose.limb_warp import BodyPose
+from animaray.models.pose.body_pose import BodyPose
 
 
 def line(left: float, right: float, words: str = "SOAP", score: float = 0.99) -> TextLine:
