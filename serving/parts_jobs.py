@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def animate_by_parts(
         options: Of the job.
         check: Told the phase and the frames done; raising ends the job.
     """
-    engine = PartsEngine(pipeline=PartsPipeline.load(), options=PartsOptions(mode=options.mode))
+    engine = PartsEngine(pipeline=_pipeline(), options=PartsOptions(mode=options.mode))
     made = engine.animate_frames(picture, driving, options.casting, check)
 
     def encode(path: Path) -> None:
@@ -51,6 +52,12 @@ def animate_by_parts(
 
     mp4, warnings = finish_video(encode, video, duration_s=made.num_frames / made.fps)
     return PartsResult(mp4=mp4, frames=made, warnings=(*made.warnings, *warnings))
+
+
+@cache
+def _pipeline() -> PartsPipeline:
+    """Open the networks at the first job by parts; later ones of this process find them open."""
+    return PartsPipeline.load()
 
 
 def parts_facts(made: AnimatedFrames) -> dict[str, object]:
