@@ -16,9 +16,12 @@ from animaray.datasets.reader import ClipTracks, CurationDataset
 Report = Callable[[str, str, str], None]
 
 _UNIT_SLACK = 1e-3
+_LATENTS = ("latents", "latent_std", "reference_latents", "reference_latent_std")
+_PER_FRAME = (
+    *_LATENTS, "keypoints", "further_points", "face_boxes", "identity_embeddings", "raw_identities",
+)  # fmt: skip
 _WHOLE_SHARE = 0.999
 _STEP_SLACK = 0.05
-_PER_FRAME = ("latents", "keypoints", "further_points", "face_boxes", "identity_embeddings")
 
 
 def check_media(dataset: CurationDataset, report: Report, *, decode: bool) -> int:
@@ -91,7 +94,11 @@ def check_conditions(dataset: CurationDataset, report: Report) -> None:
             }
             if len(set(lengths.values())) != 1:
                 report("conditions", clip_id, f"{name}: lengths differ: {lengths}")
-            if not np.isfinite(item.latents.astype(np.float32)).all():
+            if not all(
+                np.isfinite(getattr(item, field).astype(np.float32)).all()
+                for field in _LATENTS
+                if field in lengths
+            ):
                 report("conditions", clip_id, f"{name}: latents are not finite")
             norms = np.linalg.norm(item.identity_embeddings[item.identity_valid], axis=1)
             if (np.abs(norms - 1.0) > _UNIT_SLACK).any():

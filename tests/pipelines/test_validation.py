@@ -266,6 +266,8 @@ def test_withdrawn_sources_are_no_problem(root: Path) -> None:
         ("0" * 20, {}, "conditions"),
         (None, {"latents": np.full((4, 4, 2, 2), np.nan, np.float16)}, "conditions"),
         (None, {"identity_embeddings": np.zeros((4, 2), np.float32)}, "conditions"),
+        (None, {"raw_identities": np.tile(np.float32([0.0, 20.0]), (4, 1))}, "conditions"),
+        (None, {"latent_std": np.full((4, 4, 2, 2), np.inf, np.float16)}, "conditions"),
         (None, {"face_boxes": np.tile(np.float32([0, 0, 16, 16]), (4, 1))}, "masks"),
     ],
 )
