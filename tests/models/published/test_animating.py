@@ -88,7 +88,7 @@ def test_face_encoder_gets_the_raw_embedding_and_clip_the_whole_picture(
 
 def test_without_a_face_the_face_encoder_gets_zeros(marker_pipeline, marker_picture):
     reference = marker_pipeline.prepare_reference(marker_picture(), no_face=True)
-    assert reference.identity.face_encoder_input("raw").shape == (16,)
+    assert reference.identity.face_encoder_input("raw").shape == (512,)
     assert not reference.identity.face_encoder_input("raw").any()
 
 
