@@ -28,6 +28,7 @@ ENCODE_SET=${ENCODE_SET:-}
 ALIGNER_SET=${ALIGNER_SET:-}
 ANIMATOR_SET=${ANIMATOR_SET:-}
 EVALUATE_SET=${EVALUATE_SET:-max_frames=8}
+BACKBONE=${BACKBONE:-}                # PROFILE=paper: diffusers folder of Stable Video Diffusion, the start
 IMAGE=${IMAGE:-}                      # picture to animate; empty takes one of a kept clip
 DRIVING=${DRIVING:-}                  # video that drives it; empty takes that clip's
 PORT=${PORT:-8500}                    # of the service
@@ -59,6 +60,15 @@ if [ "$PROFILE" = permissive ]; then
   "$ANIMARAY" weights pull --profile permissive permissive/codec_encoder permissive/codec_decoder
 fi
 
+start=
+if [ "$PROFILE" = paper ] && [ -n "$BACKBONE" ]; then
+  start=$OUT/start
+  if [ ! -e "$start/model_index.json" ]; then
+    say "0  what the training starts from (animaray weights import)"
+    "$ANIMARAY" weights import --backbone "$BACKBONE" --out "$start"
+  fi
+fi
+
 say "1  animaray curate"
 read_sets "$CURATE_SET"
 "$ANIMARAY" curate "$VIDEOS" --out "$dataset" --profile "$PROFILE" --policy "$POLICY" "${sets[@]}"
@@ -74,6 +84,7 @@ read_sets "policy=$POLICY $ALIGNER_SET"
 
 say "4  animaray train animator"
 read_sets "policy=$POLICY $ANIMATOR_SET"
+[ -z "$start" ] || sets+=(--set "init_from=$start")
 "$ANIMARAY" train animator --recipe "$RECIPE" --data "$dataset" --out "$OUT/runs/animator" \
   --aligner "$OUT/runs/aligner/weights" "${sets[@]}"
 weights=$OUT/runs/animator/weights
