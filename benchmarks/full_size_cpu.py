@@ -37,8 +37,6 @@ from animaray.training.memory import estimate_training_memory
 from animaray.training.recipes import animator_1gpu
 
 WIDTH_PX, HEIGHT_PX, FPS = 128, 192, 6.0
-MARGIN_BYTES = 3 * 2**30
-"""Of free memory that a training step leaves to others."""
 _STEPS = ("kit", "import", "plan", "animate", "train")
 
 
@@ -141,7 +139,7 @@ def train(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     free = available_memory_bytes()
     facts: dict[str, Any] = {"needs_bytes": needs, "free_bytes": free}
     for name, config in (("published recipe", smallest), ("without averages, float32", lean)):
-        if needs[name] + MARGIN_BYTES > free:
+        if needs[name] + options.margin_gib * 2**30 > free:
             print(f"{name}: needs {gib(needs[name])} GiB, {gib(free)} are free")
             continue
         parts = train_step(config, torch.device("cpu"), repeats=0)
@@ -173,6 +171,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for 22 GB")
     parser.add_argument("--tiny", action="store_true", help="tiny networks, to try the script")
+    parser.add_argument(
+        "--margin-gib", type=float, default=3.0, help="memory that the training leaves to others"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     parser.add_argument("--step", choices=_STEPS, help="one step only; the others were run before")
     options = parser.parse_args()
@@ -182,6 +183,7 @@ def main() -> None:
             for name in _STEPS:
                 again = [sys.executable, __file__, "--work", str(options.work), "--step", name]
                 again += ["--tiny"] if options.tiny else []
+                again += ["--margin-gib", str(options.margin_gib)]
                 if subprocess.run(again, check=False).returncode:  # noqa: S603 - this script
                     sys.exit(f"{name} failed")
         finally:
