@@ -218,10 +218,10 @@ def run_all(session: Session) -> None:
     if device.type == "cuda":
         session.run("CUDA graph, bf16", 20, lambda: switched(model, short, "graphed"))
     session.run(plain.name, 80, lambda: animation(session, model, plain))
-    if device.type == "cuda":
-        session.run("torch.compile, bf16", 120, lambda: switched(model, short, "compiled"))
     whole = replace(half, mode="published")
     session.run(whole.name, 120, lambda: animation(session, model, whole))
+    if device.type == "cuda":
+        session.run("torch.compile, bf16", 120, lambda: switched(model, short, "compiled"))
     single = replace(few, precision="float32")
     session.run(single.name, 60, lambda: animation(session, model, single))
 
