@@ -36,6 +36,8 @@ _PATIENCE = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "180",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "120",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    # A training of seconds should not wait two more for each end of its workers to be noticed.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # The rest is read by the daemons of a private session when they start.
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_agent_register_timeout_ms": "300000",
