@@ -2,7 +2,8 @@
 
 Files of the published names, formats and signatures (benchmarks/rehearsal) are imported; a clip is
 curated and encoded under profile paper; the published recipe trains from stock Stable Video
-Diffusion, is stopped and resumed; the result is exported, animates a picture and serves a job.
+Diffusion, is stopped and resumed; the result is exported and animates a picture. The published
+files serve a job meanwhile.
 Only sizes and devices differ from a machine with the real files.
 """
 
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import ItemsView, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -158,12 +160,14 @@ def test_published_files_end_in_a_served_clip(
     write_video_with_sound(Path("videos/dance.mp4"), clip, 12)
     write_picture(Path("me.png"), clip.frames_uint8[0])
 
-    run_commands(rehearsal_kit / "stable-video-diffusion-img2vid-xt")
+    with ThreadPoolExecutor(1) as beside:
+        served = beside.submit(serve, Path("published"), Path("serving"))
+        run_commands(rehearsal_kit / "stable-video-diffusion-img2vid-xt")
+        served.result()
     check_dataset(Path("dataset"))
     check_training(Path("start"), Path("run"))
     check_export(rehearsal_kit, Path("exported"))
     check_poses(Path("poses.npz"))
-    serve(Path("run/weights"))
     for name, seconds in (("animated.mp4", 4 / 12), ("served.mp4", 14 / 12)):
         frames = decode_video(Path(name)).frames_uint8
         assert frames.shape[1:3] == (96, 64)
@@ -174,7 +178,7 @@ def test_published_files_end_in_a_served_clip(
 def run_commands(backbone: Path) -> None:
     """Import, curate, encode, train, export and animate.
 
-    The second call of `train` finds the first one's checkpoint; the published weights animate.
+    The second call of `train` finds the first one's checkpoint; the trained weights animate.
     """
     train = ["train", "animator", "--recipe", RECIPE, "--data", "dataset", "--out", "run"]
     train += settings({**SMALLER, "init_from": "start"})
@@ -187,7 +191,7 @@ def run_commands(backbone: Path) -> None:
         [*train, "--set", "loop.num_steps=1"],
         [*train, "--set", "loop.num_steps=2"],
         ["weights", "export", "run/weights", "--out", "exported"],
-        ["animate", "me.png", "videos/dance.mp4", "--weights", "published", "--max-frames", "4",
+        ["animate", "me.png", "videos/dance.mp4", "--weights", "run/weights", "--max-frames", "4",
          "--out", "animated.mp4", "--save-poses", "poses.npz", *FEW],
     ]  # fmt: skip
     done = subprocess.run(  # noqa: S603 - our own commands
@@ -202,9 +206,13 @@ def run_commands(backbone: Path) -> None:
     assert "pose_net: fresh" in done.stderr
 
 
-def serve(weights: Path) -> None:
-    """Serve the trained weights and send one job."""
-    with service(weights, Path("serving")) as address:
+def serve(weights: Path, data: Path) -> None:
+    """Serve the published weights as soon as they are imported, and send one job."""
+    deadline = time.monotonic() + 300
+    while not weights.is_dir():  # it appears when it is complete
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    with service(weights, data) as address:
         wait_until_it_answers(address)
         submit = ["jobs", "submit", "me.png", "videos/dance.mp4", "--server", address]
         assert run([*submit, "--out", "served.mp4", *FEW]) == 0
