@@ -36,31 +36,30 @@ def leave_terminal() -> None:
 @contextmanager
 def empty_stdin() -> Iterator[None]:
     """Let processes that are started meanwhile inherit an empty standard input."""
-    try:
-        kept = os.dup(_STDIN_FD)
-    except OSError:  # this process was started without one
+    with _pointed_at_nothing(_STDIN_FD, os.O_RDONLY):
         yield
-        return
-    nowhere = os.open(os.devnull, os.O_RDONLY)
-    try:
-        os.dup2(nowhere, _STDIN_FD)
-        yield
-    finally:
-        os.dup2(kept, _STDIN_FD)
-        os.close(nowhere)
-        os.close(kept)
 
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
     """Keep what native code writes on standard error meanwhile off the terminal."""
     sys.stderr.flush()
-    kept = os.dup(_STDERR_FD)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with _pointed_at_nothing(_STDERR_FD, os.O_WRONLY):
+        yield
+
+
+@contextmanager
+def _pointed_at_nothing(descriptor: int, flags: int) -> Iterator[None]:
     try:
-        os.dup2(nowhere, _STDERR_FD)
+        kept = os.dup(descriptor)
+    except OSError:  # this process was started without one
+        yield
+        return
+    nowhere = os.open(os.devnull, flags)
+    try:
+        os.dup2(nowhere, descriptor)
         yield
     finally:
-        os.dup2(kept, _STDERR_FD)
+        os.dup2(kept, descriptor)
         os.close(nowhere)
         os.close(kept)

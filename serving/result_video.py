@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from animaray.platform.disk import disk_errors
-from animaray.platform.video import DecodeLimits, add_sound_in_child, probe_in_child
+from animaray.platform.video import DecodeLimits, VideoInfo, add_sound_in_child
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,6 +15,8 @@ class JobVideo:
 
     path: Path
     """The upload."""
+    info: VideoInfo
+    """What is known of it."""
     has_audio: bool
     """Whether the client wants its sound."""
     limits: DecodeLimits
@@ -43,7 +45,7 @@ def finish_video(
             silent,
             driving.path,
             finished,
-            info=probe_in_child(driving.path, driving.limits),
+            info=driving.info,
             duration_s=duration_s,
             limits=driving.limits,
         )

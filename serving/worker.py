@@ -31,7 +31,13 @@ from animaray.platform.errors import AnimarayError, ServiceError
 from animaray.platform.machine import available_memory_bytes, check_memory
 from animaray.platform.provenance import add_provenance
 from animaray.platform.storage import content_id, sha256_file
-from animaray.platform.video import DecodeLimits, decode_in_child, probe_in_child, write_mp4
+from animaray.platform.video import (
+    DecodeLimits,
+    VideoInfo,
+    decode_in_child,
+    probe_in_child,
+    write_mp4,
+)
 from animaray.serving.job_files import JobFiles
 from animaray.serving.job_options import JobOptions, find_warnings, read_job_options
 from animaray.serving.job_records import (
@@ -80,6 +86,8 @@ class WorkerSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _DrivingVideo:
+    info: VideoInfo
+    """Of the upload."""
     frames_uint8: UInt8[np.ndarray, "frames height width 3"]
     fps: float
     """Rate of these frames, and of the result."""
@@ -250,7 +258,7 @@ class AnimationWorker:
             facts = {**self._facts(lease), "model": model.model_id, **_DIFFUSION}
             mp4, about_sound = finish_video(
                 lambda path: write_mp4(path, animation.frames_uint8, driving.fps),
-                self._video(job, options),
+                self._video(job, options, driving.info),
                 duration_s=len(animation.frames_uint8) / driving.fps,
             )
             mp4 = add_provenance(mp4, facts["generator"], facts)
@@ -286,6 +294,7 @@ class AnimationWorker:
             limits=limits,
         )
         return _DrivingVideo(
+            info=info,
             frames_uint8=video.frames_uint8,
             fps=fps,
             scale=video.frames_uint8.shape[2] / info.width,
@@ -302,9 +311,10 @@ class AnimationWorker:
             memory_bytes=limits.decode_memory_bytes,
         )
 
-    def _video(self, job: Job, options: JobOptions) -> JobVideo:
+    def _video(self, job: Job, options: JobOptions, info: VideoInfo) -> JobVideo:
         return JobVideo(
             path=self._files.path(job.video_name),
+            info=info,
             has_audio=options.has_audio,
             limits=self._decode_limits,
         )
@@ -341,7 +351,7 @@ class AnimationWorker:
         with _timed(stage_s, "render"):
             result = animate_by_parts(
                 picture,
-                self._video(job, options),
+                self._video(job, options, driving.info),
                 frames,
                 options,
                 lambda *_: self._pulse.check(),

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from animaray.models.parts.matte import guided_filter
+from animaray.models.parts.matte import cut_along_colours, soften
 from animaray.models.pose.body_pose import BodyPose
 
 NOSE, NECK = 0, 1
@@ -21,7 +21,6 @@ _LIMBS = (
 _SURELY, _PERHAPS = -0.16, 0.15
 """The shapes drawn in by so much (units) are the person, widened by so much they may be."""
 _ROUNDS = 1
-_SEED = 20261130
 _FILTER_RADIUS_PX, _FILTER_EPSILON = 2, 1e-3
 
 Stroke = tuple[Float[np.ndarray, "points 2"], float]
@@ -36,9 +35,6 @@ def matte_of_keypoints(
     Args:
         picture: RGB.
         pose: Keypoints in its pixels.
-
-    References:
-        Rother et al. 2004, "GrabCut" (https://doi.org/10.1145/1015706.1015720).
     """
     shape = picture.shape[:2]
     likely = _drawn(pose, shape, 0.0)
@@ -48,14 +44,10 @@ def matte_of_keypoints(
     labels[_drawn(pose, shape, _PERHAPS)] = cv2.GC_PR_BGD
     labels[likely] = cv2.GC_PR_FGD
     labels[_drawn(pose, shape, _SURELY)] = cv2.GC_FGD
+    inside = likely
     if (labels == cv2.GC_BGD).any():  # else there is no ground to tell the person from
-        models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.setRNGSeed(_SEED)
-        mode = cv2.GC_INIT_WITH_MASK
-        cv2.grabCut(np.ascontiguousarray(picture), labels, None, *models, _ROUNDS, mode)
-    inside = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
-    alpha = guided_filter(picture, inside, _FILTER_RADIUS_PX, _FILTER_EPSILON)
-    return np.clip((alpha - 0.15) / 0.7, 0.0, 1.0).astype(np.float32)
+        inside = cut_along_colours(picture, labels, num_rounds=_ROUNDS)
+    return soften(picture, inside.astype(np.float32), _FILTER_RADIUS_PX, _FILTER_EPSILON)
 
 
 def _drawn(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from animaray.models.parts.landmarks import LEGS, PersonLandmarks
 from animaray.platform.errors import PoseError
@@ -62,8 +62,7 @@ def cut_out(
     sure = cv2.erode((soft > 0.85).astype(np.uint8), _SQUARE, iterations=reach)
     sure |= bones & (soft > 0.2)
     hard = _grab_cut(picture, soft, sure, bones, reach)
-    alpha = guided_filter(picture, hard, max(2, reach - 1), 1e-4)
-    return np.clip((alpha - 0.15) / 0.7, 0.0, 1.0).astype(np.float32)
+    return soften(picture, hard, max(2, reach - 1), 1e-4)
 
 
 def _both_masks(picture: Picture, pose_mask: Mask, mask_person: MaskPerson) -> Mask:
@@ -122,11 +121,7 @@ def _grab_cut(
     near = cv2.dilate((soft > 0.3).astype(np.uint8), _SQUARE, iterations=2 * reach)
     near |= cv2.dilate(bones, _SQUARE, iterations=3 * reach)
     labels[near == 0] = cv2.GC_BGD
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.setRNGSeed(_SEED)
-    picture = np.ascontiguousarray(picture)
-    cv2.grabCut(picture, labels, None, *models, 4, cv2.GC_INIT_WITH_MASK)
-    inside = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    inside = cut_along_colours(picture, labels, num_rounds=4)
     inside = (inside & (soft >= 0.05)) | (soft > 0.93)
     count, islands, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8))
     areas = stats[:, cv2.CC_STAT_AREA]
@@ -136,6 +131,41 @@ def _grab_cut(
     keep[0] = False
     kept: Mask = keep[islands].astype(np.float32)
     return kept
+
+
+def cut_along_colours(
+    picture: UInt8[np.ndarray, "height width 3"],
+    labels: UInt8[np.ndarray, "height width"],
+    *,
+    num_rounds: int,
+) -> Bool[np.ndarray, "height width"]:
+    """Return the person by GrabCut; equal inputs give equal cuts.
+
+    Args:
+        picture: RGB.
+        labels: OpenCV's GC_... of every pixel; changed in place.
+        num_rounds: Iterations.
+
+    References:
+        Rother et al. 2004, "GrabCut" (https://doi.org/10.1145/1015706.1015720).
+    """
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(_SEED)
+    picture = np.ascontiguousarray(picture)
+    cv2.grabCut(picture, labels, None, *models, num_rounds, cv2.GC_INIT_WITH_MASK)
+    inside: Bool[np.ndarray, "height width"] = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    return inside
+
+
+def soften(
+    picture: UInt8[np.ndarray, "height width 3"],
+    hard: Float32[np.ndarray, "height width"],
+    radius_px: int,
+    epsilon: float,
+) -> Float32[np.ndarray, "height width"]:
+    """Return an opacity whose rims follow the picture's edges; arguments as `guided_filter`."""
+    alpha = guided_filter(picture, hard, radius_px, epsilon)
+    return np.clip((alpha - 0.15) / 0.7, 0.0, 1.0).astype(np.float32)
 
 
 def guided_filter(

@@ -16,7 +16,7 @@ from animaray.models.frozen.mediapipe_body import Body
 from animaray.models.frozen.mediapipe_face import FaceMesh, FaceMeshNetwork
 from animaray.models.frozen.mediapipe_hands import HandNetworks
 from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
-from animaray.models.frozen.protocols import TextDetector
+from animaray.models.frozen.protocols import TextDetector, TextLine
 from animaray.models.frozen.rapid_ocr import RapidOcrTextDetector
 from animaray.models.frozen.selfie_segmentation import SelfieSegmenter
 from animaray.models.parts.landmarks import PersonLandmarks, Side
@@ -69,12 +69,13 @@ class PartsPerception:
         faces: FaceMeshNetwork,
         segmenter: SelfieSegmenter,
         hands: HandNetworks,
-        writing: TextDetector,
+        *,
+        num_threads: int = 1,
     ) -> None:
         self._bodies, self._faces = bodies, faces
         self._segmenter, self._hands = segmenter, hands
-        self.writing = writing
-        """Reads captions."""
+        self._num_threads = num_threads
+        self._writing: TextDetector | None = None
 
     @classmethod
     def load(cls, *, num_threads: int = 1) -> PartsPerception:
@@ -84,7 +85,7 @@ class PartsPerception:
             FaceMeshNetwork.load(num_threads=num_threads),
             SelfieSegmenter.load(num_threads=num_threads),
             HandNetworks.load(num_threads=num_threads),
-            RapidOcrTextDetector(num_threads=num_threads),
+            num_threads=num_threads,
         )
 
     def mask_person(
@@ -92,6 +93,12 @@ class PartsPerception:
     ) -> tuple[Float32[np.ndarray, "height width"], Float32[np.ndarray, "height width"]]:
         """Return the person's mask in a square part of a picture, and where it is valid."""
         return self._segmenter.mask_of_part(picture, *square)
+
+    def read(self, picture: UInt8[np.ndarray, "height width 3"]) -> list[TextLine]:
+        """Return the writing in a picture; the networks for it are opened at the first call."""
+        if self._writing is None:
+            self._writing = RapidOcrTextDetector(num_threads=self._num_threads)
+        return self._writing.detect(picture)
 
     def see_reference(
         self,

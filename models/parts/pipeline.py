@@ -153,7 +153,8 @@ class PartsPipeline:
         height, width = picture.shape[:2]
         verdict = judge_reference(seen.person, width, height, wants=options.mode)
         alpha = cut_out(picture, seen.person, seen.mask, self.perception.mask_person)
-        captions = captions_over(self.perception.writing.detect(picture), picture, alpha)
+        lines = self.perception.read(picture) if verdict.mode == "body" else []
+        captions = captions_over(lines, picture, alpha)
         return PartsReference(
             picture_uint8=picture,
             person=seen.person,
