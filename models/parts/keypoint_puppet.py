@@ -15,7 +15,13 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 
 from animaray.models.parts.body_mode import BodyPuppet
 from animaray.models.parts.keypoint_matte import matte_of_keypoints
-from animaray.models.parts.landmarks import ARMS, LEGS, PersonLandmarks, TargetPose
+from animaray.models.parts.landmarks import (
+    ARMS,
+    LEGS,
+    PersonLandmarks,
+    TargetPose,
+    turn_and_scale,
+)
 from animaray.models.parts.plate import make_plate
 from animaray.models.pose.body_pose import BodyPose
 
@@ -159,15 +165,11 @@ def _completed(reference: BodyPose, driven: BodyPose) -> BodyPose:
     seen = reference.visible & driven.visible
     if not seen.any():
         return reference
-    plane = np.array([1.0, 1.0j])
-    before, after = reference.keypoints @ plane, driven.keypoints @ plane
-    centre, goal = before[seen].mean(), after[seen].mean()
-    size = float((np.abs(before[seen] - centre) ** 2).sum())
-    turn = 1.0 + 0.0j
-    if size > 0.0:
-        turn = complex(((before[seen] - centre).conj() * (after[seen] - goal)).sum() / size)
-    placed = goal + turn * (before - centre)
-    points: Float64[np.ndarray, "18 2"] = np.stack([placed.real, placed.imag], axis=1)
+    before, after = reference.keypoints, driven.keypoints
+    centre, goal = before[seen].mean(axis=0), after[seen].mean(axis=0)
+    turn = turn_and_scale(before[seen] - centre, after[seen] - goal)
+    matrix = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+    points: Float64[np.ndarray, "18 2"] = goal + (before - centre) @ matrix.T
     points[driven.visible] = driven.keypoints[driven.visible]
     return BodyPose(keypoints=points, confidence=driven.confidence)
 

@@ -184,6 +184,17 @@ def turn_matrix(angle_rad: float) -> Float64[np.ndarray, "2 2"]:
     return np.array([[cosine, -sine], [sine, cosine]])
 
 
+def turn_and_scale(
+    before: Float[np.ndarray, "points 2"], after: Float[np.ndarray, "points 2"]
+) -> complex:
+    """Return the turn and scale that best take centred points to others, as one factor."""
+    size = float((before**2).sum())
+    if size == 0.0:
+        return 1.0 + 0.0j
+    across = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+    return complex((before * after).sum(), across.sum()) / size
+
+
 def smooth_step(
     values: Float[np.ndarray, "*shape"], low: float, high: float
 ) -> Float64[np.ndarray, "*shape"]:

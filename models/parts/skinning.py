@@ -19,6 +19,7 @@ from animaray.models.parts.landmarks import (
     TORSO,
     angle_of,
     smooth_step,
+    turn_and_scale,
     turn_matrix,
     wrapped,
 )
@@ -257,8 +258,7 @@ def head_motion(
         before, after = rig.points[HEAD_POINTS], driven.points[HEAD_POINTS]
         limits = (1.0, 1.0)
     centre, goal = before.mean(axis=0), after.mean(axis=0)
-    a, b = before - centre, after - goal
-    turn = complex((a * b).sum(), (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / (a**2).sum()
+    turn = turn_and_scale(before - centre, after - goal)
     if limits is not None:
         turn = turn / max(abs(turn), 1e-9) * float(np.clip(abs(turn), *limits))
     matrix = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
