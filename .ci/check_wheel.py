@@ -23,7 +23,7 @@ import cv2
 
 import animaray
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.platform.video import write_mp4
+from animaray.platform.media.video import write_mp4
 
 assert Path(animaray.__file__).is_relative_to(sys.prefix), animaray.__file__
 clip = render_clip(sample_clip_spec(3, framing="full", num_frames=4, size=(192, 192)))

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from animaray.datasets.reader import CurationDataset as CurationDataset
     from animaray.datasets.windows import TrainingWindows as TrainingWindows
-    from animaray.models.animation import Animation as Animation
-    from animaray.models.animation import AnimationOptions as AnimationOptions
-    from animaray.models.animation import AnimationPipeline as AnimationPipeline
-    from animaray.models.engine_choice import PartsOptions as PartsOptions
-    from animaray.models.engines import DrivingFrames as DrivingFrames
-    from animaray.models.engines import load_engine as load_engine
-    from animaray.pipelines.curation import CurationConfig as CurationConfig
-    from animaray.pipelines.curation import CurationSummary as CurationSummary
-    from animaray.pipelines.curation import curate as curate
-    from animaray.pipelines.encode import EncodeSummary as EncodeSummary
-    from animaray.pipelines.encode import encode_dataset as encode
-    from animaray.pipelines.encode_config import EncodeConfig as EncodeConfig
+    from animaray.models.animation.engines import DrivingFrames as DrivingFrames
+    from animaray.models.animation.engines import load_engine as load_engine
+    from animaray.models.animation.pipeline import Animation as Animation
+    from animaray.models.animation.pipeline import AnimationOptions as AnimationOptions
+    from animaray.models.animation.pipeline import AnimationPipeline as AnimationPipeline
+    from animaray.models.parts.options import PartsOptions as PartsOptions
+    from animaray.pipelines.curate import CurationConfig as CurationConfig
+    from animaray.pipelines.curate import CurationSummary as CurationSummary
+    from animaray.pipelines.curate import curate as curate
+    from animaray.pipelines.encode.config import EncodeConfig as EncodeConfig
+    from animaray.pipelines.encode.encode import EncodeSummary as EncodeSummary
+    from animaray.pipelines.encode.encode import encode_dataset as encode
     from animaray.platform import errors as errors
     from animaray.platform.errors import AnimarayError as AnimarayError
-    from animaray.platform.video import decode_video as decode_video
-    from animaray.platform.video import read_picture as read_picture
-    from animaray.platform.video import write_mp4 as write_mp4
-    from animaray.platform.weights import resolve_weights as resolve_weights
+    from animaray.platform.media.video import decode_video as decode_video
+    from animaray.platform.media.video import read_picture as read_picture
+    from animaray.platform.media.video import write_mp4 as write_mp4
+    from animaray.platform.weights.store import resolve_weights as resolve_weights
     from animaray.serving.client import AnimarayClient as Client
     from animaray.serving.client import JobHandle as JobHandle
     from animaray.training import recipes as recipes
@@ -43,32 +43,32 @@ __version__ = "0.1.0"
 _HOMES = {
     "AlignerTrainingConfig": "training.aligner",
     "AnimarayError": "platform.errors",
-    "Animation": "models.animation",
-    "AnimationOptions": "models.animation",
-    "AnimationPipeline": "models.animation",
+    "Animation": "models.animation.pipeline",
+    "AnimationOptions": "models.animation.pipeline",
+    "AnimationPipeline": "models.animation.pipeline",
     "AnimatorTrainingConfig": "training.configs",
     "Client": "serving.client:AnimarayClient",
-    "CurationConfig": "pipelines.curation",
+    "CurationConfig": "pipelines.curate",
     "CurationDataset": "datasets.reader",
-    "CurationSummary": "pipelines.curation",
-    "DrivingFrames": "models.engines",
-    "EncodeConfig": "pipelines.encode_config",
-    "EncodeSummary": "pipelines.encode",
+    "CurationSummary": "pipelines.curate",
+    "DrivingFrames": "models.animation.engines",
+    "EncodeConfig": "pipelines.encode.config",
+    "EncodeSummary": "pipelines.encode.encode",
     "JobHandle": "serving.client",
-    "PartsOptions": "models.engine_choice",
+    "PartsOptions": "models.parts.options",
     "TrainResult": "training.launch",
     "TrainingWindows": "datasets.windows",
-    "curate": "pipelines.curation",
-    "decode_video": "platform.video",
-    "encode": "pipelines.encode:encode_dataset",
+    "curate": "pipelines.curate",
+    "decode_video": "platform.media.video",
+    "encode": "pipelines.encode.encode:encode_dataset",
     "errors": "platform.errors:",
-    "load_engine": "models.engines",
-    "read_picture": "platform.video",
+    "load_engine": "models.animation.engines",
+    "read_picture": "platform.media.video",
     "recipes": "training.recipes:",
-    "resolve_weights": "platform.weights",
+    "resolve_weights": "platform.weights.store",
     "train_aligner": "training.aligner",
     "train_animator": "training.animator",
-    "write_mp4": "platform.video",
+    "write_mp4": "platform.media.video",
 }
 """Where each name lives; after a colon its name there, nothing for the module itself."""
 

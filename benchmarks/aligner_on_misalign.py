@@ -1,7 +1,7 @@
 r"""Measure every way of aligning on a MisAlign file: mean distance (Dis) over visible keypoints.
 
     python benchmarks/aligner_on_misalign.py ../shared/bench/misalign2_open.npz \
-        --aligner models/frozen/generated/aligner --out report.json
+        --aligner models/perception/generated/aligner --out report.json
 
 The file holds `reference` (clips, 18, 3: x, y, confidence), `driven` (clips, frames, 18, 3),
 `target` (clips, frames, 18, 3: x, y, visible), points divided by the picture's width and height,
@@ -16,8 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from animaray.models.pose.aligner import PoseAligner
-from animaray.models.pose.alignment import AlignmentMethod, PosedPicture, TransformScope, align_clip
+from animaray.models.alignment.aligner import PoseAligner
+from animaray.models.alignment.alignment import (
+    AlignmentMethod,
+    PosedPicture,
+    TransformScope,
+    align_clip,
+)
 from animaray.platform.storage import write_json_atomic
 
 HEIGHT_PX = 1000

@@ -22,8 +22,8 @@ from whole_clips import WholeClips
 
 from animaray.datasets.world.calibration import CalibrationCase, calibration_cases, render_case
 from animaray.datasets.world.truth import ClipTruth
-from animaray.pipelines.policies import POLICIES, Policy
-from animaray.pipelines.rules import Verdict, judge
+from animaray.pipelines.policy.policies import POLICIES, Policy
+from animaray.pipelines.policy.rules import Verdict, judge
 from animaray.platform.json_text import json_text
 
 NEEDED = 0.9

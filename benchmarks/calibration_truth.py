@@ -12,8 +12,8 @@ import numpy as np
 from animaray.datasets.world.calibration import CalibrationCase, face_width_px
 from animaray.datasets.world.cameras import Similarity
 from animaray.datasets.world.truth import FrameTruth
-from animaray.pipelines.policies import Policy
-from animaray.pipelines.rules import RULES
+from animaray.pipelines.policy.policies import Policy
+from animaray.pipelines.policy.rules import RULES
 from animaray.pipelines.stages.camera import CameraPath, chain, score_camera
 from animaray.pipelines.stages.motion import FACE_HEIGHT, SHOULDER_WIDTH, keypoint_speed
 

@@ -20,10 +20,10 @@ from whole_clips import WholeClips
 
 from animaray.datasets.world.clips import render_clip
 from animaray.datasets.world.known_cameras import CASES, STEADY_CASES, camera_case
-from animaray.models.frozen.profiles import load_point_tracker
-from animaray.models.frozen.protocols import PointTracker
-from animaray.pipelines.policies import find_policy
-from animaray.pipelines.rules import judge
+from animaray.models.perception.profiles import load_point_tracker
+from animaray.models.perception.protocols import PointTracker
+from animaray.pipelines.policy.policies import find_policy
+from animaray.pipelines.policy.rules import judge
 
 WINDOW_S = 6.0
 COLUMNS = (

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from animaray.datasets.reader import CurationDataset
-from animaray.pipelines.curation import CurationConfig, CurationSummary, curate
-from animaray.platform.video import FrameSelection, FrameStream
+from animaray.pipelines.curate import CurationConfig, CurationSummary, curate
+from animaray.platform.media.video import FrameSelection, FrameStream
 
 KEEP, SPLIT, DROP, EITHER = "keep", "split", "drop", "either"
 NEEDED, CUT_FRAMES = 0.85, 2

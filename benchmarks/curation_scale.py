@@ -32,10 +32,10 @@ import numpy as np
 from process_tree import run_measured
 
 from animaray.datasets.schemas import FAMILIES
-from animaray.pipelines.curation_config import CurationConfig
+from animaray.pipelines.curation.config import CurationConfig
 from animaray.platform.json_text import json_text
+from animaray.platform.media.video import encode_mp4
 from animaray.platform.progress import StageProgress
-from animaray.platform.video import encode_mp4
 
 Row = dict[str, Any]
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -84,9 +84,9 @@ def main() -> int:
 
 
 def _run_part(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animaray.pipelines.curation import curate
-    from animaray.pipelines.policies import STANDARD
-    from animaray.pipelines.verdicts import reapply_policy
+    from animaray.pipelines.curate import curate
+    from animaray.pipelines.policy.policies import STANDARD
+    from animaray.pipelines.policy.verdicts import reapply_policy
 
     is_real = arguments.part == "real"
     count = arguments.real if is_real else arguments.metadata
@@ -156,7 +156,7 @@ class Meter:
     """Follow a run through its rows of progress."""
 
     def __init__(self) -> None:
-        from animaray.pipelines import curation
+        from animaray.pipelines import curate as curation
 
         self._read = 0
         self._waves: list[tuple[int, float, float, float]] = []
@@ -207,7 +207,8 @@ def _now() -> tuple[float, float, float]:
 def stand_in(folder: Path) -> None:
     """Replace decoders, networks and Ray by rows that stand for their results."""
     from animaray.datasets.world.score_tables import ScoreTables, draw_clip, draw_source
-    from animaray.pipelines import curation, curation_chain
+    from animaray.pipelines import curate as curation
+    from animaray.pipelines.curation import chain as curation_chain
 
     tables = ScoreTables(num_sources=1)
     media = _video(0, 16)
@@ -215,7 +216,7 @@ def stand_in(folder: Path) -> None:
     spare.mkdir()
 
     def scan_sources(rows: Sequence[Row], *_: Any) -> Iterator[Row]:  # noqa: ANN401
-        from animaray.pipelines.stages.acquire import acquire
+        from animaray.pipelines.stages.identify import acquire
 
         for row in rows:
             number = int(Path(row["path"]).stem)

@@ -27,10 +27,10 @@ import numpy as np
 from process_tree import TreeUse, run_measured
 
 from animaray.datasets.reader import CurationDataset
-from animaray.pipelines.curation_config import CurationConfig
+from animaray.pipelines.curation.config import CurationConfig
 from animaray.platform.errors import MediaError
 from animaray.platform.json_text import json_text
-from animaray.platform.video import ChildFrameStream, Mp4Writer
+from animaray.platform.media.video import ChildFrameStream, Mp4Writer
 
 WAYS = ("plain", "isolated", "ray")
 
@@ -170,7 +170,7 @@ def _scores(root: Path) -> list[dict[str, Any]]:
 
 def _run_here(way: str, config: CurationConfig) -> dict[str, Any]:
     if way == "ray":
-        from animaray.pipelines.curation import curate
+        from animaray.pipelines.curate import curate
 
         summary = curate(config)
         return {
@@ -184,12 +184,12 @@ def _run_here(way: str, config: CurationConfig) -> dict[str, Any]:
 
 def _run_loop(config: CurationConfig, *, is_plain: bool) -> dict[str, Any]:
     """Curate one file after the other in this process; the same stages, networks and tables."""
-    from animaray.models.frozen.profiles import (
+    from animaray.models.perception.profiles import (
         load_perception,
         load_point_tracker,
         load_text_detector,
     )
-    from animaray.pipelines.perception_stages import PerceptionStages
+    from animaray.pipelines.curation.perception_worker import PerceptionStages
 
     spent = _Clock()
     if is_plain:
@@ -219,14 +219,14 @@ def _run_loop(config: CurationConfig, *, is_plain: bool) -> dict[str, Any]:
 def _curate_in_turn(
     config: CurationConfig, stages: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[Counter[str], int]:
-    from animaray.pipelines.acquire.acquire_config import AcquireConfig
+    from animaray.pipelines.acquire.config import AcquireConfig
     from animaray.pipelines.acquire.inputs import expand_sources
-    from animaray.pipelines.curation_commit import BatchCommitter
-    from animaray.pipelines.stage_runner import new_row, run_stage
-    from animaray.pipelines.stages.acquire import acquire
+    from animaray.pipelines.curation.commit import BatchCommitter
+    from animaray.pipelines.curation.stage_runner import new_row, run_stage
     from animaray.pipelines.stages.clips import split_clips
+    from animaray.pipelines.stages.cut_clip import encode_clip
     from animaray.pipelines.stages.duplicates import find_duplicates
-    from animaray.pipelines.stages.encode import encode_clip
+    from animaray.pipelines.stages.identify import acquire
     from animaray.pipelines.stages.probe import probe
     from animaray.pipelines.stages.shots import find_shots
 
@@ -299,11 +299,12 @@ class _Clock:
 
 def _decode_in_this_process(spent: _Clock) -> None:
     """Let the stages open files here, each on its own; count decoding and encoding."""
-    from animaray.pipelines import perception_stages
-    from animaray.pipelines.clip_samples import ClipSamples
-    from animaray.pipelines.stages import encode, probe, shots
-    from animaray.platform import video_decode
-    from animaray.platform.video import FrameSelection, FrameStream, Mp4Writer, probe_video
+    from animaray.pipelines.curation import perception_worker as perception_stages
+    from animaray.pipelines.curation.clip_samples import ClipSamples
+    from animaray.pipelines.stages import cut_clip as encode
+    from animaray.pipelines.stages import probe, shots
+    from animaray.platform.media import video_decode
+    from animaray.platform.media.video import FrameSelection, FrameStream, Mp4Writer, probe_video
 
     class OwnStream(FrameStream):
         """A stream with the arguments of the child's."""

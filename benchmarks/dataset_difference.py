@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.shards import key_of
 from animaray.datasets.sweep import unnamed_files
-from animaray.pipelines.validation import validate
+from animaray.pipelines.reports.validation import validate
 
 _PLACES = ("media_file", "media_row_group")
 _MAX_LINES = 20

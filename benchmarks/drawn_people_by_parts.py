@@ -20,16 +20,15 @@ from jaxtyping import Float32, UInt8
 
 from animaray.datasets.world.clips import ClipSpec, render_clip, render_matte, sample_clip_spec
 from animaray.evaluation.metrics import csim, l1, psnr, ssim
-from animaray.models.animation import AnimationOptions, AnimationPipeline
-from animaray.models.clip_encoding import to_frames
-from animaray.models.diffusion.face_optimization import to_uint8
-from animaray.models.engine_choice import MIN_LONG_SIDE_PX
-from animaray.models.motion import Motion
+from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
+from animaray.models.frames import to_frames, to_uint8
 from animaray.models.parts.keypoint_puppet import KeypointPuppet
+from animaray.models.parts.options import MIN_LONG_SIDE_PX
 from animaray.models.pose.body_pose import BodyPose
+from animaray.models.subjects.motion import Motion
 from animaray.platform.errors import AnimarayError
-from animaray.platform.picture import write_png
-from animaray.platform.weights import BUNDLED_ANIMATOR, resolve_weights
+from animaray.platform.media.picture import write_png
+from animaray.platform.weights.store import BUNDLED_ANIMATOR, resolve_weights
 
 WORLD_SIZE, FPS, NUM_FRAMES = (384, 384), 8.0, 8
 FIRST_SEED = 3_000_001

@@ -23,17 +23,17 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from animaray.evaluation.operation_counts import OperationCounts, count_operations
-from animaray.models.diffusion.face_loss import (
+from animaray.models.face.loss import (
     FaceLoss,
     FullFrameLoss,
     VisibleFaces,
     WindowDecoding,
     WindowLoss,
 )
-from animaray.models.diffusion.face_windows import cell_boxes, face_boxes_px
-from animaray.models.frozen.iresnet import IResNet, IResNetConfig
-from animaray.models.frozen.temporal_autoencoder import TemporalAutoencoderCodec
-from animaray.models.frozen.windowed_decoding import DecoderRecord, DecodeWindow
+from animaray.models.face.windows import cell_boxes, face_boxes_px
+from animaray.models.perception.decoding.windowed_decoding import DecoderRecord, DecodeWindow
+from animaray.models.perception.paper.iresnet import IResNet, IResNetConfig
+from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoencoderCodec
 
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],

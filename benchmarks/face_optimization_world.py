@@ -23,30 +23,30 @@ import torch
 from torch import Tensor
 
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.models.animation import AnimationPipeline
-from animaray.models.animation_records import Animation, AnimationOptions
-from animaray.models.animation_run import AnimationParts, AnimationRun
-from animaray.models.diffusion.face_landmarks import landmarks_from_keypoints
-from animaray.models.diffusion.face_loss import (
+from animaray.models.alignment.alignment import AlignedPose
+from animaray.models.animation.options import Animation, AnimationOptions
+from animaray.models.animation.pipeline import AnimationPipeline
+from animaray.models.animation.run import AnimationParts, AnimationRun
+from animaray.models.diffusion.sampler import StepInfo
+from animaray.models.face.landmarks import landmarks_from_keypoints
+from animaray.models.face.loss import (
     FaceLoss,
     FullFrameLoss,
     VisibleFaces,
     WindowDecoding,
     WindowLoss,
 )
-from animaray.models.diffusion.face_optimization import FaceOptimizationStep, optimize_latents
-from animaray.models.diffusion.face_optimization_config import (
+from animaray.models.face.optimization import FaceOptimizationStep, optimize_latents
+from animaray.models.face.optimization_config import (
     FaceOptimizationConfig,
     FaceOptimizationMode,
 )
-from animaray.models.diffusion.face_windows import cell_boxes, cell_mask, face_boxes_px
-from animaray.models.diffusion.sampler import StepInfo
-from animaray.models.frozen.windowed_decoding import DecoderRecord, windowed_decoder_of
-from animaray.models.motion import Motion
-from animaray.models.pose.alignment import AlignedPose
-from animaray.models.reference import Reference
+from animaray.models.face.windows import cell_boxes, cell_mask, face_boxes_px
+from animaray.models.perception.decoding.windowed_decoding import DecoderRecord, windowed_decoder_of
+from animaray.models.subjects.motion import Motion
+from animaray.models.subjects.reference import Reference
 from animaray.platform.errors import UsageError
-from animaray.platform.weights import bundled_folder
+from animaray.platform.weights.store import bundled_folder
 
 FIRST_CLIP = 700_000
 FPS, SIZE_PX, NUM_STEPS = 8.0, 192, 25

@@ -27,12 +27,12 @@ from rehearsal.published_files import write_kit
 from rehearsal.sizes import FULL, SMALL
 
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.models.animation import AnimationOptions, AnimationPipeline
-from animaray.models.animation_records import AnimationProgress
-from animaray.models.diffusion.face_optimization_config import FaceOptimizationConfig
+from animaray.models.animation.options import AnimationProgress
+from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
+from animaray.models.face.optimization_config import FaceOptimizationConfig
 from animaray.platform.machine import available_memory_bytes
+from animaray.platform.media.video import write_mp4, write_picture
 from animaray.platform.storage import write_json_atomic
-from animaray.platform.video import write_mp4, write_picture
 from animaray.training.memory import estimate_training_memory
 from animaray.training.recipes import animator_1gpu
 
@@ -75,7 +75,7 @@ def plan(work: Path, options: argparse.Namespace) -> dict[str, Any]:
 def animate(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Animate by the pipeline that the command uses; one gradient in the last step."""
     del options
-    from animaray.platform.video import decode_video, read_picture
+    from animaray.platform.media.video import decode_video, read_picture
 
     os.environ["ANIMARAY_WEIGHTS"] = str(work / "kit")
     parts = Parts(torch.device("cpu"))

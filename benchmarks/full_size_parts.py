@@ -18,20 +18,20 @@ from rehearsal.random_networks import random_network
 from rehearsal.sizes import KitSizes
 from torch import Tensor
 
-from animaray.models.diffusion.face_optimization import FaceOptimizer, FaceTarget
-from animaray.models.diffusion.face_optimization_config import (
+from animaray.models.animation.memory import MemoryEstimate, estimate_memory
+from animaray.models.diffusion.sampler import SamplerConfig, StepInfo, sample
+from animaray.models.face.optimization import FaceOptimizer, FaceTarget
+from animaray.models.face.optimization_config import (
     FaceOptimizationConfig,
     FaceOptimizationMode,
 )
-from animaray.models.diffusion.sampler import SamplerConfig, StepInfo, sample
-from animaray.models.frozen.arc_face import ArcFaceEmbedder
-from animaray.models.frozen.clip_image_encoder import ClipImageEncoder
-from animaray.models.frozen.temporal_autoencoder import TemporalAutoencoderCodec
-from animaray.models.memory import MemoryEstimate, estimate_memory
 from animaray.models.networks.activation_checkpointing import checkpoint_activations
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning
+from animaray.models.perception.paper.arc_face import ArcFaceEmbedder
+from animaray.models.perception.paper.clip_image_encoder import ClipImageEncoder
+from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoencoderCodec
 from animaray.training.animator import AnimatorObjective, select_trainable
 from animaray.training.animator_batches import AnimatorBatch
 from animaray.training.configs import AnimatorTrainingConfig

@@ -28,10 +28,10 @@ import numpy as np
 
 from animaray.platform.errors import MediaError
 from animaray.platform.json_text import json_text
+from animaray.platform.media.video_child import ChildFrameStream, decoder_peak_memory_bytes
+from animaray.platform.media.video_decode import FrameSelection
+from animaray.platform.media.video_file import DecodeLimits
 from animaray.platform.storage import write_json_atomic
-from animaray.platform.video_child import ChildFrameStream, decoder_peak_memory_bytes
-from animaray.platform.video_decode import FrameSelection
-from animaray.platform.video_file import DecodeLimits
 
 LIMITS = DecodeLimits(cpu_s=5.0, timeout_s=20.0, max_frames=400, memory_bytes=2 * 1024**3)
 _NUM_FRAMES = 8

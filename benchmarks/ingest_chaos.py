@@ -33,7 +33,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-from animaray.pipelines.acquire.acquire_config import AcquireConfig
+from animaray.pipelines.acquire.config import AcquireConfig
 from animaray.pipelines.acquire.fetch import Fetcher
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import content_id

@@ -41,10 +41,12 @@ from latent_identity_networks import (
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from animaray.models.animation import AnimationPipeline
-from animaray.models.animation_records import Animation, AnimationOptions
-from animaray.models.animation_run import AnimationParts, AnimationRun
-from animaray.models.diffusion.face_loss import (
+from animaray.models.alignment.alignment import AlignedPose
+from animaray.models.animation.options import Animation, AnimationOptions
+from animaray.models.animation.pipeline import AnimationPipeline
+from animaray.models.animation.run import AnimationParts, AnimationRun
+from animaray.models.diffusion.sampler import StepInfo
+from animaray.models.face.loss import (
     FaceLoss,
     FullFrameLoss,
     VisibleFaces,
@@ -52,16 +54,14 @@ from animaray.models.diffusion.face_loss import (
     WindowLoss,
     identity_distances,
 )
-from animaray.models.diffusion.face_optimization import FaceOptimizer, optimize_latents
-from animaray.models.diffusion.face_optimization_config import FaceOptimizationConfig
-from animaray.models.diffusion.face_windows import cell_mask
-from animaray.models.diffusion.sampler import StepInfo
-from animaray.models.frozen.face_sampling import align_frames
-from animaray.models.frozen.profiles import load_codec, load_perception
-from animaray.models.frozen.protocols import IdentityEmbedder
-from animaray.models.frozen.windowed_decoding import DecoderRecord, StagedDecoder
-from animaray.models.pose.alignment import AlignedPose
-from animaray.platform.weights import bundled_folder
+from animaray.models.face.optimization import FaceOptimizer, optimize_latents
+from animaray.models.face.optimization_config import FaceOptimizationConfig
+from animaray.models.face.windows import cell_mask
+from animaray.models.perception.decoding.windowed_decoding import DecoderRecord, StagedDecoder
+from animaray.models.perception.face_sampling import align_frames
+from animaray.models.perception.profiles import load_codec, load_perception
+from animaray.models.perception.protocols import IdentityEmbedder
+from animaray.platform.weights.store import bundled_folder
 
 STEPS = (10, 17, 19, 21)
 SETTINGS = FaceOptimizationConfig()

@@ -13,15 +13,15 @@ import torch.nn.functional as nnf
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from animaray.models.clip_encoding import to_frames
-from animaray.models.frozen.convolutional_windows import stack_stages
-from animaray.models.frozen.face_alignment import similarity_from_landmarks
-from animaray.models.frozen.face_sampling import align_frames
-from animaray.models.frozen.generated_codec import GeneratedCodec
-from animaray.models.frozen.generated_identity import CROP_PX, FACE_TEMPLATE
-from animaray.models.frozen.generated_networks import CodecDecoder, PlainBlock
-from animaray.models.frozen.protocols import IdentityEmbedder
-from animaray.models.frozen.windowed_decoding import Stage, StagedDecoder
+from animaray.models.frames import to_frames
+from animaray.models.perception.decoding.convolutional_windows import stack_stages
+from animaray.models.perception.decoding.windowed_decoding import Stage, StagedDecoder
+from animaray.models.perception.face_alignment import similarity_from_landmarks
+from animaray.models.perception.face_sampling import align_frames
+from animaray.models.perception.generated.codec import GeneratedCodec
+from animaray.models.perception.generated.identity import CROP_PX, FACE_TEMPLATE
+from animaray.models.perception.generated.networks import CodecDecoder, PlainBlock
+from animaray.models.perception.protocols import IdentityEmbedder
 from animaray.training.perception.render_cache import render_scene
 
 CELL_PX, WINDOW, GRID = 8, 16, 16

@@ -22,16 +22,16 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from animaray.models.frozen.dlib_identity import DlibIdentityEmbedder
-from animaray.models.frozen.face_alignment import align_face
-from animaray.models.frozen.head_faces import HeadFaceDetector
-from animaray.models.frozen.mediapipe_hands import HandNetworks
-from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
-from animaray.models.frozen.same_person import comparable_cosines
-from animaray.models.frozen.yunet import YuNetFaceDetector
+from animaray.models.perception.face_alignment import align_face
+from animaray.models.perception.permissive.dlib_identity import DlibIdentityEmbedder
+from animaray.models.perception.permissive.head_faces import HeadFaceDetector
+from animaray.models.perception.permissive.mediapipe_hands import HandNetworks
+from animaray.models.perception.permissive.mediapipe_pose import MediaPipePoseEstimator
+from animaray.models.perception.permissive.yunet import YuNetFaceDetector
+from animaray.models.perception.same_person import comparable_cosines
 from animaray.pipelines.stages.faces import face_angles, identity_agreement
-from animaray.platform.picture import read_picture
-from animaray.platform.video import FrameSelection, FrameStream
+from animaray.platform.media.picture import read_picture
+from animaray.platform.media.video import FrameSelection, FrameStream
 
 WITH_FACES = (
     "v01", "v02", "v03", "v04", "v05", "v06", "v07", "v08", "v09", "v10", "v11", "v19", "v21",

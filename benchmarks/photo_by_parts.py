@@ -22,10 +22,6 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from skimage.metrics import structural_similarity
 
-from animaray.models.engine_choice import PartsOptions
-from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
-from animaray.models.frozen.mobile_face_net import MobileFaceNetEmbedder
-from animaray.models.frozen.yunet import YuNetFaceDetector
 from animaray.models.parts.landmarks import (
     HEAD_POINTS,
     NOSE,
@@ -33,6 +29,7 @@ from animaray.models.parts.landmarks import (
     PersonLandmarks,
     TargetPose,
 )
+from animaray.models.parts.options import PartsOptions
 from animaray.models.parts.perception import SeenClip
 from animaray.models.parts.pipeline import (
     PartsAnimation,
@@ -41,8 +38,11 @@ from animaray.models.parts.pipeline import (
     scaled_picture,
 )
 from animaray.models.parts.smoothing import smooth_people
+from animaray.models.perception.permissive.mediapipe_pose import MediaPipePoseEstimator
+from animaray.models.perception.permissive.mobile_face_net import MobileFaceNetEmbedder
+from animaray.models.perception.permissive.yunet import YuNetFaceDetector
 from animaray.platform.errors import AnimarayError
-from animaray.platform.video import decode_in_child, read_picture, write_picture
+from animaray.platform.media.video import decode_in_child, read_picture, write_picture
 
 SIDE_PX = 512
 SELF = {"v04": 1, "v27": 3, "v02": 4, "v01": 4, "v23": 4, "v09": 4}

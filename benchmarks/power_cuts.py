@@ -36,7 +36,7 @@ from animaray.datasets.reader import CurationDataset
 from animaray.datasets.shards import write_media_shard
 from animaray.datasets.sweep import unnamed_files, writing
 from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
-from animaray.pipelines.verdicts import reapply_policy
+from animaray.pipelines.policy.verdicts import reapply_policy
 from animaray.platform import storage
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_json_atomic

@@ -18,9 +18,9 @@ from pathlib import Path
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.compaction import merge_small_files
 from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
-from animaray.pipelines.policies import POLICIES
-from animaray.pipelines.tuning import tune
-from animaray.pipelines.verdicts import reapply_policy
+from animaray.pipelines.policy.policies import POLICIES
+from animaray.pipelines.policy.tuning import tune
+from animaray.pipelines.policy.verdicts import reapply_policy
 from animaray.platform.json_text import json_text
 
 

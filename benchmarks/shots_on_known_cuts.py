@@ -23,7 +23,7 @@ from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.datasets.world.transitions import TRANSITIONS, Transition, join_shots
 from animaray.pipelines.stages.clips import ClipsConfig, clip_spans
 from animaray.pipelines.stages.shots import ShotsConfig, find_shots
-from animaray.platform.video import DecodeLimits, write_mp4
+from animaray.platform.media.video import DecodeLimits, write_mp4
 
 FPS, SIDE, SHOT_FRAMES = 12.0, 256, 40
 NEEDED = {"cut": 0.95, "fade": 0.90}

@@ -9,7 +9,7 @@ the frame in its middle block, convolutions over time), 32 channels and 2 pixels
 Its latents are not learned: each cell's mean colour and its contrast. `compare` gives the cosine
 of face gradients through windows, and through plainly cropped latents, to those through whole
 frames. `pack` writes the decoder in half precision and some clips to one file for the tests
-(tests/models/diffusion/temporal_decoder.safetensors).
+(tests/models/face/temporal_decoder.safetensors).
 """
 
 import argparse
@@ -28,18 +28,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.models.clip_encoding import to_frames
-from animaray.models.diffusion.face_loss import (
+from animaray.models.face.loss import (
     FullFrameLoss,
     VisibleFaces,
     WindowDecoding,
     WindowLoss,
 )
-from animaray.models.diffusion.face_windows import cell_boxes, face_boxes_px
-from animaray.models.frozen.profiles import load_perception
-from animaray.models.frozen.protocols import IdentityEmbedder
-from animaray.models.frozen.temporal_autoencoder import TemporalAutoencoderCodec
-from animaray.models.frozen.windowed_decoding import DecoderRecord, WindowedDecoder
+from animaray.models.face.windows import cell_boxes, face_boxes_px
+from animaray.models.frames import to_frames
+from animaray.models.perception.decoding.windowed_decoding import DecoderRecord, WindowedDecoder
+from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoencoderCodec
+from animaray.models.perception.profiles import load_perception
+from animaray.models.perception.protocols import IdentityEmbedder
 from animaray.training.perception.render_cache import render_scene
 
 CELL_PX, SIZE_PX = 2, 64

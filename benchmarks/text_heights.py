@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from animaray.models.frozen.profiles import load_text_detector
+from animaray.models.perception.profiles import load_text_detector
 from animaray.pipelines.stages.text import TextConfig, TextStage
-from animaray.platform.video import decode_video
+from animaray.platform.media.video import decode_video
 
 Frames = UInt8[np.ndarray, "frames height width 3"]
 SIZES_PX = (8, 10, 12, 14, 18, 24)

@@ -19,18 +19,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from animaray.models.frozen.profiles import load_text_detector
-from animaray.models.frozen.protocols import TextDetector, TextLine
-from animaray.pipelines.clip_samples import ClipSamples
-from animaray.pipelines.curation_config import CurationConfig
-from animaray.pipelines.stage_runner import new_row, run_stage
-from animaray.pipelines.stages.acquire import acquire
+from animaray.models.perception.profiles import load_text_detector
+from animaray.models.perception.protocols import TextDetector, TextLine
+from animaray.pipelines.curation.clip_samples import ClipSamples
+from animaray.pipelines.curation.config import CurationConfig
+from animaray.pipelines.curation.stage_runner import new_row, run_stage
 from animaray.pipelines.stages.clips import split_clips
-from animaray.pipelines.stages.encode import encode_clip
+from animaray.pipelines.stages.cut_clip import encode_clip
+from animaray.pipelines.stages.identify import acquire
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_shots
 from animaray.pipelines.stages.text import TextStage
-from animaray.platform.video import DecodedVideo, FrameSelection
+from animaray.platform.media.video import DecodedVideo, FrameSelection
 
 
 class Listening:

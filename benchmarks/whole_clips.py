@@ -9,17 +9,17 @@ import numpy as np
 from jaxtyping import UInt8
 
 from animaray.datasets.schemas import FAMILIES
-from animaray.models.frozen.profiles import (
+from animaray.models.perception.profiles import (
     load_perception,
     load_point_tracker,
     load_text_detector,
 )
-from animaray.pipelines.curation_config import CurationConfig
-from animaray.pipelines.perception_stages import PerceptionStages
-from animaray.pipelines.policies import STANDARD
-from animaray.pipelines.stage_runner import new_row
-from animaray.pipelines.stages.verdict import add_verdicts
-from animaray.platform.video import write_mp4
+from animaray.pipelines.curation.config import CurationConfig
+from animaray.pipelines.curation.perception_worker import PerceptionStages
+from animaray.pipelines.curation.stage_runner import new_row
+from animaray.pipelines.policy.policies import STANDARD
+from animaray.pipelines.policy.verdict_columns import add_verdicts
+from animaray.platform.media.video import write_mp4
 
 
 class WholeClips:
@@ -68,7 +68,7 @@ class WholeClips:
             **new_row(str(path), str(self._work)), "clip_id": path.stem,
             "staging_dir": str(self._work), "media_path": str(path), "clip_fps": fps,
             "clip_num_frames": num_frames, "clip_width": size[0], "clip_height": size[1],
-            "clip_damaged_share": 0.0,
+            "clip_damaged_share": 0.0, "clip_combed_share": None,
         }  # fmt: skip
         measured = self._stages(row)
         broken = {

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from animaray.platform.json_text import json_text
-from animaray.platform.video_encode import encode_mp4
-from animaray.platform.video_window import read_frames
-from animaray.platform.video_window_decord import read_frames_by_decord
+from animaray.platform.media.video_encode import encode_mp4
+from animaray.platform.media.video_window import read_frames
+from animaray.platform.media.video_window_decord import read_frames_by_decord
 
 SIZES = ((384, 384), (720, 1280))
 NUM_FRAMES = 120

@@ -8,7 +8,7 @@ import typer
 
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
 from animaray.platform.errors import UsageError
-from animaray.platform.weights import prune_weights_cache, weights_cache_dir
+from animaray.platform.weights.store import prune_weights_cache, weights_cache_dir
 
 app = typer.Typer(help="List and prune caches.", no_args_is_help=True)
 

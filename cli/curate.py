@@ -80,7 +80,7 @@ def run(
 
     Example: animaray curate videos/ urls.txt 'more/*.mp4' --out dataset --profile permissive
     """
-    from animaray.pipelines.curation import CurationConfig, curate
+    from animaray.pipelines.curate import CurationConfig, curate
 
     config = resolve_config(
         CurationConfig,
@@ -124,9 +124,9 @@ def verdicts(
     Example: animaray curate verdicts dataset --policy mine.yaml
     """
     from animaray.datasets.reader import CurationDataset
-    from animaray.pipelines.policies import find_policy, policy_fingerprint
-    from animaray.pipelines.rules import spell_reasons
-    from animaray.pipelines.verdicts import reapply_policy
+    from animaray.pipelines.policy.policies import find_policy, policy_fingerprint
+    from animaray.pipelines.policy.rules import spell_reasons
+    from animaray.pipelines.policy.verdicts import reapply_policy
 
     found = find_policy(policy)
     kept = reapply_policy(dataset, found)
@@ -170,9 +170,9 @@ def tune(
     Example: animaray curate tune max_drift dataset --set 0.05 --write mine.yaml
     """
     from animaray.cli.tune_table import print_tune_curve, read_limit
-    from animaray.pipelines.policies import find_policy, write_policy
-    from animaray.pipelines.tuning import change_policy, find_rule
-    from animaray.pipelines.tuning import tune as tune_rule
+    from animaray.pipelines.policy.policies import find_policy, write_policy
+    from animaray.pipelines.policy.tuning import change_policy, find_rule
+    from animaray.pipelines.policy.tuning import tune as tune_rule
 
     base = find_policy(policy)
     if (value is None) != (write is None):
@@ -207,7 +207,7 @@ def report(
 
     Example: animaray curate report dataset --out card.html
     """
-    from animaray.cli.dataset_card import write_dataset_card
+    from animaray.cli.dataset.card import write_dataset_card
 
     page, card = write_dataset_card(dataset, out or dataset / "report", policy=policy)
     if as_json:

@@ -5,12 +5,12 @@ from typing import Annotated
 import typer
 
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
-from animaray.models.frozen.perception_files import reads_earlier_files
+from animaray.models.perception.files import reads_earlier_files
 from animaray.platform.errors import MachineError
 from animaray.platform.machine import inspect_machine
 from animaray.platform.packages import Finding
 from animaray.platform.progress import stage_progress
-from animaray.platform.weights import profile_entries, weights_state
+from animaray.platform.weights.store import profile_entries, weights_state
 
 _CODEC = ("permissive/codec_encoder", "permissive/codec_decoder")
 _CURATE = "curate real videos"

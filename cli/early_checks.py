@@ -47,7 +47,7 @@ def check_weights(folder: Path | None) -> None:
 def check_picture(path: Path) -> None:
     """Refuse a file that is no readable picture."""
     _check_file_exists(path)
-    from animaray.platform.picture import read_picture
+    from animaray.platform.media.picture import read_picture
 
     read_picture(path)
 
@@ -55,7 +55,7 @@ def check_picture(path: Path) -> None:
 def check_video(path: Path) -> None:
     """Refuse a file that is no readable video."""
     _check_file_exists(path)
-    from animaray.platform.video import probe_in_child
+    from animaray.platform.media.video import probe_in_child
 
     probe_in_child(path)
 
@@ -73,7 +73,7 @@ def check_named_videos(sources: Sequence[str]) -> None:
     Raises:
         AnimarayError: The first file's own reason.
     """
-    from animaray.pipelines.stages.acquire import VIDEO_SUFFIXES
+    from animaray.pipelines.stages.identify import VIDEO_SUFFIXES
 
     paths = [Path(source) for source in sources]
     if not 0 < len(paths) <= _MOST_PROBES or not all(

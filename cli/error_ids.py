@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from animaray.platform.errors import error_classes
-from animaray.serving.job_records import JOB_FAILURES
-from animaray.serving.problems import PROBLEM_KINDS, exit_code_of
+from animaray.serving.http.problems import PROBLEM_KINDS, exit_code_of
+from animaray.serving.jobs.records import JOB_FAILURES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

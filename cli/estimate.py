@@ -71,7 +71,7 @@ def needs(measured: Sequence[Any], frames: int) -> list[dict[str, Any]]:
 
 
 def _animations(measured: Sequence[Any], frames: int) -> list[dict[str, Any]]:
-    from animaray.models.memory import estimate_memory
+    from animaray.models.animation.memory import estimate_memory
     from animaray.models.networks.animator_config import AnimatorConfig
 
     config, rows = AnimatorConfig.published(), []

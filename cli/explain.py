@@ -48,7 +48,7 @@ def _explain_error(error_id: str, *, as_json: bool) -> None:
 
 
 def _explain_clip(what: str, data: Path, *, as_json: bool) -> None:
-    from animaray.pipelines.explain import explain as explain_in_dataset
+    from animaray.pipelines.reports.story import explain as explain_in_dataset
 
     story = explain_in_dataset(data, what)
     if as_json:

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from animaray.cli.animate_arguments import JobEngineOption, ModeOption
-from animaray.cli.animate_options import (
+from animaray.cli.animate.arguments import JobEngineOption, ModeOption
+from animaray.cli.animate.options import (
     AlignmentOption,
     AudioOption,
     FaceOptimizationOption,

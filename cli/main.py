@@ -16,12 +16,9 @@ import typer
 
 from animaray import __version__
 from animaray.cli import (
-    animate,
     cache,
     cluster,
     curate,
-    dataset,
-    demo,
     doctor,
     estimate,
     evaluate,
@@ -35,6 +32,9 @@ from animaray.cli import (
     verify_golden,
     weights,
 )
+from animaray.cli.animate import command as animate
+from animaray.cli.dataset import command as dataset
+from animaray.cli.demo import command as demo
 from animaray.cli.help_pages import tidy_help
 from animaray.platform.disk import disk_error
 from animaray.platform.errors import AnimarayError

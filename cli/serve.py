@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from animaray.cli.animate_arguments import DeviceChoice
+from animaray.cli.animate.arguments import DeviceChoice
 from animaray.cli.output import (
     ConfigOption,
     PrintConfigOption,
@@ -15,7 +15,7 @@ from animaray.cli.output import (
     print_hint,
 )
 from animaray.platform.config import resolve_config
-from animaray.platform.weights import BUNDLED_ANIMATOR, resolve_weights
+from animaray.platform.weights.store import BUNDLED_ANIMATOR, resolve_weights
 
 NETWORK, MACHINE, STORAGE = "Network", "Machine", "Storage"
 

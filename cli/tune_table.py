@@ -1,7 +1,7 @@
 """Print what each value of a threshold would keep."""
 
 from animaray.cli.output import print_lines, print_table
-from animaray.pipelines.tuning import BorderClip, TuneCurve
+from animaray.pipelines.policy.tuning import BorderClip, TuneCurve
 from animaray.platform.errors import UsageError
 from animaray.platform.quantities import spell_hours
 

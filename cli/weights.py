@@ -10,7 +10,7 @@ from animaray.cli.early_checks import check_folder_exists
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
 from animaray.cli.sizes import read_size
 from animaray.platform.errors import UsageError, WeightsError
-from animaray.platform.weights import (
+from animaray.platform.weights.store import (
     WEIGHTS,
     WeightsEntry,
     is_download,
@@ -223,7 +223,7 @@ def import_(
     """
     check_folder_exists(source)
     check_folder_exists(backbone)
-    from animaray.models.published import importing
+    from animaray.models.interop import importing
 
     width_px, height_px = read_size(size)
     options = importing.ImportOptions(
@@ -254,7 +254,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Export a weights folder as the published .pth files and a folder that diffusers loads."""
-    from animaray.models.published.exporting import export_published
+    from animaray.models.interop.exporting import export_published
 
     absent = export_published(weights, out, on_file=print_hint)
     if as_json:

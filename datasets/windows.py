@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from animaray.datasets.conditions import place_on_frames
 from animaray.datasets.reader import CurationDataset
 from animaray.platform.errors import DatasetError
+from animaray.platform.media.video_window import read_frames
+from animaray.platform.media.video_window_decord import read_frames_by_decord
 from animaray.platform.storage import content_id
-from animaray.platform.video_window import read_frames
-from animaray.platform.video_window_decord import read_frames_by_decord
 
 MAX_FACE_GAP_S = 0.75
 """Longest time between two face detections that is bridged by interpolation."""

@@ -25,22 +25,22 @@ from animaray.evaluation.metrics import (
     ssim,
 )
 from animaray.evaluation.table import EvaluationRow, EvaluationTable, FailedClip
-from animaray.models.animation import AnimationOptions, AnimationPipeline
-from animaray.models.frozen.protocols import Perception
-from animaray.models.looking import MAX_PERCEPTION_PX
-from animaray.models.motion import Motion
-from animaray.models.pose.alignment import AlignmentMethod
+from animaray.models.alignment.alignment import AlignmentMethod
+from animaray.models.alignment.misalignment import MisalignmentConfig, random_similarity
+from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
+from animaray.models.perception.find_people import MAX_PERCEPTION_PX
+from animaray.models.perception.protocols import Perception
 from animaray.models.pose.further_points import map_further
 from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
-from animaray.models.pose.misalignment import MisalignmentConfig, random_similarity
-from animaray.models.reference import Reference
+from animaray.models.subjects.motion import Motion
+from animaray.models.subjects.reference import Reference
 from animaray.platform.config import config_to_dict
 from animaray.platform.disk import check_folder, check_room
 from animaray.platform.errors import ConfigError, DatasetError, RefusedError
+from animaray.platform.media.video import decode_video, write_mp4
+from animaray.platform.media.video_colour import OWN_UNTAGGED
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.storage import content_id
-from animaray.platform.video import decode_video, write_mp4
-from animaray.platform.video_colour import OWN_UNTAGGED
 
 STILL_PICTURE = "still picture"
 _PANELS = 5

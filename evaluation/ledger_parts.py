@@ -15,23 +15,23 @@ from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionM
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from animaray.models.diffusion.face_loss import (
+from animaray.models.diffusion.guided_denoiser import GuidedDenoiser
+from animaray.models.face.loss import (
     FullFrameLoss,
     VisibleFaces,
     WindowDecoding,
     WindowLoss,
 )
-from animaray.models.diffusion.face_optimization_config import FaceOptimizationConfig
-from animaray.models.diffusion.face_windows import cell_boxes, face_boxes_px
-from animaray.models.diffusion.guided_denoiser import GuidedDenoiser
-from animaray.models.frozen.arc_face import ArcFaceEmbedder
-from animaray.models.frozen.iresnet import IResNet, IResNetConfig
-from animaray.models.frozen.temporal_autoencoder import TemporalAutoencoderCodec
+from animaray.models.face.optimization_config import FaceOptimizationConfig
+from animaray.models.face.windows import cell_boxes, face_boxes_px
 from animaray.models.networks.activation_checkpointing import checkpoint_activations
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import ActivationCheckpointing, AnimatorConfig
 from animaray.models.networks.conditioning import EncodedConditioning
 from animaray.models.networks.pose_net import PoseNet, PoseNetConfig
+from animaray.models.perception.paper.arc_face import ArcFaceEmbedder
+from animaray.models.perception.paper.iresnet import IResNet, IResNetConfig
+from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoencoderCodec
 
 DTYPE = torch.bfloat16
 CONTEXT_TOKENS = 5

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
 from skimage.metrics import structural_similarity
 
-from animaray.models.frozen.protocols import Perception
+from animaray.models.perception.protocols import Perception
 from animaray.platform.errors import UsageError
 
 _FULL_SCALE = 255.0

@@ -19,9 +19,9 @@ from animaray.platform.errors import ServiceError, UsageError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic
 from animaray.serving.client_records import FINISHED, JobStatus, StreamedEvent
-from animaray.serving.job_records import JobCancelledError
-from animaray.serving.ports import is_loopback
-from animaray.serving.problems import exit_code_of
+from animaray.serving.http.ports import is_loopback
+from animaray.serving.http.problems import exit_code_of
+from animaray.serving.jobs.records import JobCancelledError
 
 _RETRY_STATUS = (429, 503)
 _MAX_RETRY_WAIT_S = 60.0
@@ -256,7 +256,7 @@ class AnimarayClient:
             picture: File of the reference picture.
             video: File of the driving video.
             idempotency_key: Your own name for this request; None makes a random one.
-            **options: Fields of `AnimationRequest` (animaray.serving.schemas), such as seed,
+            **options: Fields of `AnimationRequest` (animaray.serving.http.schemas), such as seed,
                 num_inference_steps, face_optimization, alignment, person or fps.
 
         Raises:

@@ -24,13 +24,13 @@ from ray.serve.handle import DeploymentHandle
 from animaray.platform.disk import check_room, disk_errors
 from animaray.platform.errors import ConfigError, MachineError, WeightsError
 from animaray.platform.ray_session import come_up, ray_session
-from animaray.serving.animation_service import AnimationService
-from animaray.serving.app import make_app
-from animaray.serving.job_files import JobFiles
-from animaray.serving.jobs import JobStore
-from animaray.serving.limits import ServingLimits
-from animaray.serving.ports import await_free_port, check_port, is_loopback
-from animaray.serving.tenants import DEFAULT_KEY_FILE, Tenants
+from animaray.serving.http.app import make_app
+from animaray.serving.http.ports import await_free_port, check_port, is_loopback
+from animaray.serving.http.service import AnimationService
+from animaray.serving.http.tenants import DEFAULT_KEY_FILE, Tenants
+from animaray.serving.jobs.files import JobFiles
+from animaray.serving.jobs.limits import ServingLimits
+from animaray.serving.jobs.store import JobStore
 from animaray.serving.weights_folder import check_weights_folder
 
 APPLICATION = "animaray"
@@ -166,7 +166,7 @@ class AnimatorReplica:
         # Here and not above: importing torch takes seconds, and the ingress must not do it.
         import torch
 
-        from animaray.serving.worker import AnimationWorker, WorkerSettings, load_model
+        from animaray.serving.work.worker import AnimationWorker, WorkerSettings, load_model
 
         try:
             torch.set_num_threads(config.threads)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from animaray.platform.errors import WeightsError
-from animaray.platform.weights_problems import file_problem
+from animaray.platform.weights.problems import file_problem
 
 NETWORKS = ("unet", "pose_net", "face_encoder")
 _CONFIG_FILE, _WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"

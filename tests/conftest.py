@@ -95,7 +95,7 @@ def permissive_weights() -> Path:
     They are pulled into the usual cache once, so that later runs need no network.
     """
     from animaray.platform.errors import WeightsError
-    from animaray.platform.weights import pull_profile
+    from animaray.platform.weights.store import pull_profile
 
     try:
         return pull_profile("permissive")["permissive/identity"].parent

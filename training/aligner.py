@@ -14,14 +14,19 @@ import torch
 from torch import nn
 
 from animaray.datasets.reader import CurationDataset
-from animaray.models.pose.aligner import AlignerConfig, PoseAligner
-from animaray.models.pose.alignment import AlignmentMethod, PosedPicture, TransformScope, align_clip
+from animaray.models.alignment.aligner import AlignerConfig, PoseAligner
+from animaray.models.alignment.alignment import (
+    AlignmentMethod,
+    PosedPicture,
+    TransformScope,
+    align_clip,
+)
+from animaray.models.alignment.misalignment import alignment_loss, random_similarity
 from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
-from animaray.models.pose.misalignment import alignment_loss, random_similarity
 from animaray.platform.errors import ConfigError, PoseError
 from animaray.platform.progress import StageProgress
 from animaray.platform.storage import write_json_atomic
-from animaray.platform.weights import resolve_weights
+from animaray.platform.weights.store import resolve_weights
 from animaray.training.aligner_pairs import (
     PairConfig,
     PoseClips,

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.splits import held_out_sources
+from animaray.models.alignment.misalignment import MisalignmentConfig, random_similarity
 from animaray.models.pose.layouts import MIRROR, VISIBLE_CONFIDENCE
-from animaray.models.pose.misalignment import MisalignmentConfig, random_similarity
 from animaray.platform.errors import ConfigError, DatasetError
 
 _BONES: Final = (

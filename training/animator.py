@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from animaray.datasets.conditions import ConditionsTable, open_conditions, table_prefix
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.splits import held_out_sources, write_trained_sources
+from animaray.models.alignment.aligner import PoseAligner
 from animaray.models.diffusion.loss import LossConfig, denoising_loss
-from animaray.models.frozen.profiles import load_codec
-from animaray.models.frozen.protocols import LatentCodec
 from animaray.models.networks.activation_checkpointing import checkpoint_activations
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.models.pose.aligner import PoseAligner
+from animaray.models.perception.profiles import load_codec
+from animaray.models.perception.protocols import LatentCodec
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.platform.progress import StageProgress
 from animaray.platform.storage import write_json_atomic
-from animaray.platform.weights import resolve_weights
+from animaray.platform.weights.store import resolve_weights
 from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches
 from animaray.training.checkpoints import Checkpoint
 from animaray.training.configs import AnimatorTrainingConfig

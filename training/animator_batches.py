@@ -9,17 +9,17 @@ from jaxtyping import Float, Float16
 from torch import Tensor
 
 from animaray.datasets.conditions import ClipConditions, ConditionsTable
-from animaray.models.conditioning_inputs import (
+from animaray.models.alignment.alignment import PosedPicture
+from animaray.models.animation.conditioning import (
     PosedPerson,
     ReferenceInputs,
     assemble_conditioning,
 )
 from animaray.models.diffusion.loss import face_mask_from_boxes
-from animaray.models.frozen.protocols import LatentCodec
-from animaray.models.identity import FaceIdentity
+from animaray.models.face.identity import FaceIdentity
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning
-from animaray.models.pose.alignment import PosedPicture
+from animaray.models.perception.protocols import LatentCodec
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.training.batch_order import Window, WindowConfig, plan_window
 

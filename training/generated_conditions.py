@@ -24,19 +24,19 @@ from animaray.datasets.conditions import (
     write_conditions,
 )
 from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip_spec
-from animaray.models.clip_encoding import embed_faces, embed_frames, encode_latents
-from animaray.models.frozen.generated_codec import GeneratedCodec
-from animaray.models.frozen.generated_faces import GeneratedFaceDetector
-from animaray.models.frozen.generated_identity import GeneratedIdentityEmbedder
-from animaray.models.frozen.generated_image_encoder import GeneratedImageEncoder
-from animaray.models.frozen.generated_pose import GeneratedPoseEstimator
-from animaray.models.frozen.protocols import (
+from animaray.models.perception.generated.codec import GeneratedCodec
+from animaray.models.perception.generated.faces import GeneratedFaceDetector
+from animaray.models.perception.generated.identity import GeneratedIdentityEmbedder
+from animaray.models.perception.generated.image_encoder import GeneratedImageEncoder
+from animaray.models.perception.generated.pose import GeneratedPoseEstimator
+from animaray.models.perception.protocols import (
     FaceDetector,
     IdentityEmbedder,
     ImageEncoder,
     LatentCodec,
     PoseEstimator,
 )
+from animaray.models.subjects.encoding import embed_faces, embed_frames, encode_latents
 from animaray.platform.progress import StageProgress
 from animaray.platform.terminal import leave_terminal
 

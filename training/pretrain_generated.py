@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from animaray.datasets.conditions import ConditionsTable, open_conditions
-from animaray.models.animation_records import default_sampler
-from animaray.models.frozen.generated_codec import GeneratedCodec
-from animaray.models.frozen.protocols import LatentCodec
+from animaray.models.animation.options import default_sampler
+from animaray.models.perception.generated.codec import GeneratedCodec
+from animaray.models.perception.protocols import LatentCodec
 from animaray.platform.progress import stage_progress
 from animaray.training.animator import AnimatorTask, open_table
 from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from animaray.models.alignment.aligner import AlignerConfig
 from animaray.models.diffusion.loss import LossConfig
-from animaray.models.diffusion.noise_levels import NoiseLevelConfig
-from animaray.models.frozen import generated_networks, mobile_face_net, tiny_autoencoder
+from animaray.models.diffusion.schedule import NoiseLevelConfig
 from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.models.networks.moved_reference import MovedReferenceConfig
-from animaray.models.pose.aligner import AlignerConfig
-from animaray.platform.weights import BUNDLED_ANIMATOR
+from animaray.models.networks.warped_reference import MovedReferenceConfig
+from animaray.models.perception.generated import networks as generated_networks
+from animaray.models.perception.permissive import mobile_face_net, tiny_autoencoder
+from animaray.platform.weights.store import BUNDLED_ANIMATOR
 from animaray.training.aligner import BUNDLED_ALIGNER, AlignerTrainingConfig
 from animaray.training.batch_order import WindowConfig
 from animaray.training.configs import (

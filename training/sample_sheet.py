@@ -9,8 +9,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from animaray.models.diffusion.sampler import SamplerConfig, sample
-from animaray.models.frozen.protocols import LatentCodec
+from animaray.models.frames import to_uint8
 from animaray.models.networks.animator import Animator
+from animaray.models.perception.protocols import LatentCodec
 from animaray.platform.storage import write_bytes_atomic
 from animaray.training.animator_batches import AnimatorBatch
 
@@ -45,7 +46,7 @@ def write_sample_sheet(
         wanted = _decode(codec, truth)
         errors.append(np.mean((drawn.astype(np.float64) - wanted) ** 2))
         shown = np.linspace(0, len(truth) - 1, _SHOWN_FRAMES).astype(int)
-        poses = _to_uint8(conditioning.pose_images[0])
+        poses = to_uint8(conditioning.pose_images[0])
         cells = [_decode(codec, conditioning.reference_latents)[0]]
         for frame in shown:
             cells += [poses[frame], drawn[frame], wanted[frame]]
@@ -59,11 +60,4 @@ def write_sample_sheet(
 def _decode(
     codec: LatentCodec, latents: Float[Tensor, "frames channels h w"]
 ) -> UInt8[np.ndarray, "frames height width 3"]:
-    return _to_uint8(codec.decode(latents))
-
-
-def _to_uint8(
-    frames: Float[Tensor, "frames 3 height width"],
-) -> UInt8[np.ndarray, "frames height width 3"]:
-    scaled = ((frames.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round()
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return to_uint8(codec.decode(latents))

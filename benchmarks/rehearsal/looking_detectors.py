@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from animaray.platform.weights import bundled_folder
+from animaray.platform.weights.store import bundled_folder
 
 _HEAT_STRIDE = 4
 """Pixels of the small network's input for each cell of its heat maps."""

@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from animaray.models.frozen.iresnet import IResNet, IResNetConfig
+from animaray.models.perception.paper.iresnet import IResNet, IResNetConfig
 
 TINY = IResNetConfig(blocks=(1, 2), widths=(4, 6), embedding_dim=16)
 """Seconds count in tests."""

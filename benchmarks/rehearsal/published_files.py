@@ -23,16 +23,16 @@ import torch
 from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import nn
 
-from animaray.models.published.exporting import (
+from animaray.models.interop.exporting import (
     PIPELINE_PARTS,
     feature_extractor_json,
     stock_keys,
 )
-from animaray.models.published.layout import ANIMATION_FOLDER, ARC_FACE_FILE, BACKBONE_FOLDER
-from animaray.platform.own_weights import OwnFile, write_own_weights
+from animaray.models.interop.layout import ANIMATION_FOLDER, ARC_FACE_FILE, BACKBONE_FOLDER
 from animaray.platform.storage import sha256_file, write_json_atomic
-from animaray.platform.weights import WEIGHTS
-from animaray.platform.weights_archive import unpack_folder
+from animaray.platform.weights.archive import unpack_folder
+from animaray.platform.weights.own import OwnFile, write_own_weights
+from animaray.platform.weights.store import WEIGHTS
 from rehearsal.looking_detectors import write_looking_dwpose, write_looking_scrfd
 from rehearsal.onnx_iresnet import write_onnx
 from rehearsal.random_networks import random_network

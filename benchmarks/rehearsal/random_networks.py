@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from animaray.models.frozen.backbone_files import make_autoencoder, make_image_encoder
-from animaray.models.frozen.iresnet import CROP_PX, IResNet, IResNetConfig
 from animaray.models.networks.face_encoder import FaceEncoder
 from animaray.models.networks.pose_net import PoseNet
 from animaray.models.networks.unet import AnimatorUNet
+from animaray.models.perception.paper.backbone_files import make_autoencoder, make_image_encoder
+from animaray.models.perception.paper.iresnet import CROP_PX, IResNet, IResNetConfig
 from rehearsal.sizes import KitSizes
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from animaray.models.frozen.backbone_files import IMAGE_ENCODER_CONFIG, VAE_CONFIG
-from animaray.models.frozen.iresnet import IResNetConfig
 from animaray.models.networks.animator_config import UNetConfig
 from animaray.models.networks.face_encoder import FaceEncoderConfig
 from animaray.models.networks.pose_net import PoseNetConfig
+from animaray.models.perception.paper.backbone_files import IMAGE_ENCODER_CONFIG, VAE_CONFIG
+from animaray.models.perception.paper.iresnet import IResNetConfig
 
 
 @dataclass(frozen=True, kw_only=True)

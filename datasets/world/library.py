@@ -13,8 +13,8 @@ from animaray.datasets.world.clips import ClipSpec, render_clip, sample_clip_spe
 from animaray.datasets.world.scenes import SCENE_KINDS
 from animaray.datasets.world.truth import ClipTruth
 from animaray.platform.errors import ConfigError
+from animaray.platform.media.video import encode_mp4
 from animaray.platform.storage import read_json, write_bytes_atomic, write_json_atomic
-from animaray.platform.video import encode_mp4
 
 CLEAN_SHARE = 0.62
 SIZE, FPS, DURATION_S = (384, 384), 16.0, 3.0

@@ -16,8 +16,8 @@ import numpy as np
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.schemas import FAMILIES, SCORES
 from animaray.datasets.shards import write_media_shard, write_shard
+from animaray.platform.media.video import encode_jpeg, encode_mp4
 from animaray.platform.storage import content_id
-from animaray.platform.video import encode_jpeg, encode_mp4
 
 _FPS = 12.0
 _TYPICAL: Mapping[str, tuple[float, float]] = {

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from animaray.evaluation.golden.pipeline import codec_of
 from animaray.evaluation.golden.sampling import sampler_of, schedule_of
 from animaray.evaluation.golden.vectors import GoldenVector
-from animaray.models.diffusion.face_loss import FullFrameLoss, VisibleFaces, crop_boxes
-from animaray.models.diffusion.face_optimization import (
+from animaray.models.diffusion.sampler import StepInfo
+from animaray.models.diffusion.steps import euler_update, published_euler_step
+from animaray.models.face.loss import FullFrameLoss, VisibleFaces, crop_boxes
+from animaray.models.face.optimization import (
     FaceOptimizationConfig,
     FaceOptimizer,
     FaceTarget,
 )
-from animaray.models.diffusion.sampler import StepInfo
-from animaray.models.diffusion.steps import euler_update, published_euler_step
-from animaray.models.frozen.temporal_autoencoder import TemporalAutoencoderCodec
-from animaray.models.pose.drawing import pose_images_to_tensor
+from animaray.models.frames import to_frames
+from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoencoderCodec
 
 CROP_PX = 112
 
@@ -63,7 +63,7 @@ class StandInRecogniser(nn.Module):
     ) -> Float32[np.ndarray, " embedding"]:
         """Return the unit embedding of the box around the landmarks."""
         box = np.stack([landmarks.min(axis=0), landmarks.max(axis=0)])[None]
-        crop = crop_boxes(pose_images_to_tensor(frame[None]), box, (CROP_PX, CROP_PX))
+        crop = crop_boxes(to_frames(frame[None]), box, (CROP_PX, CROP_PX))
         with torch.no_grad():
             return self.embed_crops(crop)[0].numpy()
 

@@ -10,7 +10,6 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from animaray.evaluation.golden.vectors import GoldenVector
-from animaray.models.frozen.iresnet import IResNetBlock
 from animaray.models.networks.animator_config import UNetConfig
 from animaray.models.networks.attention import SelfAttention
 from animaray.models.networks.face_encoder import FaceEncoder, FaceEncoderConfig
@@ -21,6 +20,7 @@ from animaray.models.networks.identity_adapter import (
 )
 from animaray.models.networks.pose_net import PoseNet, PoseNetConfig
 from animaray.models.networks.unet import AnimatorUNet
+from animaray.models.perception.paper.iresnet import IResNetBlock
 
 
 @contextmanager

@@ -12,14 +12,13 @@ from animaray.evaluation.golden.recording import DenoiserCall, RecordingAnimator
 from animaray.evaluation.golden.sampling import sampler_of, schedule_of
 from animaray.evaluation.golden.training import animator_config, fill_animator
 from animaray.evaluation.golden.vectors import GoldenVector
-from animaray.models.diffusion.face_optimization import to_uint8
 from animaray.models.diffusion.sampler import sample
 from animaray.models.diffusion.tiles import tile_indices
-from animaray.models.framing import stretch_picture
-from animaray.models.frozen.clip_preprocessing import clip_pixels
-from animaray.models.frozen.temporal_autoencoder import TemporalAutoencoderCodec
+from animaray.models.frames import to_frames, to_uint8
 from animaray.models.networks.conditioning import Conditioning
-from animaray.models.pose.drawing import pose_images_to_tensor
+from animaray.models.perception.paper.clip_preprocessing import clip_pixels
+from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoencoderCodec
+from animaray.models.subjects.framing import stretch_picture
 
 _DECODER = "vae.decoder."
 
@@ -133,7 +132,7 @@ def _compare_reference(vector: GoldenVector, close: _Tolerances) -> None:
     close.network("pixel_values_mean_std", sums)
     stretched = stretch_picture(picture, settings["width"], settings["height"])
     noise = vector.tensor("image_noise") * settings["noise_aug_strength"]
-    close.network("vae_input_noised", pose_images_to_tensor(stretched[None]) + noise)
+    close.network("vae_input_noised", to_frames(stretched[None]) + noise)
 
 
 def _animator(vector: GoldenVector) -> RecordingAnimator:
@@ -166,7 +165,7 @@ def _conditioning(vector: GoldenVector) -> Conditioning:
         reference_latents=vector.tensor("image_latents_cond"),
         image_embedding=context[:, 0],
         identity_embedding=vector.tensor("id_embedding")[None],
-        pose_images=pose_images_to_tensor(poses)[None],
+        pose_images=to_frames(poses)[None],
     )
 
 

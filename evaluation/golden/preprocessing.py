@@ -10,8 +10,10 @@ import torch
 from jaxtyping import UInt8
 
 from animaray.evaluation.golden.vectors import GoldenVector
-from animaray.models.frozen.clip_preprocessing import clip_pixels
-from animaray.models.frozen.dwpose_decoding import (
+from animaray.models.alignment.alignment import PosedPicture, align_clip
+from animaray.models.alignment.published_fit import published_fit
+from animaray.models.perception.paper.clip_preprocessing import clip_pixels
+from animaray.models.perception.paper.dwpose_decoding import (
     crop_of_box,
     cut_crop,
     decode_people,
@@ -20,8 +22,6 @@ from animaray.models.frozen.dwpose_decoding import (
     openpose_order,
     whole_picture,
 )
-from animaray.models.motion import Motion
-from animaray.models.pose.alignment import PosedPicture, align_clip
 from animaray.models.pose.drawing import CANVAS_PX, draw_pose_clip
 from animaray.models.pose.further_points import HasPose
 from animaray.models.pose.layouts import (
@@ -32,7 +32,7 @@ from animaray.models.pose.layouts import (
     RIGHT_HAND,
     VISIBLE_CONFIDENCE,
 )
-from animaray.models.pose.published_fit import published_fit
+from animaray.models.subjects.motion import Motion
 
 Arrays = dict[str, np.ndarray]
 

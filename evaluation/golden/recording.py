@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from animaray.models.diffusion.preconditioning import precondition
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning, EncodedConditioning
+from animaray.models.networks.preconditioning import precondition
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from animaray.evaluation.golden.recording import RecordingAnimator, ScriptedNetwork
 from animaray.evaluation.golden.vectors import GoldenVector
-from animaray.models.diffusion.noise_levels import karras_sigmas
-from animaray.models.diffusion.preconditioning import precondition
 from animaray.models.diffusion.sampler import SamplerConfig, sample
+from animaray.models.diffusion.schedule import karras_sigmas
 from animaray.models.diffusion.steps import churned_sigma, published_euler_step
 from animaray.models.diffusion.tiles import published_tiles, tile_indices, tile_weights
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import EncodedConditioning
+from animaray.models.networks.preconditioning import precondition
 from animaray.platform.errors import ConfigError
 
 TILE_FRAMES = 16

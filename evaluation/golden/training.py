@@ -18,12 +18,12 @@ from animaray.models.diffusion.loss import (
     face_mask_from_boxes,
     resize_face_mask,
 )
-from animaray.models.diffusion.noise_levels import NoiseLevelConfig, sigmas_at, stratify
-from animaray.models.diffusion.preconditioning import loss_weight, precondition
+from animaray.models.diffusion.schedule import NoiseLevelConfig, sigmas_at, stratify
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning
 from animaray.models.networks.pose_net import PoseNetConfig
+from animaray.models.networks.preconditioning import loss_weight, precondition
 from animaray.platform.errors import DatasetError
 
 

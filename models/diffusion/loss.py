@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from animaray.models.diffusion.noise_levels import NoiseLevelConfig, sample_sigmas
-from animaray.models.diffusion.preconditioning import loss_weight
+from animaray.models.diffusion.schedule import NoiseLevelConfig, sample_sigmas
 from animaray.models.networks.conditioning import Conditioning
+from animaray.models.networks.preconditioning import loss_weight
 from animaray.platform.errors import ConfigError
 
 Denoiser = Callable[..., Tensor]

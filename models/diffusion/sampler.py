@@ -17,13 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from animaray.models.diffusion.guided_denoiser import GuidedDenoiser, frame_guidance
-from animaray.models.diffusion.noise_levels import karras_sigmas
-from animaray.models.diffusion.preconditioning import precondition
+from animaray.models.diffusion.schedule import karras_sigmas
 from animaray.models.diffusion.seams import Seam
 from animaray.models.diffusion.steps import add_noise, churned_sigma
 from animaray.models.diffusion.tiles import Tiling, tile_indices
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.conditioning import Conditioning, EncodedConditioning
+from animaray.models.networks.preconditioning import precondition
 from animaray.platform.errors import ConfigError
 
 SamplerMethod = Literal["euler", "heun"]

@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from animaray.models.diffusion.preconditioning import precondition
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning, EncodedConditioning
 from animaray.models.networks.face_encoder import FaceEncoder
 from animaray.models.networks.identity_adapter import AdapterMode
-from animaray.models.networks.moved_reference import MovedReference
 from animaray.models.networks.pose_net import PoseNet
+from animaray.models.networks.preconditioning import precondition
 from animaray.models.networks.reference_attention import ReferenceAttention
 from animaray.models.networks.unet import AnimatorUNet
+from animaray.models.networks.warped_reference import MovedReference
 from animaray.models.networks.weights_folder import (
     load_config,
     load_weights,

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from animaray.models.networks.face_encoder import FaceEncoderConfig
 from animaray.models.networks.identity_adapter import AdapterMode
-from animaray.models.networks.moved_reference import MovedReferenceConfig
 from animaray.models.networks.pose_net import PoseNetConfig
 from animaray.models.networks.reference_attention import ReferenceAttentionConfig
+from animaray.models.networks.warped_reference import MovedReferenceConfig
 from animaray.models.pose.layouts import PoseLayout
 from animaray.platform.errors import ConfigError
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from animaray.models.frozen.protocols import TextLine
+from animaray.models.perception.protocols import TextLine
 
 MIN_SCORE, MIN_LETTERS = 0.8, 2
 """Less sure or shorter readings are folds and patterns."""

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from animaray.models.frozen.mediapipe_body import Body
-from animaray.models.frozen.mediapipe_face import FaceMesh, FaceMeshNetwork
-from animaray.models.frozen.mediapipe_hands import HandNetworks
-from animaray.models.frozen.mediapipe_pose import MediaPipePoseEstimator
-from animaray.models.frozen.protocols import TextDetector, TextLine
-from animaray.models.frozen.rapid_ocr import RapidOcrTextDetector
-from animaray.models.frozen.selfie_segmentation import SelfieSegmenter
 from animaray.models.parts.landmarks import PersonLandmarks, Side
-from animaray.models.person_choice import PersonChoice, choose_people, prominent_people
-from animaray.models.person_tracks import seen_person
+from animaray.models.perception.permissive.mediapipe_body import Body
+from animaray.models.perception.permissive.mediapipe_face import FaceMesh, FaceMeshNetwork
+from animaray.models.perception.permissive.mediapipe_hands import HandNetworks
+from animaray.models.perception.permissive.mediapipe_pose import MediaPipePoseEstimator
+from animaray.models.perception.permissive.rapid_ocr import RapidOcrTextDetector
+from animaray.models.perception.permissive.selfie_segmentation import SelfieSegmenter
+from animaray.models.perception.protocols import TextDetector, TextLine
+from animaray.models.subjects.choice import PersonChoice, choose_people, prominent_people
+from animaray.models.subjects.tracks import seen_person
 from animaray.platform.errors import PoseError
 
 PROFILE = "permissive"

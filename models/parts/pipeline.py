@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from animaray.models.engine_choice import MIN_LONG_SIDE_PX, Mode, PartsOptions
 from animaray.models.parts.body_mode import BodyPuppet
 from animaray.models.parts.captions import captions_over
 from animaray.models.parts.head_mode import HeadPuppet
 from animaray.models.parts.landmarks import PersonLandmarks, TargetPose
 from animaray.models.parts.matte import cut_out
+from animaray.models.parts.options import MIN_LONG_SIDE_PX, Mode, PartsOptions
 from animaray.models.parts.perception import PROFILE, PartsPerception, SeenClip
 from animaray.models.parts.retarget import Retargeter
 from animaray.models.parts.rules import (
@@ -24,7 +24,7 @@ from animaray.models.parts.rules import (
     motion_warnings,
 )
 from animaray.models.parts.smoothing import smooth_people
-from animaray.models.person_choice import PersonChoice
+from animaray.models.subjects.choice import PersonChoice
 from animaray.platform.errors import ConfigError
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from animaray.models.engine_choice import Mode
 from animaray.models.parts.body_mode import MIN_FACE_PX
 from animaray.models.parts.landmarks import (
     ANKLES,
@@ -27,6 +26,7 @@ from animaray.models.parts.landmarks import (
     head_angles,
     lip_gap,
 )
+from animaray.models.parts.options import Mode
 from animaray.models.parts.retarget import CLOSE_MATCH, Retargeter
 from animaray.models.parts.smoothing import MIN_FPS
 from animaray.platform.errors import FaceError, PoseError

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float64
 
-from animaray.models.engine_choice import Mode
 from animaray.models.parts.landmarks import PersonLandmarks, face_size_px
+from animaray.models.parts.options import Mode
 
 MIN_FPS = 12.0
 """Below, neighbouring frames are too far apart to be averaged."""

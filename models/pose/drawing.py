@@ -15,9 +15,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from animaray.models.pose.further_points import HasPose
 from animaray.models.pose.layouts import (
@@ -104,13 +102,6 @@ def draw_pose_clip(
         for frame in range(len(people[0].keypoints))
     ]
     return np.stack(pictures)
-
-
-def pose_images_to_tensor(
-    pictures: UInt8[np.ndarray, "frames height width 3"],
-) -> Float[Tensor, "frames 3 height width"]:
-    """Return pose pictures as PoseNet takes them: channels first, in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _draw(

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from animaray.pipelines.acquire.acquire_config import AcquireConfig
-from animaray.pipelines.stages.acquire import VIDEO_SUFFIXES
+from animaray.pipelines.acquire.config import AcquireConfig
+from animaray.pipelines.stages.identify import VIDEO_SUFFIXES
 from animaray.platform.disk import disk_error
 from animaray.platform.errors import ConfigError
 from animaray.platform.storage import content_id, sync_folder

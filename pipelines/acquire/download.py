@@ -18,8 +18,8 @@ from urllib.parse import urljoin
 
 import httpx
 
-from animaray.pipelines.acquire.acquire_config import AcquireConfig, FetchOutcome
 from animaray.pipelines.acquire.addresses import resolve, split_url
+from animaray.pipelines.acquire.config import AcquireConfig, FetchOutcome
 from animaray.platform.disk import disk_error
 from animaray.platform.errors import AnimarayError, DiskError
 from animaray.platform.storage import write_json_atomic

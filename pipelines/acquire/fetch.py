@@ -24,11 +24,11 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from animaray.pipelines.acquire import ytdlp
-from animaray.pipelines.acquire.acquire_config import PASSING, AcquireConfig, FetchOutcome
 from animaray.pipelines.acquire.addresses import split_url
+from animaray.pipelines.acquire.config import PASSING, AcquireConfig, FetchOutcome
 from animaray.pipelines.acquire.download import download
-from animaray.pipelines.acquire.ledger import Clock, Item, Ledger
-from animaray.pipelines.stages.acquire import VIDEO_SUFFIXES
+from animaray.pipelines.acquire.states import Clock, Item, Ledger
+from animaray.pipelines.stages.identify import VIDEO_SUFFIXES
 from animaray.platform.errors import RefusedError
 from animaray.platform.removal import remove
 from animaray.platform.storage import content_id, read_json, sync_folder, write_json_atomic

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from animaray.pipelines.acquire.acquire_config import AcquireConfig
 from animaray.pipelines.acquire.archives import is_archive, read_archive
-from animaray.pipelines.stages.acquire import VIDEO_SUFFIXES, is_video, look_through
+from animaray.pipelines.acquire.config import AcquireConfig
+from animaray.pipelines.stages.identify import VIDEO_SUFFIXES, is_video, look_through
 from animaray.platform.errors import ConfigError
 
 _MAX_LIST_BYTES = 256 << 20

@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from animaray.pipelines.acquire.acquire_config import AcquireConfig, FetchOutcome
 from animaray.pipelines.acquire.addresses import is_public
+from animaray.pipelines.acquire.config import AcquireConfig, FetchOutcome
 from animaray.platform.errors import RefusedError, ServiceError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import content_id

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 
-from animaray.models.frozen.protocols import PointTracker
+from animaray.models.perception.protocols import PointTracker
 from animaray.pipelines.stages.background import (
     background_change,
     background_mask,
@@ -29,7 +29,7 @@ from animaray.pipelines.stages.background import (
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.foreground import people_mask
 from animaray.pipelines.stages.pose import PoseTracks
-from animaray.platform.video import FrameSelection
+from animaray.platform.media.video import FrameSelection
 
 READS = ("samples", "clip_fps", "pose_tracks", "face_tracks")
 ADDS = ("camera_scores", "camera_path")

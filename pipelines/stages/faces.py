@@ -19,23 +19,23 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
-from animaray.models.frozen.face_alignment import (
+from animaray.models.perception.face_alignment import (
     USUAL_CROP_HEIGHT_PX,
     USUAL_CROP_WIDTH_PX,
     USUAL_TEMPLATE,
     align_face,
     similarity_from_landmarks,
 )
-from animaray.models.frozen.protocols import (
+from animaray.models.perception.protocols import (
     FaceDetection,
     FaceDetector,
     IdentityEmbedder,
     RawIdentityEmbedder,
 )
-from animaray.models.frozen.same_person import comparable_cosines
+from animaray.models.perception.same_person import comparable_cosines
 from animaray.pipelines.stages.picture import laplacian_variance
 from animaray.platform.errors import FaceError
-from animaray.platform.video import DecodedVideo, FrameSelection
+from animaray.platform.media.video import DecodedVideo, FrameSelection
 
 READS = ("samples", "clip_num_frames", "clip_fps")
 ADDS = ("face_scores", "face_tracks", "identity_embedding")

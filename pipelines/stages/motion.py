@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Float64
 from animaray.pipelines.stages.camera import CameraPath
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.pose import MIN_CONFIDENCE, PoseTracks
-from animaray.platform.video import DecodedVideo, FrameSelection
+from animaray.platform.media.video import DecodedVideo, FrameSelection
 
 READS = ("samples", "pose_tracks", "face_tracks", "camera_path", "clip_width")
 ADDS = ("motion_scores",)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from animaray.platform.video import FrameSelection
+from animaray.platform.media.video import FrameSelection
 
 READS = (
     "samples", "clip_damaged_share", "clip_combed_share", "clip_fps", "clip_width", "clip_height",

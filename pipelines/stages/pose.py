@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
-from animaray.models.frozen.protocols import PersonPose, PoseEstimator
+from animaray.models.perception.protocols import PersonPose, PoseEstimator
 from animaray.models.pose.layouts import NUM_FURTHER_POINTS, NUM_KEYPOINTS
-from animaray.platform.video import FrameSelection, FrameStream
+from animaray.platform.media.video import FrameSelection, FrameStream
 
 READS = ("media_path", "clip_fps", "clip_num_frames")
 ADDS = ("pose_scores", "pose_tracks")

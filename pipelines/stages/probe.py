@@ -7,7 +7,7 @@ has_audio. Drops: nothing. A source that is no usable video ends as unreadable w
 from typing import Any
 
 from animaray.platform.errors import MediaError
-from animaray.platform.video import DecodeLimits, probe_in_child
+from animaray.platform.media.video import DecodeLimits, probe_in_child
 
 READS = ("path",)
 ADDS = (

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float64, UInt8
 
 from animaray.pipelines.stages.duplicates import SignatureBuilder
 from animaray.platform.errors import MediaError
-from animaray.platform.video import (
+from animaray.platform.media.video import (
     ChildFrameStream,
     DecodeLimits,
     FrameSelection,

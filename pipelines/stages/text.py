@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from animaray.models.frozen.protocols import TextDetector, TextLine
+from animaray.models.perception.protocols import TextDetector, TextLine
 from animaray.platform.errors import ConfigError
-from animaray.platform.video import FrameSelection
+from animaray.platform.media.video import FrameSelection
 
 READS = ("samples", "clip_num_frames", "clip_fps", "clip_width", "clip_height")
 ADDS = ("text_scores",)

@@ -1,6 +1,7 @@
 """Hold the import rule: who may import whom, and which third-party names are banned where."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from functools import cache
@@ -22,9 +23,51 @@ MAY_IMPORT = {
     "cli": set(OURS),
 }
 MODELS_MAY_NAME_OF_PLATFORM = {
-    "config", "disk", "errors", "file_kind", "json_text", "removal", "storage", "terminal",
-    "weights", "weights_problems",
+    "config", "disk", "errors", "json_text", "media.file_kind", "removal", "storage", "terminal",
+    "weights",
 }  # fmt: skip
+FLOORS: dict[str, tuple[str, ...]] = {
+    "platform": (
+        "errors json_text packages progress quantities removal terminal",
+        "cards disk machine provenance ray_session sandbox setting_values",
+        "config storage",
+        "media weights",
+    ),
+    "models": (
+        "frames pose", "networks perception", "alignment diffusion", "face", "subjects", "parts",
+        "animation", "interop",
+    ),
+    "models/perception": (
+        "checkpoint_files face_alignment onnx_session protocols same_person",
+        "decoding face_sampling files find_people", "generated paper permissive", "profiles provenance",
+    ),
+    "datasets": (
+        "commit_log frame_sampling schemas splits", "reader shards sweep",
+        "compaction conditions world", "windows",
+    ),
+    "pipelines": (
+        "encode exchange policy stages", "acquire sets", "curation", "curate reports",
+    ),
+    "training": (
+        "aligner_pairs batch_order checkpoints cluster_file generated_conditions perception"
+        " prefetch weights_average",
+        "animator_batches configs run_folder", "divergence engines sample_sheet", "train_loop",
+        "launch", "aligner animator", "memory recipes", "pretrain_aligner pretrain_generated",
+    ),
+    "serving": (
+        "client_records jobs weights_folder", "http work", "client serve", "application",
+    ),
+    "evaluation": (
+        "golden ledger_parts measured_memory metrics operation_counts table", "evaluate ledger",
+    ),
+    "cli": (
+        "early_checks error_ids error_remedies figures help_pages output sizes",
+        "animate cache cluster dataset doctor estimate evaluate explain golden_table keys ledger"
+        " run_curves tune_table weights",
+        "curate demo jobs runs serve train verify_golden", "main",
+    ),
+}  # fmt: skip
+"""The rooms of each folder (files, or folders of files), lowest floor first: imports go down."""
 BANNED = {
     "platform": {"torch", "deepspeed"},
     "models": {"ray", "pyarrow", "deepspeed", "fastapi"},
@@ -50,6 +93,10 @@ def _files(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
+def _room(path: str) -> str:
+    return path.split("/", maxsplit=1)[0].removesuffix(".py")
+
+
 @cache  # the tests ask again for every folder and package
 def _imported_modules(path: Path) -> set[str]:
     names: set[str] = set()
@@ -70,8 +117,13 @@ def test_folder_imports_only_what_the_table_allows(folder: str) -> None:
             parts = name.split(".")
             if parts[0] == "animaray" and len(parts) > 1 and parts[1] in OURS:
                 assert parts[1] in MAY_IMPORT[folder], f"{path} imports {name}"
-                if folder == "models" and parts[1] == "platform" and len(parts) > 2:
-                    assert parts[2] in MODELS_MAY_NAME_OF_PLATFORM, f"{path} imports {name}"
+                if (
+                    folder == "models"
+                    and parts[1] == "platform"
+                    and parts[2:] not in ([], ["media"])
+                ):
+                    named = {parts[2], ".".join(parts[2:4])}
+                    assert named & MODELS_MAY_NAME_OF_PLATFORM, f"{path} imports {name}"
             assert parts[0] not in BANNED[folder], f"{path} names {parts[0]}"
 
 
@@ -85,6 +137,39 @@ def test_no_pair_of_folders_imports_each_other() -> None:
     }
     two_way = {(a, b) for a, b in edges if a != b and (b, a) in edges}
     assert not two_way
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_imports_between_rooms_go_down(folder: str) -> None:
+    floor_of = {room: floor for floor, row in enumerate(FLOORS[folder]) for room in row.split()}
+    prefix = f"animaray/{folder}/"
+    arrows = {
+        (_room(path.relative_to(ROOT / folder).as_posix()), _room(rest.removeprefix(prefix)))
+        for path in _files(folder)
+        for name in _imported_modules(path)
+        if (rest := name.replace(".", "/")).startswith(prefix)
+    }
+    rooms = {_room(path.relative_to(ROOT / folder).as_posix()) for path in _files(folder)}
+    assert rooms == set(floor_of)
+    wrong = {
+        (above, below)
+        for above, below in arrows
+        if below in floor_of and above != below and floor_of[below] >= floor_of[above]
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", OURS)
+def test_no_files_import_each_other_in_a_circle(folder: str) -> None:
+    modules = {
+        "animaray." + ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in _files(folder)
+    }
+    graph = {
+        module: _imported_modules(path) & set(modules) - {module}
+        for module, path in modules.items()
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
 @pytest.mark.parametrize(("package", "limit"), ONE_OWNER.items())
@@ -110,11 +195,13 @@ def test_the_command_line_opens_without_heavy_packages() -> None:
 
 
 def test_workers_that_read_videos_load_no_torch() -> None:
-    assert "torch" not in loaded_by("animaray.pipelines.curation_chain")
+    assert "torch" not in loaded_by("animaray.pipelines.curation.chain")
 
 
 def test_settings_and_small_networks_do_not_wait_for_diffusers() -> None:
-    modules = "animaray.training.recipes, animaray.training.aligner, animaray.pipelines.encode"
+    modules = (
+        "animaray.training.recipes, animaray.training.aligner, animaray.pipelines.encode.encode"
+    )
     assert not {"diffusers", "transformers", "deepspeed"} & loaded_by(modules)
 
 

@@ -27,7 +27,7 @@ UNPICKLERS = {
 """Functions that run what a file says."""
 ALLOWED = {
     # Rows between our own workers of one Ray session (which pickles by itself); never from a file.
-    "pipelines/curation_chain.py": 1,
+    "pipelines/curation/chain.py": 1,
 }
 """How many calls a file may have, and why."""
 

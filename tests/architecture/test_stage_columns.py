@@ -15,26 +15,26 @@ import pytest
 
 from animaray.datasets.schemas import FAMILIES
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.models.frozen.profiles import load_perception, load_point_tracker
-from animaray.pipelines.clip_samples import ClipSamples
-from animaray.pipelines.curation_config import CurationConfig
-from animaray.pipelines.perception_stages import PerceptionStages
-from animaray.pipelines.policies import STANDARD
-from animaray.pipelines.stage_runner import Row, new_row
-from animaray.pipelines.stages.acquire import acquire
+from animaray.models.perception.profiles import load_perception, load_point_tracker
+from animaray.pipelines.curation.clip_samples import ClipSamples
+from animaray.pipelines.curation.config import CurationConfig
+from animaray.pipelines.curation.perception_worker import PerceptionStages
+from animaray.pipelines.curation.stage_runner import Row, new_row
+from animaray.pipelines.policy.policies import STANDARD
+from animaray.pipelines.policy.verdict_columns import add_verdicts
 from animaray.pipelines.stages.clips import split_clips
-from animaray.pipelines.stages.encode import encode_clip
+from animaray.pipelines.stages.cut_clip import encode_clip
+from animaray.pipelines.stages.identify import acquire
 from animaray.pipelines.stages.motion import measure_motion
 from animaray.pipelines.stages.picture import measure_picture
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_shots
 from animaray.pipelines.stages.text import TextStage
-from animaray.pipelines.stages.verdict import add_verdicts
 from animaray.platform.errors import MediaError
-from animaray.platform.video import write_mp4
+from animaray.platform.media.video import write_mp4
 
-STAGES = ("acquire", "probe", "shots", "clips", "encode", "picture", "faces", "pose", "camera",
-          "motion", "text", "verdict")  # fmt: skip
+STAGES = ("identify", "probe", "shots", "clips", "cut_clip", "picture", "faces", "pose", "camera",
+          "motion", "text", "verdict_columns")  # fmt: skip
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines/stages"
 NOT_STAGES = {"background", "duplicates", "foreground"}
 """Files that hold a part of a stage, or a step over all rows together."""
@@ -59,11 +59,12 @@ class NoWriting:
 
 
 def declared(name: str) -> Any:
-    return importlib.import_module(f"animaray.pipelines.stages.{name}")
+    room = "policy" if name == "verdict_columns" else "stages"
+    return importlib.import_module(f"animaray.pipelines.{room}.{name}")
 
 
 def test_every_file_of_the_folder_is_known() -> None:
-    assert {path.stem for path in FOLDER.glob("*.py")} == {*STAGES, *NOT_STAGES}
+    assert {path.stem for path in FOLDER.glob("*.py")} == {*STAGES[:-1], *NOT_STAGES}
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -76,7 +77,7 @@ def test_columns_are_declared_as_tuples_of_names(name: str) -> None:
     assert not set(stage.ADDS) & set(stage.DROPS)
     described = " ".join((stage.__doc__ or "").split())
     for column in {*stage.READS, *stage.DROPS} - set(FAMILY_COLUMNS):
-        is_score = column.endswith("_scores") and name == "verdict"
+        is_score = column.endswith("_scores") and name == "verdict_columns"
         assert column in described or is_score, f"{name}'s docstring does not name {column}"
 
 
@@ -105,18 +106,18 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable[[Row]
     config = CurationConfig(sources=("x",), output_dir=tmp_path_factory.mktemp("out"))
     looks = PerceptionStages(load_perception("generated"), load_point_tracker("generated"), config)
     return {
-        "acquire": acquire,
+        "identify": acquire,
         "probe": lambda row: probe(row, config.limits),
         "shots": lambda row: find_shots(row, config.shots, config.limits),
         "clips": lambda row: split_clips(row, config.clips)[0],
-        "encode": lambda row: encode_clip(row, config.encode, config.limits),
+        "cut_clip": lambda row: encode_clip(row, config.encode, config.limits),
         "picture": measure_picture,
         "faces": looks._faces,
         "pose": looks._pose,
         "camera": looks._camera,
         "motion": measure_motion,
         "text": TextStage(NoWriting()),
-        "verdict": lambda row: add_verdicts(row, [STANDARD], "all"),
+        "verdict_columns": lambda row: add_verdicts(row, [STANDARD], "all"),
     }
 
 
@@ -159,9 +160,9 @@ def test_a_clip_outside_its_source_fails_with_a_message(
         "clip_end_s": 8.0, "frame_rate_fps": 5.0, "is_variable_fps": False,
         "has_plain_clock": True, "staging_dir": str(tmp_path), **dict.fromkeys(ALWAYS),
     }  # fmt: skip
-    assert set(row) == {*declared("encode").READS, *ALWAYS}
+    assert set(row) == {*declared("cut_clip").READS, *ALWAYS}
     with pytest.raises(MediaError, match=r"clip\.mp4 gives 0 frames"):
-        stages["encode"](row)
+        stages["cut_clip"](row)
 
 
 @pytest.mark.parametrize("name", ["probe", "shots"])

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from animaray.cli import animate_plan, main
+from animaray.cli import main
+from animaray.cli.animate import plan as animate_plan
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.models.animation import AnimationPipeline
-from animaray.models.animation_records import AnimationOptions
-from animaray.models.animation_run import chosen_method
-from animaray.models.pose_files import write_pose_file
+from animaray.models.animation.options import AnimationOptions
+from animaray.models.animation.pipeline import AnimationPipeline
+from animaray.models.animation.run import chosen_method
+from animaray.models.subjects.pose_files import write_pose_file
+from animaray.platform.media.video import add_sound_in_child, encode_mp4, probe_in_child
 from animaray.platform.provenance import read_provenance
-from animaray.platform.video import add_sound_in_child, encode_mp4, probe_in_child
-from animaray.platform.weights import resolve_weights
+from animaray.platform.weights.store import resolve_weights
 
 TALKER = Path(__file__).parents[1] / "data" / "real" / "videos" / "v21.mp4"
 FAST = ["--steps", "1", "--face-optimization", "off"]

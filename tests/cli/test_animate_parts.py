@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from animaray.cli.main import run
+from animaray.platform.media.video import decode_in_child, read_picture
 from animaray.platform.provenance import read_provenance
-from animaray.platform.video import decode_in_child, read_picture
 
 pytestmark = pytest.mark.usefixtures("permissive_weights")
 REAL = Path(__file__).parents[1] / "data" / "real"
@@ -73,7 +73,7 @@ def test_wrong_calls_get_one_line(
     Path("poses.json").write_text("{}")
     Path("w").mkdir()
     engine = [] if "--engine" in arguments else ["--engine", "parts"]
-    monkeypatch.setattr("animaray.cli.animate.check_weights", lambda _: None)
+    monkeypatch.setattr("animaray.cli.animate.command.check_weights", lambda _: None)
     assert run(["animate", *arguments, *engine, "--max-frames", "3"]) == code
     error = " ".join(capsys.readouterr().err.split())
     assert message in error
@@ -81,7 +81,7 @@ def test_wrong_calls_get_one_line(
 
 
 def test_a_whole_body_is_streamed_as_it_is_made_whole(tmp_path: Path) -> None:
-    from animaray.models.engines import DrivingFrames, load_engine
+    from animaray.models.animation.engines import DrivingFrames, load_engine
 
     frames = decode_in_child(SQUATS, short_side_px=288, max_frames=4).frames_uint8
     engine = load_engine("parts")

@@ -12,8 +12,8 @@ from animaray.cli.main import run
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
-from animaray.pipelines.policies import STANDARD, read_policy
-from animaray.pipelines.verdicts import reapply_policy
+from animaray.pipelines.policy.policies import STANDARD, read_policy
+from animaray.pipelines.policy.verdicts import reapply_policy
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_sources_are_listed_with_their_clips(
 
 def test_an_address_is_listed_as_url(root: Path, tmp_path: Path) -> None:
     from animaray.datasets.shards import write_shard
-    from animaray.pipelines.source_list import list_sources
+    from animaray.pipelines.reports.source_list import list_sources
 
     copy = tmp_path / "dataset"
     shutil.copytree(root, copy)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from animaray.cli.demo_choice import ClipFacts, choose_pair, group_identities
+from animaray.cli.demo.choice import ClipFacts, choose_pair, group_identities
 from animaray.platform.errors import DatasetError
 
 

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from animaray.cli.demo_parts import run_photo_demo
-from animaray.cli.demo_run import DemoRun, DemoSettings
+from animaray.cli.demo.parts import run_photo_demo
+from animaray.cli.demo.run import DemoRun, DemoSettings
+from animaray.platform.media.video import probe_in_child
 from animaray.platform.provenance import read_provenance
-from animaray.platform.video import probe_in_child
 
 
 @pytest.mark.usefixtures("local_ray", "permissive_weights")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from animaray.platform.picture import write_png
-from animaray.platform.video import write_mp4
+from animaray.platform.media.picture import write_png
+from animaray.platform.media.video import write_mp4
 
 RUN_ALL = """
 import contextlib, io, json, sys
@@ -104,8 +104,8 @@ def test_wrong_calls_are_refused_before_torch_or_ray(folder: Path) -> None:
 def test_the_default_dataset_is_that_of_the_configurations() -> None:
     from animaray.cli.early_checks import DEFAULT_DATASET
     from animaray.cli.train import ALIGNER_RECIPE, ANIMATOR_RECIPE
-    from animaray.pipelines.curation_config import CurationConfig
-    from animaray.pipelines.encode_config import EncodeConfig
+    from animaray.pipelines.curation.config import CurationConfig
+    from animaray.pipelines.encode.config import EncodeConfig
     from animaray.training.recipes import RECIPES
 
     folders = [CurationConfig(sources=("a.mp4",)).output_dir, EncodeConfig().data_dir]
@@ -129,8 +129,8 @@ def test_animate_speaks_before_it_loads_anything(folder: Path) -> None:
 def test_the_files_of_each_perception_are_those_it_reads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from animaray.models.frozen.perception_files import PERCEPTION_FILES, check_perception_files
-    from animaray.models.frozen.profiles import PROFILES, load_perception
+    from animaray.models.perception.files import PERCEPTION_FILES, check_perception_files
+    from animaray.models.perception.profiles import PROFILES, load_perception
     from animaray.platform.errors import WeightsError
 
     assert set(PERCEPTION_FILES) == set(PROFILES)

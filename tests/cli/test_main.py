@@ -10,7 +10,7 @@ import pytest
 from animaray.cli.error_ids import error_meanings
 from animaray.cli.main import run
 from animaray.cli.output import JSON_SCHEMA_VERSION
-from animaray.platform.weights import weights_entry
+from animaray.platform.weights.store import weights_entry
 
 ROOT = Path(__file__).resolve().parents[2]
 

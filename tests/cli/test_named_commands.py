@@ -14,9 +14,9 @@ from typing import NamedTuple
 import pytest
 import typer
 
-from animaray.cli.demo_run import DemoSettings
+from animaray.cli.demo.run import DemoSettings
 from animaray.cli.main import app
-from animaray.platform.weights import WEIGHTS
+from animaray.platform.weights.store import WEIGHTS
 from animaray.training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pytest
 
 from animaray.cli.main import run
 from animaray.cli.run_curves import curve_lines, read_series
-from animaray.platform.video import read_picture
+from animaray.platform.media.video import read_picture
 
 METRICS = [
     *({"step": step, "loss": 8.0 / step, "lr": 0.1, "samples_per_s": 2.0} for step in range(1, 9)),

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from animaray.cli.main import app, run
 from animaray.evaluation.evaluate import EvaluateConfig
-from animaray.models.frozen.profiles import PROFILES
-from animaray.pipelines.curation_config import CurationConfig
-from animaray.pipelines.encode_config import EncodeConfig
+from animaray.models.perception.profiles import PROFILES
+from animaray.pipelines.curation.config import CurationConfig
+from animaray.pipelines.encode.config import EncodeConfig
 from animaray.platform.config import config_from_dict, config_to_dict, resolve_config
 from animaray.platform.errors import ConfigError
 from animaray.platform.setting_values import dotted_keys

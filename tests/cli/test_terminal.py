@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pseudo_terminal import run_on_terminal
 
-from animaray.platform.video import write_mp4
+from animaray.platform.media.video import write_mp4
 
 ANIMARAY = [sys.executable, "-m", "animaray.cli.main"]
 READ_IN_BACKGROUND = """

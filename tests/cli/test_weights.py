@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from animaray.cli.main import run
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.platform import package_index
-from animaray.platform.weights import WEIGHTS, WeightsEntry, profile_entries
+from animaray.platform.weights import package_index
+from animaray.platform.weights.store import WEIGHTS, WeightsEntry, profile_entries
 
 
 @pytest.fixture

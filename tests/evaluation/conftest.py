@@ -8,12 +8,12 @@ import pytest
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.shards import write_media_shard, write_shard
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.models.animation import AnimationPipeline
-from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
-from animaray.models.frozen.protocols import Perception
+from animaray.models.animation.pipeline import AnimationPipeline
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.platform.video import encode_mp4
+from animaray.models.perception.profiles import load_codec, load_image_encoder, load_perception
+from animaray.models.perception.protocols import Perception
+from animaray.platform.media.video import encode_mp4
 
 NUM_FRAMES, FPS = 12, 16.0
 NAMES = ("anna", "bert")

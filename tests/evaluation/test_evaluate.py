@@ -17,11 +17,11 @@ from animaray.evaluation.evaluate import (
     misalign,
 )
 from animaray.evaluation.table import EvaluationTable
-from animaray.models.animation import AnimationPipeline
-from animaray.models.motion import Motion
-from animaray.models.pose.procrustes import fit_similarity_transform
+from animaray.models.alignment.procrustes import fit_similarity_transform
+from animaray.models.animation.pipeline import AnimationPipeline
+from animaray.models.subjects.motion import Motion
 from animaray.platform.errors import ConfigError, DatasetError
-from animaray.platform.video import decode_video
+from animaray.platform.media.video import decode_video
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from animaray.evaluation.metrics import (
     psnr,
     ssim,
 )
-from animaray.models.frozen.protocols import FaceDetection, Perception
+from animaray.models.perception.protocols import FaceDetection, Perception
 from animaray.platform.errors import UsageError
 
 

@@ -18,14 +18,14 @@ from animaray.datasets.reader import CurationDataset
 from animaray.datasets.shards import write_media_shard, write_shard
 from animaray.datasets.splits import held_out_sources, read_trained_sources
 from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip_spec
-from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.perception.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.pose.layouts import LEFT_HAND, NUM_FURTHER_POINTS, RIGHT_HAND
-from animaray.pipelines.encode import ClipEncoders, encode_clip, encode_dataset
-from animaray.pipelines.encode_config import EncodeConfig
+from animaray.pipelines.encode.config import EncodeConfig
+from animaray.pipelines.encode.encode import ClipEncoders, encode_clip, encode_dataset
 from animaray.platform.errors import DatasetError
-from animaray.platform.video import encode_mp4
+from animaray.platform.media.video import encode_mp4
 from animaray.training.animator import train_animator
 from animaray.training.recipes import animator_tiny_cpu
 

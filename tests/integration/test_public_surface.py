@@ -11,7 +11,7 @@ import pytest
 import animaray
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.platform.errors import AnimarayError
-from animaray.platform.video import decode_video, write_mp4, write_picture
+from animaray.platform.media.video import decode_video, write_mp4, write_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = (ROOT / "animaray/__init__.py").read_text(encoding="utf-8")

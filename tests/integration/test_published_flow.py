@@ -29,11 +29,11 @@ from animaray.cli.main import run
 from animaray.datasets.conditions import open_conditions
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip_spec
-from animaray.models.pose_files import read_pose_file
-from animaray.models.published.layout import NETWORKS
+from animaray.models.interop.layout import NETWORKS
+from animaray.models.subjects.pose_files import read_pose_file
 from animaray.platform.machine import find_free_port
+from animaray.platform.media.video import decode_video, write_picture
 from animaray.platform.provenance import read_provenance
-from animaray.platform.video import decode_video, write_picture
 
 SIZE = "64x96"
 RECIPE = "animator_1gpu"

@@ -15,15 +15,15 @@ import pytest
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.compaction import compact
 from animaray.datasets.reader import CurationDataset
-from animaray.pipelines.curation import CurationConfig, curate, reapply_policy
-from animaray.pipelines.explain import explain
-from animaray.pipelines.policies import LAX, STANDARD
-from animaray.pipelines.report import dataset_report
-from animaray.pipelines.validation import validate
+from animaray.pipelines.curate import CurationConfig, curate, reapply_policy
+from animaray.pipelines.policy.policies import LAX, STANDARD
+from animaray.pipelines.reports.report import dataset_report
+from animaray.pipelines.reports.story import explain
+from animaray.pipelines.reports.validation import validate
 from animaray.platform.disk import disk_error, free_bytes
 from animaray.platform.errors import DatasetError, DiskError
+from animaray.platform.media.video import decode_video, write_mp4
 from animaray.platform.progress import StageProgress
-from animaray.platform.video import decode_video, write_mp4
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -96,7 +96,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_room(
         curate(config, quiet)
     # What no estimate sees: the disk fills up while a worker writes.
     ballast.write_bytes(bytes(free_bytes(tiny_disk) + ballast.stat().st_size - 2**14))
-    monkeypatch.setattr("animaray.pipelines.curation.check_room", lambda *_: None)
+    monkeypatch.setattr("animaray.pipelines.curate.check_room", lambda *_: None)
     with pytest.raises(Exception, match="no room left") as caught:
         curate(config, quiet)
     assert disk_error(caught.value) is not None
@@ -166,7 +166,7 @@ def test_new_thresholds_give_new_verdicts_without_models(
 ) -> None:
     config, _ = curated
     root = config.output_dir
-    monkeypatch.setattr("animaray.models.frozen.profiles.load_perception", None)
+    monkeypatch.setattr("animaray.models.perception.profiles.load_perception", None)
     none = dataclasses.replace(LAX, name="none", min_face_found=0.0)
     reapply_policy(root, none)
     rows = CurationDataset.open(root).verdicts("none")
@@ -221,7 +221,7 @@ def test_withdrawn_source_leaves_every_view(
 _CHILD = """
 import sys
 from pathlib import Path
-from animaray.pipelines.curation import CurationConfig, curate
+from animaray.pipelines.curate import CurationConfig, curate
 curate(CurationConfig(sources=(sys.argv[1],), output_dir=Path(sys.argv[2]),
     profile="generated", num_workers=1, sources_per_commit=1, store_media="all"))
 """

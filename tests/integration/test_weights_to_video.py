@@ -15,15 +15,15 @@ import pytest
 from PIL import Image
 
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.models.animation import AnimationPipeline
-from animaray.models.frozen.profiles import load_codec, load_image_encoder, load_perception
+from animaray.models.alignment.aligner import AlignerConfig, PoseAligner
+from animaray.models.animation.pipeline import AnimationPipeline
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.models.pose.aligner import AlignerConfig, PoseAligner
+from animaray.models.perception.profiles import load_codec, load_image_encoder, load_perception
 from animaray.platform.errors import PortError, ServiceError
 from animaray.platform.machine import find_free_port
+from animaray.platform.media.video import write_mp4
 from animaray.platform.provenance import read_provenance
-from animaray.platform.video import write_mp4
 from animaray.serving.client import AnimarayClient, JobHandle
 from animaray.serving.serve import ServeConfig, ServerHandle, start_server
 

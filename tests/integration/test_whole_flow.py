@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from animaray.platform.video import decode_video, read_picture
+from animaray.platform.media.video import decode_video, read_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "runs" / "whole_flow.sh"

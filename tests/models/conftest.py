@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from animaray.models.frozen.face_sampling import align_frames
-from animaray.models.frozen.protocols import FaceDetection, Perception, PersonPose
+from animaray.models.perception.face_sampling import align_frames
+from animaray.models.perception.protocols import FaceDetection, Perception, PersonPose
 
 
 @pytest.fixture(scope="session")

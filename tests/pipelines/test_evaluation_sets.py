@@ -9,23 +9,23 @@ import pytest
 
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
-from animaray.models.pose.misalignment import MisalignmentConfig
-from animaray.pipelines.holdout import hold_out
-from animaray.pipelines.identities import group_clips
-from animaray.pipelines.import_frames import find_sequences, import_frames
-from animaray.pipelines.leakage import find_leakage
-from animaray.pipelines.misalign import (
+from animaray.models.alignment.misalignment import MisalignmentConfig
+from animaray.pipelines.exchange.import_frames import find_sequences, import_frames
+from animaray.pipelines.policy.policies import LAX
+from animaray.pipelines.policy.verdicts import reapply_policy
+from animaray.pipelines.sets.holdout import hold_out
+from animaray.pipelines.sets.identities import group_clips
+from animaray.pipelines.sets.leakage import find_leakage
+from animaray.pipelines.sets.misalign import (
     misalign,
     misaligned_points,
     read_recipe,
     render_items,
     transform_matrix,
 )
-from animaray.pipelines.policies import LAX
-from animaray.pipelines.verdicts import reapply_policy
 from animaray.platform.errors import DatasetError
+from animaray.platform.media.video import decode_video
 from animaray.platform.storage import write_json_atomic
-from animaray.platform.video import decode_video
 
 
 def made(root: Path, **sizes: object) -> Path:

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from animaray.pipelines.acquire.acquire_config import AcquireConfig
+from animaray.pipelines.acquire.config import AcquireConfig
 from animaray.pipelines.acquire.inputs import expand_sources
-from animaray.pipelines.curation_config import CurationConfig
-from animaray.pipelines.policies import LAX, STANDARD, STRICT
-from animaray.pipelines.rules import judge
-from animaray.pipelines.stage_runner import new_row
-from animaray.pipelines.stages.acquire import acquire, is_video, look_through
+from animaray.pipelines.curation.config import CurationConfig
+from animaray.pipelines.curation.stage_runner import new_row
+from animaray.pipelines.policy.policies import LAX, STANDARD, STRICT
+from animaray.pipelines.policy.rules import judge
 from animaray.pipelines.stages.clips import split_clips
+from animaray.pipelines.stages.cut_clip import encode_clip
 from animaray.pipelines.stages.duplicates import find_duplicates
-from animaray.pipelines.stages.encode import encode_clip
+from animaray.pipelines.stages.identify import acquire, is_video, look_through
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_gaps, find_shots
-from animaray.platform.video import decode_video
+from animaray.platform.media.video import decode_video
 
 FIELD = Path(__file__).resolve().parents[1] / "data/field"
 CONFIG = CurationConfig(sources=("x",), output_dir=Path())
@@ -58,7 +58,7 @@ def test_breaks_are_cuts_and_clips_hold_their_own_time(
 
 
 def test_short_gap_stays_open_in_the_stored_clip(tmp_path: Path) -> None:
-    from animaray.platform.video import encode_mp4
+    from animaray.platform.media.video import encode_mp4
 
     times = np.concatenate([np.arange(30) / 25, 30 / 25 + 0.4 + np.arange(30) / 25])
     frames = np.random.default_rng(0).integers(90, 110, (60, 64, 64, 3), dtype=np.uint8)

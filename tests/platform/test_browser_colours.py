@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from animaray.platform.video import write_mp4
+from animaray.platform.media.video import write_mp4
 
 COLOURS = (
     (255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 120, 90), (90, 140, 60), (255, 200, 180),

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from animaray.platform import fork_server, video_child
 from animaray.platform.errors import DecoderDiedError, MediaError
-from animaray.platform.video import (
+from animaray.platform.media import video_child
+from animaray.platform.media.video import (
     ChildFrameStream,
     DecodeLimits,
     probe_in_child,
     try_decoding,
     write_mp4,
 )
+from animaray.platform.sandbox import fork_server
 
 
 class Decoding:

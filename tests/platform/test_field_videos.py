@@ -11,11 +11,11 @@ import av
 import numpy as np
 import pytest
 
-from animaray.platform.displayed_picture import orientation_of_matrix
 from animaray.platform.errors import MediaError
-from animaray.platform.frame_times import FrameRate, measure_rate
-from animaray.platform.high_dynamic_range import TONE_MAPS, map_tones, pq_code
-from animaray.platform.video import (
+from animaray.platform.media.displayed_picture import orientation_of_matrix
+from animaray.platform.media.frame_times import FrameRate, measure_rate
+from animaray.platform.media.high_dynamic_range import TONE_MAPS, map_tones, pq_code
+from animaray.platform.media.video import (
     ChildFrameStream,
     DecodedVideo,
     FrameSelection,
@@ -346,7 +346,7 @@ def test_clocks_that_restart_backward_or_forward(
 
 
 def test_equal_stamps_without_a_rate_say_so(tmp_path: Path) -> None:
-    from animaray.platform.frame_times import FrameClock, PacketNote
+    from animaray.platform.media.frame_times import FrameClock, PacketNote
 
     clock = FrameClock("a.mkv", "matroska,webm", Fraction(1, 1000), fps=1000.0)
     note = PacketNote(0.0, 0, 0, 0.0)

@@ -16,10 +16,10 @@ import av
 import numpy as np
 import pytest
 
-from animaray.platform import video_child
 from animaray.platform.errors import MediaError
-from animaray.platform.fork_server import ForkedChild
-from animaray.platform.video import DecodeLimits, decode_in_child, probe_in_child, write_mp4
+from animaray.platform.media import video_child
+from animaray.platform.media.video import DecodeLimits, decode_in_child, probe_in_child, write_mp4
+from animaray.platform.sandbox.fork_server import ForkedChild
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -275,15 +275,16 @@ def test_foreign_files_have_one_door() -> None:
     openers = {name for name, text in sources.items() if re.search(r"\bav\.open\(", text)}
     # The last three read files that we wrote.
     assert openers <= {
-        "platform/video_file.py", "platform/video_encode.py", "platform/video_window.py",
-        "pipelines/validation_media.py", "platform/sound.py",
+        "platform/media/video_file.py", "platform/media/video_encode.py",
+        "platform/media/video_window.py", "pipelines/reports/validation_media.py",
+        "platform/media/sound.py",
     }  # fmt: skip
-    assert "format_whitelist" in sources["platform/video_file.py"]
-    assert "protocol_whitelist" in sources["platform/video_file.py"]
+    assert "format_whitelist" in sources["platform/media/video_file.py"]
+    assert "protocol_whitelist" in sources["platform/media/video_file.py"]
     decord = re.compile(r"^\s*(import|from) decord", re.MULTILINE)
     # ... and only for training windows of clips that we encoded ourselves.
     namers = [name for name, text in sources.items() if decord.search(text)]
-    assert namers == ["platform/video_window_decord.py"]
+    assert namers == ["platform/media/video_window_decord.py"]
     users = [name for name, text in sources.items() if "read_frames_by_decord" in text]
-    assert sorted(users) == ["datasets/windows.py", "platform/video_window_decord.py"]
+    assert sorted(users) == ["datasets/windows.py", "platform/media/video_window_decord.py"]
     assert not [name for name, text in sources.items() if "VideoCapture(" in text]

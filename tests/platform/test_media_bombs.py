@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from animaray.pipelines.stages.clips import ClipsConfig, split_clips
-from animaray.pipelines.stages.encode import EncodeConfig, _Preview
+from animaray.pipelines.stages.cut_clip import EncodeConfig, _Preview
 from animaray.pipelines.stages.shots import ShotsConfig, find_shots
-from animaray.platform import video_child
 from animaray.platform.errors import MediaError
-from animaray.platform.video import DecodeLimits, decode_in_child
+from animaray.platform.media import video_child
+from animaray.platform.media.video import DecodeLimits, decode_in_child
 
 LIMITS = DecodeLimits(
     cpu_s=5.0, timeout_s=20.0, max_frames=2000, memory_bytes=1536 * 1024**2,

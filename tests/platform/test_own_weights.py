@@ -5,8 +5,8 @@ import hashlib
 import pytest
 
 from animaray.platform.errors import WeightsError
-from animaray.platform.own_weights import OWN_WEIGHTS_FILE, OwnFile, write_own_weights
-from animaray.platform.weights import resolve_weights, verify_weights, weights_state
+from animaray.platform.weights.own import OWN_WEIGHTS_FILE, OwnFile, write_own_weights
+from animaray.platform.weights.store import resolve_weights, verify_weights, weights_state
 
 CONTENT = b"my own network"
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from animaray.platform import picture as pictures
 from animaray.platform.errors import MediaError
-from animaray.platform.picture import picture_formats, read_picture
+from animaray.platform.media import picture as pictures
+from animaray.platform.media.picture import picture_formats, read_picture
 
 FIELD = Path(__file__).parents[1] / "data/field"
 RAMP = np.linspace(0, 65535, 64 * 48).astype(np.uint16).reshape(48, 64)

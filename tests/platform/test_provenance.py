@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from animaray.platform.errors import MediaError
+from animaray.platform.media.video import encode_mp4
 from animaray.platform.provenance import add_provenance, read_provenance
-from animaray.platform.video import encode_mp4
 
 FACTS = {"model": "abc", "seed": 3, "note": 'quotes " and <tags> & ümlauts'}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from animaray.cli.demo_steps import _clear_videos
+from animaray.cli.demo.steps import _clear_videos
 from animaray.datasets.sweep import is_own_file
-from animaray.pipelines.curation import _clear_staging
+from animaray.pipelines.curate import _clear_staging
 from animaray.platform.errors import UsageError
 from animaray.platform.removal import remove, remove_own
 from animaray.training.checkpoints import (

@@ -6,9 +6,9 @@ import av
 import numpy as np
 import pytest
 
-from animaray.platform import video_child
 from animaray.platform.errors import MediaError
-from animaray.platform.video import add_sound_in_child, encode_mp4, probe_in_child
+from animaray.platform.media import video_child
+from animaray.platform.media.video import add_sound_in_child, encode_mp4, probe_in_child
 
 RATE = 8000
 

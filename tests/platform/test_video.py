@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from animaray.platform.errors import MediaError
-from animaray.platform.video import (
+from animaray.platform.media.video import (
     DecodeLimits,
     FrameSelection,
     FrameStream,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from animaray.platform.errors import MediaError
-from animaray.platform.video import decode_video, encode_mp4
-from animaray.platform.video_window import read_frames
+from animaray.platform.media.video import decode_video, encode_mp4
+from animaray.platform.media.video_window import read_frames
 
 COLOURS = (
     (255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 120, 90), (90, 140, 60), (255, 200, 180),

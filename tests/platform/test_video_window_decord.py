@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from animaray.platform.errors import MachineError, MediaError
-from animaray.platform.video_encode import encode_mp4
-from animaray.platform.video_window import read_frames
-from animaray.platform.video_window_decord import read_frames_by_decord
+from animaray.platform.media.video_encode import encode_mp4
+from animaray.platform.media.video_window import read_frames
+from animaray.platform.media.video_window_decord import read_frames_by_decord
 
 
 def clip(times: np.ndarray) -> bytes:

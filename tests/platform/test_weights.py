@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from animaray.platform import weights
 from animaray.platform.errors import WeightsError
 from animaray.platform.storage import sha256_file
-from animaray.platform.weights import WEIGHTS, WeightsEntry
+from animaray.platform.weights import store as weights
+from animaray.platform.weights.store import WEIGHTS, WeightsEntry
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = b"sixteen bytes...  and two more"

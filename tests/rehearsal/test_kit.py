@@ -12,11 +12,11 @@ from rehearsal.sizes import FULL, SMALL
 
 from animaray.cli.main import run
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.models.frozen.checkpoint_files import open_state, shapes_of
-from animaray.models.frozen.dwpose import DwposeEstimator
-from animaray.models.frozen.profiles import load_perception
-from animaray.models.frozen.scrfd import ScrfdFaceDetector
-from animaray.platform.weights import profile_entries, resolve_weights, verify_weights
+from animaray.models.perception.checkpoint_files import open_state, shapes_of
+from animaray.models.perception.paper.dwpose import DwposeEstimator
+from animaray.models.perception.paper.scrfd import ScrfdFaceDetector
+from animaray.models.perception.profiles import load_perception
+from animaray.platform.weights.store import profile_entries, resolve_weights, verify_weights
 
 BACKBONE = "stable-video-diffusion-img2vid-xt"
 
@@ -45,7 +45,7 @@ def drawn():
         ("image_encoder", "image_encoder"),
         ("arc_face", "face_extractor_r100"),
     ],
-)  # the U-Net's table: tests/models/published/test_sizes.py
+)  # the U-Net's table: tests/models/interop/test_sizes.py
 def test_full_size_has_the_published_keys(golden_data, name, table):
     with torch.device("meta"):
         found = shapes_of(random_network(name, FULL).state_dict())

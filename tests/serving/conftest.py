@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # serving_parts, shared by the t
 
 from serving_parts import Clock, postgres_url
 
-from animaray.serving.jobs import JobStore
+from animaray.serving.jobs.store import JobStore
 
 
 @pytest.fixture

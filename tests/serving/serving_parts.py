@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import uvicorn
 
-from animaray.serving.animation_service import AnimationService
-from animaray.serving.app import make_app
-from animaray.serving.job_files import JobFiles
-from animaray.serving.job_records import JobRequest
-from animaray.serving.jobs import JobStore
-from animaray.serving.limits import ServingLimits
-from animaray.serving.tenants import Tenants
+from animaray.serving.http.app import make_app
+from animaray.serving.http.service import AnimationService
+from animaray.serving.http.tenants import Tenants
+from animaray.serving.jobs.files import JobFiles
+from animaray.serving.jobs.limits import ServingLimits
+from animaray.serving.jobs.records import JobRequest
+from animaray.serving.jobs.store import JobStore
 
 
 class Clock:

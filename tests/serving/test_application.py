@@ -10,10 +10,10 @@ from ray.serve.schema import ServeDeploySchema
 
 from animaray.platform.config import resolve_config
 from animaray.platform.errors import AnimarayError, ConfigError, WeightsError
-from animaray.platform.weights import BUNDLED_ANIMATOR, resolve_weights
+from animaray.platform.weights.store import BUNDLED_ANIMATOR, resolve_weights
 from animaray.serving import application
+from animaray.serving.http.tenants import add_key
 from animaray.serving.serve import ServeConfig
-from animaray.serving.tenants import add_key
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "serve_deploy.yaml"
 

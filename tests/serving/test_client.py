@@ -12,9 +12,9 @@ from serving_parts import Server, free_port, run_app, upload_files
 
 from animaray.platform.errors import FaceError, ServiceError, UsageError
 from animaray.serving.client import AnimarayClient
-from animaray.serving.job_records import JobFailure, JobResult, Lease
-from animaray.serving.limits import ServingLimits
-from animaray.serving.tenants import make_api_key
+from animaray.serving.http.tenants import make_api_key
+from animaray.serving.jobs.limits import ServingLimits
+from animaray.serving.jobs.records import JobFailure, JobResult, Lease
 
 pytestmark = pytest.mark.timeout(60)
 MP4 = b"\x00\x00\x00\x08ftypmp4-bytes"

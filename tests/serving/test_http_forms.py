@@ -10,8 +10,8 @@ import pytest
 from serving_parts import Server, run_app, upload_files
 from test_app import assert_problem
 
-from animaray.serving.limits import ServingLimits
-from animaray.serving.tenants import make_api_key
+from animaray.serving.http.tenants import make_api_key
+from animaray.serving.jobs.limits import ServingLimits
 
 ADDRESSES = ("/", "/page/page.js", "/health/live", "/metrics", "/openapi.json", "/errors/AR-SRV-02")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from animaray.platform.errors import UsageError
-from animaray.serving.job_files import JobFiles
+from animaray.serving.jobs.files import JobFiles
 
 JOB = "0123456789abcdef" * 2
 

@@ -8,9 +8,9 @@ import pytest
 from serving_parts import Clock, job_request
 
 from animaray.platform.errors import ConfigError, MachineError, RefusedError
-from animaray.serving.job_records import JobResult, JobState
-from animaray.serving.jobs import JobStore
-from animaray.serving.limits import ServingLimits
+from animaray.serving.jobs.limits import ServingLimits
+from animaray.serving.jobs.records import JobResult, JobState
+from animaray.serving.jobs.store import JobStore
 
 LIMITS = ServingLimits()
 

@@ -13,11 +13,11 @@ from serving_parts import Server, run_app
 
 from animaray.cli.main import run
 from animaray.platform.errors import AnimarayError, FaceError, MediaError, PersonChoiceError
-from animaray.platform.picture import encode_jpeg
-from animaray.platform.video import write_mp4
-from animaray.serving.job_records import OUT_OF_MEMORY_CODE, JobFailure
-from animaray.serving.limits import ServingLimits
-from animaray.serving.worker import describe_failure
+from animaray.platform.media.picture import encode_jpeg
+from animaray.platform.media.video import write_mp4
+from animaray.serving.jobs.limits import ServingLimits
+from animaray.serving.jobs.records import OUT_OF_MEMORY_CODE, JobFailure
+from animaray.serving.work.worker import describe_failure
 
 Capture = pytest.CaptureFixture[str]
 

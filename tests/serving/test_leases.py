@@ -5,10 +5,10 @@ import threading
 import pytest
 from serving_parts import Clock, job_request
 
-from animaray.serving.job_records import JobFailure, JobResult, JobState, Lease, LeaseLostError
-from animaray.serving.jobs import JobStore
-from animaray.serving.leases import WORKER_LOST_CODE
-from animaray.serving.limits import ServingLimits
+from animaray.serving.jobs.leases import WORKER_LOST_CODE
+from animaray.serving.jobs.limits import ServingLimits
+from animaray.serving.jobs.records import JobFailure, JobResult, JobState, Lease, LeaseLostError
+from animaray.serving.jobs.store import JobStore
 
 LIMITS = ServingLimits()
 RESULT = JobResult(

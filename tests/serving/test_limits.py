@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from animaray.platform.errors import ConfigError, MediaError
-from animaray.serving.limits import ServingLimits, check_driving_video, check_upload
+from animaray.serving.jobs.limits import ServingLimits, check_driving_video, check_upload
 
 JPEG, MP4 = b"\xff\xd8\xff\xe0" + bytes(60), b"\x00\x00\x00\x18ftypisom" + bytes(52)
 LIMITS = ServingLimits(max_picture_bytes=100, max_video_bytes=200)

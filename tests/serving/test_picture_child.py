@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from animaray.platform.errors import MediaError
-from animaray.serving.limits import ServingLimits
-from animaray.serving.picture_child import read_picture_in_child
+from animaray.serving.jobs.limits import ServingLimits
+from animaray.serving.work.picture_child import read_picture_in_child
 
 LIMITS = ServingLimits(decode_s=20.0)
 

@@ -14,9 +14,9 @@ import pytest
 from serving_parts import job_request
 
 from animaray.platform.errors import AnimarayError
-from animaray.serving import job_tables
-from animaray.serving.jobs import JobStore
-from animaray.serving.limits import ServingLimits
+from animaray.serving.jobs import database as job_tables
+from animaray.serving.jobs.limits import ServingLimits
+from animaray.serving.jobs.store import JobStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 

@@ -7,15 +7,15 @@ import pytest
 from serving_parts import Clock, job_request
 
 from animaray.platform.errors import RefusedError
-from animaray.serving.job_records import (
+from animaray.serving.jobs.limits import ServingLimits
+from animaray.serving.jobs.records import (
     JobCancelledError,
     Lease,
     LeaseLostError,
     WorkerDrainedError,
 )
-from animaray.serving.jobs import JobStore
-from animaray.serving.limits import ServingLimits
-from animaray.serving.pulse import Pulse
+from animaray.serving.jobs.store import JobStore
+from animaray.serving.work.heartbeat import Pulse
 
 LIMITS = ServingLimits()
 

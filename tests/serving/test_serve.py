@@ -84,7 +84,7 @@ def test_addresses_can_be_opened_from_this_machine(tmp_path: Path) -> None:
 def test_ingress_process_never_imports_the_model() -> None:
     code = (
         "import sys, animaray.serving.serve\n"
-        "assert 'animaray.serving.app' in sys.modules\n"
+        "assert 'animaray.serving.http.app' in sys.modules\n"
         "print([name for name in ('torch', 'diffusers', 'onnxruntime') if name in sys.modules])\n"
     )
     done = subprocess.run(  # noqa: S603 - our own interpreter

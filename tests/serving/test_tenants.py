@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from animaray.platform.errors import ConfigError
-from animaray.serving.tenants import (
+from animaray.serving.http.tenants import (
     PUBLIC_TENANT,
     Tenants,
     add_key,

@@ -10,27 +10,27 @@ import torch
 from PIL import Image
 from serving_parts import job_request
 
-from animaray.models.animation import (
+from animaray.models.alignment.alignment import AlignmentReport, PosedPicture
+from animaray.models.animation.memory import MemoryEstimate
+from animaray.models.animation.pipeline import (
     Animation,
     AnimationOptions,
     AnimationPipeline,
     AnimationProgress,
 )
-from animaray.models.framing import FrameFit
-from animaray.models.frozen.protocols import FaceDetection, PersonPose
-from animaray.models.identity import FaceIdentity
-from animaray.models.memory import MemoryEstimate
-from animaray.models.motion import Motion, PeopleInVideo
-from animaray.models.person_tracks import PersonTrack
-from animaray.models.pose.alignment import AlignmentReport, PosedPicture
-from animaray.models.reference import Reference
+from animaray.models.face.identity import FaceIdentity
+from animaray.models.perception.protocols import FaceDetection, PersonPose
+from animaray.models.subjects.framing import FrameFit
+from animaray.models.subjects.motion import Motion, PeopleInVideo
+from animaray.models.subjects.reference import Reference
+from animaray.models.subjects.tracks import PersonTrack
 from animaray.platform.errors import FaceError
-from animaray.platform.video import encode_mp4
-from animaray.serving.job_files import JobFiles
-from animaray.serving.job_records import Job, JobState
-from animaray.serving.jobs import JobStore
-from animaray.serving.limits import ServingLimits
-from animaray.serving.worker import AnimationWorker, LoadedModel, WorkerSettings
+from animaray.platform.media.video import encode_mp4
+from animaray.serving.jobs.files import JobFiles
+from animaray.serving.jobs.limits import ServingLimits
+from animaray.serving.jobs.records import Job, JobState
+from animaray.serving.jobs.store import JobStore
+from animaray.serving.work.worker import AnimationWorker, LoadedModel, WorkerSettings
 
 LIMITS = ServingLimits(max_video_frames=40, max_video_s=4.0)
 SIZE = 32

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from animaray.models.pose.aligner import AlignerConfig, PoseAligner
+from animaray.models.alignment.aligner import AlignerConfig, PoseAligner
+from animaray.models.alignment.misalignment import MisalignmentConfig
 from animaray.models.pose.layouts import MIRROR
-from animaray.models.pose.misalignment import MisalignmentConfig
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.training.aligner import AlignerTask, evaluate_alignment, load_initial_aligner
 from animaray.training.aligner_pairs import (

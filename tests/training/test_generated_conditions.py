@@ -9,9 +9,9 @@ import torch
 
 from animaray.datasets.conditions import ClipConditions
 from animaray.models.diffusion.sampler import SamplerConfig
-from animaray.models.frozen.generated_codec import GeneratedCodec
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.models.perception.generated.codec import GeneratedCodec
 from animaray.platform.errors import DatasetError
 from animaray.training.animator_batches import collate, make_item
 from animaray.training.batch_order import Window

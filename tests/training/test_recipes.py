@@ -8,10 +8,10 @@ import torch
 
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.pipelines.encode_config import encode_recipe
+from animaray.pipelines.encode.config import encode_recipe
 from animaray.platform.config import config_from_dict, config_to_dict, resolve_config
 from animaray.platform.errors import ConfigError
-from animaray.platform.weights import BUNDLED_ANIMATOR
+from animaray.platform.weights.store import BUNDLED_ANIMATOR
 from animaray.training.aligner import BUNDLED_ALIGNER
 from animaray.training.batch_order import BatchLayout
 from animaray.training.configs import (

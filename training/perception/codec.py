@@ -1,6 +1,6 @@
 """Train the latent codec of the generated world on crops of rendered pictures.
 
-    python -m animaray.training.perception.codec --cache CACHE --out models/frozen/generated
+    python -m animaray.training.perception.codec --cache CACHE --out models/perception/generated
 
 Loss: L1 at three sizes plus L1 of the differences of neighbours (edges), weighted 4 times inside
 faces. Latents are normalised by running statistics, and noise of random strength is added before
@@ -18,8 +18,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from animaray.models.frozen.generated_codec import GeneratedCodec
-from animaray.models.frozen.generated_networks import LATENT_CHANNELS
+from animaray.models.perception.generated.codec import GeneratedCodec
+from animaray.models.perception.generated.networks import LATENT_CHANNELS
 from animaray.training.perception.optimisation import (
     OptimisationConfig,
     optimise,

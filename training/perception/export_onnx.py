@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from animaray.models.frozen.generated_networks import PeopleNetwork
+from animaray.models.perception.generated.networks import PeopleNetwork
 from animaray.platform.storage import write_bytes_atomic
 
 _OPSET = 17

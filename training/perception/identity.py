@@ -1,6 +1,6 @@
 """Train the identity embedder with an additive angular margin over generated people.
 
-    python -m animaray.training.perception.identity --cache CACHE --out models/frozen/generated
+    python -m animaray.training.perception.identity --cache CACHE --out models/perception/generated
 
 References:
     Deng et al. 2019, ArcFace, arXiv:1801.07698 (the loss); Boutros et al. 2022, ElasticFace,
@@ -18,8 +18,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from animaray.models.frozen.generated_identity import CROP_PX, GeneratedIdentityEmbedder
-from animaray.models.frozen.generated_networks import IDENTITY_DIM
+from animaray.models.perception.generated.identity import CROP_PX, GeneratedIdentityEmbedder
+from animaray.models.perception.generated.networks import IDENTITY_DIM
 from animaray.training.perception.degradation import degrade
 from animaray.training.perception.optimisation import (
     OptimisationConfig,

@@ -1,6 +1,6 @@
 """Train the image encoder: pictures of one person, outfit and place agree, others do not.
 
-    python -m animaray.training.perception.image_encoder --cache CACHE --out models/frozen/generated
+    python -m animaray.training.perception.image_encoder --cache CACHE --out models/perception/generated
 
 Beside the contrast, linear heads read colours of skin, hair and clothes, kinds of hair and clothes,
 and an 8x8 thumbnail from the vector, so that it holds appearance in an easily read form.
@@ -20,8 +20,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from animaray.models.frozen.generated_image_encoder import INPUT_PX, GeneratedImageEncoder
-from animaray.models.frozen.generated_networks import IMAGE_DIM
+from animaray.models.perception.generated.image_encoder import INPUT_PX, GeneratedImageEncoder
+from animaray.models.perception.generated.networks import IMAGE_DIM
 from animaray.training.perception.degradation import degrade
 from animaray.training.perception.optimisation import (
     OptimisationConfig,

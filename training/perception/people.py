@@ -1,6 +1,6 @@
 """Train the people network: keypoints, people and faces of the generated world, in one go.
 
-    python -m animaray.training.perception.people --cache CACHE --out models/frozen/generated
+    python -m animaray.training.perception.people --cache CACHE --out models/perception/generated
 
 Writes pose.onnx and face_detector.onnx: one training, two files, each with the layers it needs.
 
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from animaray.models.frozen.generated_networks import PeopleNetwork
+from animaray.models.perception.generated.networks import PeopleNetwork
 from animaray.training.perception.export_onnx import export_people
 from animaray.training.perception.optimisation import (
     OptimisationConfig,

@@ -29,8 +29,8 @@ from animaray.datasets.world.people import (
 )
 from animaray.datasets.world.scenes import SCENE_KINDS
 from animaray.datasets.world.truth import FrameTruth, PersonTruth
-from animaray.models.frozen.face_alignment import align_face
-from animaray.models.frozen.generated_identity import CROP_PX, FACE_TEMPLATE
+from animaray.models.perception.face_alignment import align_face
+from animaray.models.perception.generated.identity import CROP_PX, FACE_TEMPLATE
 from animaray.platform.terminal import leave_terminal
 from animaray.training.perception.samples import MAX_PEOPLE, SCENE_SIZE_PX, SPLITS
 

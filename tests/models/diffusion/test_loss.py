@@ -51,7 +51,7 @@ def test_perfect_denoiser_has_no_loss():
 
 def test_network_of_zeros_has_unit_loss():
     # raw_output = 0 misses a target of unit variance at every noise level: loss 1.
-    from animaray.models.diffusion.preconditioning import precondition
+    from animaray.models.networks.preconditioning import precondition
 
     def denoiser(noisy, sigma, *_, **__):
         return precondition(sigma, 1.0).c_skip[:, None, None, None, None] * noisy

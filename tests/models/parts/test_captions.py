@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from animaray.datasets.world.clips import render_clip, render_matte, sample_clip_spec
-from animaray.models.frozen.protocols import TextLine
 from animaray.models.parts.body_mode import BodyPuppet
 from animaray.models.parts.captions import captions_over, without
 from animaray.models.parts.keypoint_puppet import landmarks_of_keypoints
 from animaray.models.parts.landmarks import TargetPose
+from animaray.models.perception.protocols import TextLine
 from animaray.models.pose.body_pose import BodyPose
 
 

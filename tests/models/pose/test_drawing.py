@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from animaray.models.frozen.protocols import PersonPose
-from animaray.models.motion import Motion
-from animaray.models.pose.drawing import draw_people, draw_pose_clip, pose_images_to_tensor
+from animaray.models.frames import to_frames
+from animaray.models.perception.protocols import PersonPose
+from animaray.models.pose.drawing import draw_people, draw_pose_clip
 from animaray.models.pose.layouts import (
     FACE,
     LEFT_HAND,
@@ -12,6 +12,7 @@ from animaray.models.pose.layouts import (
     RIGHT_HAND,
     PoseLayout,
 )
+from animaray.models.subjects.motion import Motion
 
 WHOLE: PoseLayout = "whole_body_134"
 
@@ -80,7 +81,7 @@ def test_clip_is_drawn_frame_by_frame():
     clip = draw_pose_clip([motion], 64, 48, WHOLE)
     assert clip.shape == (2, 48, 64, 3)
     assert np.array_equal(clip[0], draw_body(points, confidence, 64, 48))
-    tensor = pose_images_to_tensor(clip)
+    tensor = to_frames(clip)
     assert tensor.shape == (2, 3, 48, 64)
     assert tensor.min().item() == -1
 

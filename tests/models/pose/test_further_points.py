@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
 
-from animaray.models.frozen.protocols import PersonPose
-from animaray.models.motion import lasting_people
-from animaray.models.person_tracks import PersonTrack
-from animaray.models.pose.aligner import AlignerConfig, PoseAligner
-from animaray.models.pose.alignment import PosedPicture, align_clip
+from animaray.models.alignment.aligner import AlignerConfig, PoseAligner
+from animaray.models.alignment.alignment import PosedPicture, align_clip
+from animaray.models.perception.protocols import PersonPose
 from animaray.models.pose.further_points import (
     fill_further,
     layout_of,
@@ -13,6 +11,8 @@ from animaray.models.pose.further_points import (
     mirror_further,
 )
 from animaray.models.pose.layouts import LEFT_HAND, NUM_FURTHER_POINTS, RIGHT_HAND
+from animaray.models.subjects.motion import lasting_people
+from animaray.models.subjects.tracks import PersonTrack
 
 
 def some_points(*frames, seed=0):

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from animaray.pipelines.acquire.acquire_config import AcquireConfig
-from animaray.platform.video import encode_mp4
+from animaray.pipelines.acquire.config import AcquireConfig
+from animaray.platform.media.video import encode_mp4
 
 FAST = AcquireConfig(
     allow_private_hosts=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from animaray.pipelines.acquire.acquire_config import AcquireConfig, FetchOutcome
+from animaray.pipelines.acquire.config import AcquireConfig, FetchOutcome
 from animaray.pipelines.acquire.download import download, retry_after_s
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from animaray.pipelines.acquire.acquire_config import AcquireConfig
+from animaray.pipelines.acquire.config import AcquireConfig
 from animaray.pipelines.acquire.fetch import Fetcher
-from animaray.pipelines.acquire.ledger import Item, Ledger
+from animaray.pipelines.acquire.states import Item, Ledger
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from animaray.pipelines.acquire.acquire_config import AcquireConfig
 from animaray.pipelines.acquire.archives import check_parquet
+from animaray.pipelines.acquire.config import AcquireConfig
 from animaray.pipelines.acquire.inputs import Input, expand_sources
 from animaray.platform.errors import ConfigError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from animaray.pipelines.acquire import ytdlp
-from animaray.pipelines.acquire.acquire_config import AcquireConfig, FetchOutcome
+from animaray.pipelines.acquire.config import AcquireConfig, FetchOutcome
 from animaray.pipelines.acquire.fetch import Fetcher
 
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from animaray.models.frozen.optical_flow import OpticalFlowTracker
-from animaray.pipelines.policies import STANDARD
-from animaray.pipelines.rules import judge
+from animaray.models.perception.permissive.optical_flow import OpticalFlowTracker
+from animaray.pipelines.policy.policies import STANDARD
+from animaray.pipelines.policy.rules import judge
 from animaray.pipelines.stages.background import background_change, background_mask
 from animaray.pipelines.stages.camera import (
     CameraConfig,

@@ -10,14 +10,14 @@ import pytest
 
 from animaray.datasets.world.clips import RenderedClip, render_clip
 from animaray.datasets.world.known_cameras import camera_case
-from animaray.models.frozen.optical_flow import OpticalFlowTracker
-from animaray.pipelines.clip_samples import ClipSamples
-from animaray.pipelines.policies import STANDARD
-from animaray.pipelines.rules import judge
+from animaray.models.perception.permissive.optical_flow import OpticalFlowTracker
+from animaray.pipelines.curation.clip_samples import ClipSamples
+from animaray.pipelines.policy.policies import STANDARD
+from animaray.pipelines.policy.rules import judge
 from animaray.pipelines.stages.camera import CameraStage
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.pose import PoseTracks
-from animaray.platform.video import write_mp4
+from animaray.platform.media.video import write_mp4
 
 FPS, SECONDS, SIDE = 6.0, 5.0, 256
 COUNT = round(FPS * SECONDS)

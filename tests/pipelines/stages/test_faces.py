@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from animaray.models.frozen.face_alignment import USUAL_TEMPLATE
-from animaray.models.frozen.protocols import FaceDetection
-from animaray.pipelines.clip_samples import ClipSamples
+from animaray.models.perception.face_alignment import USUAL_TEMPLATE
+from animaray.models.perception.protocols import FaceDetection
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.stages.faces import (
     ADDS,
     FacesConfig,
@@ -19,7 +19,7 @@ from animaray.pipelines.stages.faces import (
     identity_agreement,
     main_face,
 )
-from animaray.platform.video import write_mp4
+from animaray.platform.media.video import write_mp4
 
 FRONTAL = np.array([[40, 50], [60, 50], [50, 61.6], [42, 70], [58, 70]], dtype=np.float32)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from animaray.pipelines.clip_samples import ClipSamples
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.stages.camera import CameraPath
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.motion import (
@@ -16,7 +16,7 @@ from animaray.pipelines.stages.motion import (
     steady_keypoints,
 )
 from animaray.pipelines.stages.pose import PoseTracks
-from animaray.platform.video import write_mp4
+from animaray.platform.media.video import write_mp4
 
 TIMES = np.arange(21) / 10
 

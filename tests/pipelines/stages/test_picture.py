@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from animaray.pipelines.clip_samples import ClipSamples
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.stages.picture import measure_frame, measure_picture
-from animaray.platform.video import write_mp4
+from animaray.platform.media.video import write_mp4
 
 
 def textured() -> np.ndarray:

@@ -8,11 +8,11 @@ import pytest
 
 from animaray.datasets.reader import tracks_of_row
 from animaray.datasets.schemas import table_of_rows
-from animaray.models.frozen.protocols import PersonPose
+from animaray.models.perception.protocols import PersonPose
 from animaray.models.pose.layouts import NUM_FURTHER_POINTS
-from animaray.pipelines.curation_commit import _tracks_row
-from animaray.pipelines.policies import STANDARD
-from animaray.pipelines.rules import judge
+from animaray.pipelines.curation.commit import _tracks_row
+from animaray.pipelines.policy.policies import STANDARD
+from animaray.pipelines.policy.rules import judge
 from animaray.pipelines.stages.pose import (
     ADDS,
     PoseConfig,
@@ -21,7 +21,7 @@ from animaray.pipelines.stages.pose import (
     main_person,
     score_poses,
 )
-from animaray.platform.video import write_mp4
+from animaray.platform.media.video import write_mp4
 
 
 def tracks_of(seen: np.ndarray, *, num_persons: list[int] | None = None) -> PoseTracks:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from animaray.pipelines.stages.probe import ADDS, probe
-from animaray.platform.video import DecodeLimits, write_mp4
+from animaray.platform.media.video import DecodeLimits, write_mp4
 
 
 def test_facts_of_a_video(tmp_path: Path) -> None:

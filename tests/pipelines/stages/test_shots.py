@@ -8,7 +8,7 @@ import pytest
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.datasets.world.transitions import join_shots
 from animaray.pipelines.stages.shots import ADDS, ShotsConfig, find_shots, split_shots
-from animaray.platform.video import DecodeLimits, write_mp4
+from animaray.platform.media.video import DecodeLimits, write_mp4
 
 FPS = 25.0
 

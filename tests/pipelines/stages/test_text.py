@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from animaray.models.frozen import rapid_ocr
-from animaray.models.frozen.profiles import load_text_detector
-from animaray.models.frozen.protocols import TextDetector, TextLine
-from animaray.pipelines.clip_samples import ClipSamples
+from animaray.models.perception.permissive import rapid_ocr
+from animaray.models.perception.profiles import load_text_detector
+from animaray.models.perception.protocols import TextDetector, TextLine
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.stages.text import (
     PLACES,
     TextConfig,
@@ -21,7 +21,7 @@ from animaray.pipelines.stages.text import (
     place_of,
 )
 from animaray.platform.errors import ConfigError, MachineError
-from animaray.platform.video import decode_video, write_mp4
+from animaray.platform.media.video import decode_video, write_mp4
 
 Box = tuple[float, float, float, float]
 

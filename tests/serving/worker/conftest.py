@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from worker_parts import PacedPipeline, make_worker
 
-from animaray.serving.job_files import JobFiles
-from animaray.serving.jobs import JobStore
-from animaray.serving.worker import AnimationWorker, LoadedModel
+from animaray.serving.jobs.files import JobFiles
+from animaray.serving.jobs.store import JobStore
+from animaray.serving.work.worker import AnimationWorker, LoadedModel
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from worker_parts import (
 )
 
 from animaray.platform.errors import WeightsError
-from animaray.serving.job_files import JobFiles
-from animaray.serving.job_records import JobState
-from animaray.serving.jobs import JobStore
-from animaray.serving.worker import (
+from animaray.serving.jobs.files import JobFiles
+from animaray.serving.jobs.records import JobState
+from animaray.serving.jobs.store import JobStore
+from animaray.serving.work.worker import (
     AnimationWorker,
     LoadedModel,
     WorkerSettings,

@@ -16,22 +16,22 @@ from worker_parts import (
     submit,
 )
 
-from animaray.models.animation import (
+from animaray.models.animation.pipeline import (
     AnimationOptions,
 )
-from animaray.models.person_choice import PersonChoice
-from animaray.platform.provenance import read_provenance
-from animaray.platform.video import (
+from animaray.models.subjects.choice import PersonChoice
+from animaray.platform.media.video import (
     add_sound_in_child,
     decode_in_child,
     encode_mp4,
     probe_in_child,
 )
-from animaray.serving.job_files import JobFiles
-from animaray.serving.job_options import find_warnings
-from animaray.serving.job_records import JobState
-from animaray.serving.jobs import JobStore
-from animaray.serving.worker import (
+from animaray.platform.provenance import read_provenance
+from animaray.serving.jobs.files import JobFiles
+from animaray.serving.jobs.options import find_warnings
+from animaray.serving.jobs.records import JobState
+from animaray.serving.jobs.store import JobStore
+from animaray.serving.work.worker import (
     AnimationWorker,
     LoadedModel,
     describe_failure,

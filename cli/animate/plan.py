@@ -1,0 +1,292 @@
+"""What `animaray animate` is going to do: everything is looked at before anything is written."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from animaray.cli.animate.inputs import (
+    AnimateRequest,
+    DrivingClip,
+    embed_identities,
+    prepare_people,
+    read_driving,
+)
+from animaray.models.alignment.alignment import AlignedPose, AlignmentMethod
+from animaray.models.alignment.quality import AlignmentQuality, judge_alignment
+from animaray.models.animation.memory import MemoryEstimate
+from animaray.models.animation.options import face_settings, sampler_settings
+from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
+from animaray.models.animation.run import chosen_method
+from animaray.models.diffusion.sampler import SamplerConfig
+from animaray.models.diffusion.tiles import tile_indices
+from animaray.models.subjects.pairing import CastMember, pair_people, with_identities
+from animaray.models.subjects.reference import check_face_sizes
+from animaray.platform.disk import check_room
+from animaray.platform.errors import PoseError, UsageError
+from animaray.platform.machine import available_memory_bytes, check_memory
+from animaray.platform.media.video import read_picture
+from animaray.platform.weights.store import BUNDLED_ANIMATOR, resolve_weights
+
+_MP4_BYTES_PER_PIXEL = 0.3
+"""More than the busiest of our results has."""
+_MP4_BYTES = 64 * 1024
+"""Of head and index."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimatePlan:
+    """Everything that is known before the first denoising step."""
+
+    request: AnimateRequest
+    """What was asked for."""
+    pipeline: AnimationPipeline
+    """Ready to work."""
+    picture_size_px: tuple[int, int]
+    """Width and height of the reference picture."""
+    cast: tuple[CastMember, ...]
+    """The people, the main one first."""
+    driving: DrivingClip
+    """Frame rate and warnings of the driving video."""
+    poses: tuple[AlignedPose, ...]
+    """Each person's aligned poses."""
+    qualities: tuple[AlignmentQuality, ...]
+    """How well each fits."""
+    alternatives: tuple[AlignmentQuality, ...]
+    """How well the main person would fit by the other methods."""
+    sampler: SamplerConfig
+    """Resolved settings."""
+    num_windows: int
+    """Windows over time."""
+    memory: MemoryEstimate
+    """What it needs, by use."""
+    available_bytes: int
+    """Memory that is free where the networks work, or that the loaded networks hold already."""
+
+    @property
+    def num_frames(self) -> int:
+        """Length of the result."""
+        return len(self.cast[0][1].keypoints)
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether the result gets the driving video's sound."""
+        info = self.driving.info
+        return self.request.keep_sound and info is not None and info.has_audio
+
+    def check_room(self) -> None:
+        """Refuse a result that the disks could not hold, before the work for it; see DiskError."""
+        config = self.pipeline.animator.config
+        pixels = self.num_frames * config.width_px * config.height_px
+        needed = round(pixels * _MP4_BYTES_PER_PIXEL) + _MP4_BYTES
+        copies = 2 if self.has_sound else 1  # without and with sound, for a moment
+        check_room(self.request.out.absolute().parent, copies * needed, f"{self.request.out}")
+        check_room(Path(tempfile.gettempdir()), needed, "The encoder's temporary file")
+
+    def check(self) -> None:
+        """Refuse what would waste the user's time.
+
+        Raises:
+            PoseError: The driving body does not fit the picture.
+        """
+        what = f"This animation ({self.num_frames} frames; the peak is {peak_stage(self.memory)})"
+        check_memory(self.memory.peak_bytes, self.available_bytes, what=what, remedy=self._remedy())
+        for quality in self.qualities:
+            if quality.verdict == "poor":
+                better = [other.method for other in self.alternatives if other.verdict != "poor"]
+                hint = f" --alignment {better[0]} fits better, or" if better else ""
+                raise PoseError(
+                    "The driving body does not fit the picture: "
+                    f"{quality.shown_out_of_frame_share:.0%} of the shown keypoints fall outside, "
+                    f"mean distance {quality.residual:.2f} picture heights ({quality.method}).",
+                    fix=f"Look at it with --report DIR;{hint} take another picture or video, or go"
+                    " on with --force.",
+                    reason="does_not_fit",
+                )
+
+    def _remedy(self) -> str:
+        """Return what would fit, with its need."""
+        fitting = []
+        for mode in () if self.request.options.no_face else ("fast", "off"):
+            options = replace(self.request.options, face_optimization=mode)
+            need = self.pipeline.estimate_memory(self.num_frames, options).peak_bytes
+            if need <= self.available_bytes and need < self.memory.peak_bytes:
+                fitting.append(f"--face-optimization {mode} (about {need / 1024**3:.1f} GiB)")
+        fits = f"It would fit with {' or '.join(fitting)}. " if fitting else ""
+        return f"{fits}Fewer frames (--max-frames) need less; --force goes on all the same."
+
+
+def peak_stage(memory: MemoryEstimate) -> str:
+    """Return what needs the most at once."""
+    stages = {
+        "the network": memory.unet_bytes,
+        "encoding and decoding": memory.codec_bytes,
+        "face optimization": memory.face_bytes,
+        "the pose encoder": memory.pose_bytes,
+    }
+    return max(stages, key=lambda name: stages[name])
+
+
+def make_plan(request: AnimateRequest) -> AnimatePlan:
+    """Check and prepare everything; wrong inputs raise the typed errors of their parts.
+
+    Nothing is written, but a picture of the people where a choice among them is missing and there
+    is a folder for a report.
+
+    Args:
+        request: What the user asks for.
+    """
+    request.check_paths()
+    picture = read_picture(request.image)
+    portraits = [read_picture(path) for path in request.identities]
+    weights = request.weights or resolve_weights(BUNDLED_ANIMATOR)
+    pipeline = AnimationPipeline.from_pretrained(weights)
+    sampler = sampler_settings(pipeline.animator.config, request.options)
+    device = _device(request.device)
+    references = prepare_people(request, pipeline, picture)
+    if not request.identities:
+        check_face_sizes(references)
+    identities = embed_identities(request, pipeline, portraits)
+    driving = read_driving(request, pipeline)
+    cast = pair_people(references, driving.motions, request.casting)
+    cast = with_identities(cast, identities)
+    poses = pipeline.align(cast, request.options)
+    method = chosen_method(request.options, pipeline.aligner)
+    num_frames = len(cast[0][1].keypoints)
+    memory = pipeline.estimate_memory(num_frames, request.options)
+    pipeline.to(device)
+    tiles = tile_indices(num_frames, sampler.tile_frames, sampler.tile_overlap, sampler.tiling)
+    return AnimatePlan(
+        request=request,
+        pipeline=pipeline,
+        picture_size_px=(picture.shape[1], picture.shape[0]),
+        cast=tuple(cast),
+        driving=driving,
+        poses=tuple(poses),
+        qualities=tuple(
+            judge_alignment(method, reference.pose, pose)
+            for (reference, _), pose in zip(cast, poses, strict=True)
+        ),
+        alternatives=tuple(_alternatives(pipeline, cast[0], method)),
+        sampler=sampler,
+        num_windows=len(tiles),
+        memory=memory,
+        available_bytes=_available_bytes(device) + memory.weights_bytes,
+    )
+
+
+def _device(wanted: str) -> torch.device:
+    """Return where the networks work.
+
+    Raises:
+        UsageError: There is no CUDA device.
+    """
+    has_cuda = torch.cuda.is_available()
+    if wanted == "cuda" and not has_cuda:
+        raise UsageError("This machine has no CUDA device.", fix="Use --device cpu.")
+    return torch.device("cuda" if has_cuda and wanted != "cpu" else "cpu")
+
+
+def _available_bytes(device: torch.device) -> int:
+    return torch.cuda.mem_get_info()[0] if device.type == "cuda" else available_memory_bytes()
+
+
+def _alternatives(
+    pipeline: AnimationPipeline, member: CastMember, used: AlignmentMethod
+) -> list[AlignmentQuality]:
+    """Return how the other methods would fit the main person."""
+    found = []
+    for method in get_args(AlignmentMethod):
+        if method == used or (method == "learned" and pipeline.aligner is None):
+            continue
+        try:
+            (pose,) = pipeline.align([member], AnimationOptions(alignment=method))
+        except PoseError:  # this method finds too little to hold on to
+            continue
+        found.append(judge_alignment(method, member[0].pose, pose))
+    return found
+
+
+def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
+    """Return the plan as JSON values."""
+    reference, motion = plan.cast[0]
+    config, fit = plan.pipeline.animator.config, reference.fit
+    faces = face_settings(plan.request.options)
+    sampler = plan.sampler
+    return {
+        "image": str(plan.request.image),
+        "driving": str(plan.request.driving),
+        "weights": str(plan.request.weights or BUNDLED_ANIMATOR),
+        "out": str(plan.request.out),
+        "picture_size_px": list(plan.picture_size_px),
+        "window": {
+            "left_px": round(fit.left_px, 1),
+            "top_px": round(fit.top_px, 1),
+            "scale": round(fit.scale, 4),
+        },
+        "result": {
+            "width_px": config.width_px,
+            "height_px": config.height_px,
+            "num_frames": plan.num_frames,
+            "fps": plan.driving.fps,
+            "has_sound": plan.has_sound,
+        },
+        "num_people": len(plan.cast),
+        "num_people_seen": {"picture": reference.num_persons, "driving": motion.num_persons},
+        "pose_layout": config.pose_layout,
+        "num_filled_frames": [int(motion.is_filled.sum()) for _, motion in plan.cast],
+        "alignment": [quality.to_dict() for quality in plan.qualities],
+        "alignment_alternatives": [quality.to_dict() for quality in plan.alternatives],
+        "sampling": {
+            "seed": plan.request.options.seed,
+            "sampler": sampler.method,
+            "num_inference_steps": sampler.num_inference_steps,
+            "guidance_min": sampler.guidance_scale,
+            "guidance_max": sampler.last_guidance_scale or sampler.guidance_scale,
+            "window_frames": sampler.tile_frames,
+            "window_overlap": sampler.tile_overlap,
+            "window_rule": sampler.tiling,
+            "num_windows": plan.num_windows,
+        },
+        "no_face": plan.request.options.no_face,
+        "face_optimization": "off" if faces is None else faces.mode,
+        "memory": {
+            "needed_bytes": plan.memory.peak_bytes,
+            "available_bytes": plan.available_bytes,
+            "peak_stage": peak_stage(plan.memory),
+        },
+        "device": str(next(plan.pipeline.animator.parameters()).device),
+        "notes": _notes(plan),
+    }
+
+
+def _notes(plan: AnimatePlan) -> list[str]:
+    """Return what the user should know about the plan."""
+    notes = list(plan.driving.warnings)
+    if not plan.request.identities:
+        notes += check_face_sizes([reference for reference, _ in plan.cast])
+    if plan.request.options.no_face:
+        notes.append("No face is looked for: the network is told no identity.")
+    if plan.request.weights is None:
+        notes.append("The bundled animator knows drawn people only; real ones need --weights.")
+    if len(plan.cast) > 1:
+        notes.append(
+            "The network is told person 1's identity only; face optimization works on each face."
+        )
+    config = plan.pipeline.animator.config
+    if config.pose_layout == "whole_body_134" and any(
+        motion.further_points is None for _, motion in plan.cast
+    ):
+        notes.append(
+            f"The model was trained on poses with hands and face; {plan.request.driving.name} holds"
+            " bodies only, so only bodies are drawn."
+        )
+    trained = config.num_frames
+    if plan.sampler.tile_frames > trained:
+        notes.append(
+            f"Windows of {plan.sampler.tile_frames} frames are longer than the model was trained"
+            f" on ({trained})."
+        )
+    return notes

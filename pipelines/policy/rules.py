@@ -1,0 +1,335 @@
+"""The rules of curation: which score a threshold cuts, and what a policy says about clips.
+
+All clips are judged at once, column by column, so that new thresholds on a large dataset take
+seconds; one clip is a table of one row.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float64, Shaped
+
+from animaray.datasets.schemas import FAMILIES
+from animaray.pipelines.policy.policies import Policy
+
+FRAMINGS = ("full", "half", "close")
+
+Columns = Mapping[str, Shaped[np.ndarray, " clips"]]
+"""Scores as float64 with NaN where a clip has none; states and framing as text or None."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """One comparison of a score with a threshold."""
+
+    code: str
+    """Reason given when it fails, of a closed list."""
+    score: str
+    """Name of the score."""
+    threshold: str
+    """Name of the policy's threshold; min_ or max_ says which side fails."""
+    framing: str | None = None
+    """Only clips of this framing are judged; None for all."""
+    is_evidence: bool = False
+    """A failure means undetermined, not drop."""
+
+    @property
+    def family(self) -> str:
+        """Group of scores that must have run."""
+        return self.score.split("_", maxsplit=1)[0]
+
+    @property
+    def is_minimum(self) -> bool:
+        """True when smaller scores fail, False when larger ones do."""
+        return self.threshold.startswith("min_")
+
+    def limit(self, policy: Policy) -> float | None:
+        """Return the policy's threshold; None when the policy switches the rule off."""
+        return getattr(policy, self.threshold)
+
+    def only_flags(self, policy: Policy) -> bool:
+        """Return whether clips that break the rule are flagged and not dropped."""
+        return self.threshold in policy.only_flag
+
+    def judges(self, framing: str | None) -> bool:
+        """Return whether clips of a framing are judged; an unknown framing counts as close."""
+        return self.framing is None or self.framing == (
+            framing if framing in FRAMINGS else FRAMINGS[-1]
+        )
+
+
+RULES = (
+    Rule(code="low_resolution", score="picture_short_side_px", threshold="min_short_side_px"),
+    Rule(code="too_dark", score="picture_luminance_p95", threshold="min_luminance_p95"),
+    Rule(code="too_bright", score="picture_luminance_p5", threshold="max_luminance_p5"),
+    Rule(code="out_of_focus", score="picture_sharpness", threshold="min_picture_sharpness"),
+    Rule(code="picture_damaged", score="picture_damaged_share", threshold="max_damaged_share"),
+    Rule(code="interlaced", score="picture_combed_share", threshold="max_combed_share"),
+    Rule(code="low_frame_rate", score="picture_frame_rate_fps", threshold="min_frame_rate_fps"),
+    Rule(code="no_face", score="face_found_share", threshold="min_face_found"),
+    Rule(code="face_too_small", score="face_size_px", threshold="min_face_px"),
+    *(
+        Rule(
+            code="face_too_small_in_frame",
+            score="face_size_share",
+            threshold=f"min_face_height_{framing}",
+            framing=framing,
+        )
+        for framing in FRAMINGS
+    ),
+    Rule(code="face_blurred", score="face_sharpness", threshold="min_face_sharpness"),
+    Rule(code="face_turned_away", score="face_frontal_share", threshold="min_face_frontal"),
+    Rule(code="several_faces", score="face_single_share", threshold="min_face_single"),
+    Rule(code="face_cut_off", score="face_complete_share", threshold="min_face_complete"),
+    Rule(code="identity_changes", score="face_identity_p25", threshold="min_identity"),
+    Rule(
+        code="keypoints_missing", score="pose_missing_share_literal", threshold="max_pose_missing"
+    ),
+    Rule(
+        code="keypoints_missing_strict",
+        score="pose_missing_share_strict",
+        threshold="max_pose_missing_strict",
+    ),
+    Rule(code="several_people", score="pose_single_share", threshold="min_person_single"),
+    Rule(code="camera_drifts", score="camera_drift", threshold="max_drift"),
+    Rule(code="camera_jumps", score="camera_jump", threshold="max_jump"),
+    Rule(code="camera_shakes", score="camera_jitter", threshold="max_jitter"),
+    Rule(code="camera_zooms", score="camera_log_zoom", threshold="max_log_zoom"),
+    Rule(code="camera_rolls", score="camera_roll_deg", threshold="max_roll_deg"),
+    Rule(code="background_moves", score="camera_inlier_share", threshold="min_rigid"),
+    Rule(code="background_changes", score="camera_look", threshold="max_look"),
+    Rule(
+        code="camera_unclear", score="camera_num_points", threshold="min_points", is_evidence=True
+    ),
+    Rule(
+        code="camera_unclear",
+        score="camera_evidence_share",
+        threshold="min_evidence",
+        is_evidence=True,
+    ),
+    Rule(code="nothing_moves", score="motion_speed", threshold="min_speed"),
+    Rule(code="moves_wildly", score="motion_speed", threshold="max_speed"),
+    Rule(code="nothing_moves", score="motion_change", threshold="min_change"),
+    Rule(code="burned_in_text", score="text_share", threshold="max_text_share"),
+)
+REASON_CODES = tuple(
+    dict.fromkeys(
+        [
+            *(rule.code for rule in RULES),
+            *(f"{family}_{state}" for family in FAMILIES for state in ("failed", "not_run")),
+        ]
+    )
+)
+"""Every reason that a clip can be dropped for; `_not_run` and `_failed` mean a missing family."""
+
+_TEXT = ("pose_framing", *(f"{family}_state" for family in FAMILIES))
+_EXEMPTION = ("camera_still_change", "camera_background_share")
+READS = tuple(dict.fromkeys([*_TEXT, *(rule.score for rule in RULES), *_EXEMPTION]))
+"""Columns of the clips table that judging needs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What a policy says about one clip."""
+
+    state: str
+    """keep, drop, undetermined (a person must look) or failed (a filter could not run)."""
+    reasons: tuple[str, ...]
+    """Code, value and threshold of each failed rule, as text."""
+    codes: tuple[str, ...]
+    """The codes alone, without repetition."""
+    flags: tuple[str, ...] = ()
+    """What rules that only flag found, in the same form; says nothing against the clip."""
+    flag_codes: tuple[str, ...] = ()
+    """Their codes alone."""
+
+    @property
+    def keep(self) -> bool:
+        """True when the clip belongs to the dataset."""
+        return self.state == "keep"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """What a policy says about many clips."""
+
+    states: Shaped[np.ndarray, " clips"]
+    """keep, drop, undetermined or failed."""
+    failures: tuple[tuple[Rule, float, Bool[np.ndarray, " clips"]], ...]
+    """Each active rule, its limit, and the clips that break it."""
+    missing: tuple[tuple[str, str, Bool[np.ndarray, " clips"]], ...]
+    """State (failed or not_run), family, and the clips where it is so."""
+    unseen: tuple[tuple[str, Bool[np.ndarray, " clips"]], ...]
+    """Families of rules that only flag, and the clips where they did not run."""
+    only_flag: tuple[str, ...]
+    """Thresholds of the rules that only flag."""
+    columns: Columns
+    """The scores that were judged."""
+
+    def verdicts(self) -> list[Verdict]:
+        """Return state and reasons of each clip, in order."""
+        found: dict[str, list[list[tuple[str, str]]]] = {
+            kind: [[] for _ in self.states]
+            for kind in ("drop", "failed", "not_run", "doubt", "flag")
+        }
+        for rule, limit, fails in self.failures:
+            is_flag = rule.threshold in self.only_flag
+            kind = found["flag" if is_flag else "doubt" if rule.is_evidence else "drop"]
+            sign = "<" if rule.is_minimum else ">"
+            for row in np.flatnonzero(fails):
+                shown = _shown(float(self.columns[rule.score][row]), limit)
+                kind[row].append((rule.code, f"{rule.code} {shown} {sign} {limit:.3g}"))
+        for state, family, is_missing in self.missing:
+            for row in np.flatnonzero(is_missing):
+                found[state][row].append((f"{family}_{state}", f"{family}_{state}"))
+        for family, is_missing in self.unseen:
+            # A clip that is dropped anyhow was often spared the look.
+            for row in np.flatnonzero(is_missing & (self.states != "drop")):
+                found["flag"][row].append((f"{family}_not_run", f"{family}_not_run"))
+        kinds = {
+            "keep": (),
+            "drop": ("drop",),
+            "failed": ("failed", "not_run"),
+            "undetermined": ("not_run", "doubt"),
+        }
+        verdicts = []
+        for place, state in enumerate(self.states.tolist()):
+            chosen = [reason for kind in kinds[state] for reason in found[kind][place]]
+            flags = found["flag"][place]
+            verdicts.append(
+                Verdict(
+                    state=state,
+                    reasons=tuple(text for _, text in chosen),
+                    codes=tuple(dict.fromkeys(code for code, _ in chosen)),
+                    flags=tuple(text for _, text in flags),
+                    flag_codes=tuple(dict.fromkeys(code for code, _ in flags)),
+                )
+            )
+        return verdicts
+
+
+def spell_reasons(verdict: Mapping[str, Any]) -> list[str]:
+    """Return why a clip is judged so, of a row of the verdicts table, flags after the reasons."""
+    # Datasets of schema version 4 know no flags.
+    return [*verdict["reasons"], *(f"flag: {text}" for text in verdict["flags"] or ())]
+
+
+def _shown(value: float, limit: float) -> str:
+    """Return a value in as few digits as tell it from the limit."""
+    texts = (f"{value:.{digits}g}" for digits in (3, 5, 8, 17))
+    return next((text for text in texts if float(text) != float(f"{limit:.3g}")), f"{value:.17g}")
+
+
+def columns_of_table(clips: pa.Table) -> Columns:
+    """Return the columns that judging needs of a clips table."""
+    columns = {}
+    for name in READS:
+        values = clips.column(name).to_numpy(zero_copy_only=False)
+        columns[name] = values.astype(object if name in _TEXT else np.float64)
+    return columns
+
+
+def columns_of_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    """Return the columns that judging needs of clips as mappings; what is absent is unknown."""
+    columns: dict[str, Shaped[np.ndarray, " clips"]] = {}
+    for name in READS:
+        values = [row.get(name) for row in rows]
+        if name in _TEXT:
+            columns[name] = np.array(values, dtype=object)
+        else:
+            numbers = [np.nan if value is None else float(value) for value in values]
+            columns[name] = np.array(numbers, dtype=np.float64)
+    return columns
+
+
+def judge(scores: Mapping[str, Any], policy: Policy) -> Verdict:
+    """Apply a policy to the raw scores and family states of one clip.
+
+    Args:
+        scores: Columns of the clips table: scores, `<family>_state`.
+        policy: Thresholds.
+    """
+    return judge_columns(columns_of_rows([scores]), policy).verdicts()[0]
+
+
+def judge_columns(columns: Columns, policy: Policy) -> Judgement:
+    """Apply a policy to the raw scores and family states of many clips.
+
+    A score that has no meaning for a clip (the size of a face that is not there) is not judged.
+    Drop outweighs failed, failed outweighs undetermined. A family that did not run matters only
+    where the policy has a rule on it, and where that rule only flags, it is a flag, too: what was
+    not measured is never taken for good.
+    """
+    states = {family: columns[f"{family}_state"] for family in FAMILIES}
+    failed = {family: state == "failed" for family, state in states.items()}
+    has_run = {
+        family: (state == "ok") | (state == "undetermined") for family, state in states.items()
+    }
+    still = _has_still_background(columns, policy)
+    failures = []
+    for rule in RULES:
+        limit = rule.limit(policy)
+        if limit is None:
+            continue
+        values = columns[rule.score]
+        fails = (values < limit) if rule.is_minimum else (values > limit)
+        fails &= has_run[rule.family]
+        if rule.framing is not None:
+            fails &= np.array([rule.judges(name) for name in columns["pose_framing"]], dtype=bool)
+        if rule.family == "camera":
+            fails &= ~still
+        failures.append((rule, limit, fails))
+    judged = {rule.family for rule, _, _ in failures if not rule.only_flags(policy)}
+    flagged = {rule.family for rule, _, _ in failures} - judged
+    missing = [("failed", family, failed[family]) for family in FAMILIES]
+    missing += [
+        ("not_run", family, ~has_run[family] & ~failed[family])
+        for family in FAMILIES
+        if family in judged
+    ]
+    count = len(still)
+    telling = [(rule, fails) for rule, _, fails in failures if not rule.only_flags(policy)]
+    drops = _any((fails for rule, fails in telling if not rule.is_evidence), count)
+    doubts = _any((fails for rule, fails in telling if rule.is_evidence), count)
+    doubts |= _any((is_missing for state, _, is_missing in missing if state == "not_run"), count)
+    broken = _any(failed.values(), count)
+    verdicts = np.full(count, "keep", dtype="<U12")
+    verdicts[doubts] = "undetermined"
+    verdicts[broken] = "failed"
+    verdicts[drops] = "drop"
+    return Judgement(
+        states=verdicts,
+        failures=tuple(failures),
+        missing=tuple(missing),
+        unseen=tuple(
+            (family, ~has_run[family] & ~failed[family]) for family in FAMILIES if family in flagged
+        ),
+        only_flag=policy.only_flag,
+        columns=columns,
+    )
+
+
+def _any(masks: Iterable[Bool[np.ndarray, " clips"]], count: int) -> Bool[np.ndarray, " clips"]:
+    found = np.zeros(count, dtype=np.bool_)
+    for mask in masks:
+        found |= mask
+    return found
+
+
+def _has_still_background(columns: Columns, policy: Policy) -> Bool[np.ndarray, " clips"]:
+    """Return where too little can be followed because a wall stays as it is."""
+    points, evidence = columns["camera_num_points"], columns["camera_evidence_share"]
+    nothing: Float64[np.ndarray, " clips"] = np.full(len(points), np.nan)
+    few = points < policy.min_points if policy.min_points is not None else nothing > 0
+    few |= evidence < policy.min_evidence if policy.min_evidence is not None else nothing > 0
+    few &= ~np.isnan(points) & ~np.isnan(evidence)
+    if policy.max_still_change is None or policy.min_background_share is None:
+        return nothing > 0
+    return (
+        few
+        & (columns["camera_still_change"] <= policy.max_still_change)
+        & (columns["camera_background_share"] >= policy.min_background_share)
+    )

@@ -1,0 +1,185 @@
+"""Write a clip's video, preview and poster into the staging folder.
+
+Reads: path, file_name, clip_id, clip_start_s, clip_end_s, frame_rate_fps, is_variable_fps,
+has_plain_clock, staging_dir. Adds: media_path, preview_path, poster_path, clip_width, clip_height,
+clip_fps, clip_num_frames, clip_duration_s, clip_damaged_share, clip_combed_share. Drops: nothing.
+This is the only full-size decoding of the untrusted source. Every later stage looks at the file
+written here, so what is measured is what is stored, frame by frame.
+"""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from animaray.platform.errors import MediaError
+from animaray.platform.media.video import (
+    ChildFrameStream,
+    DecodeLimits,
+    FrameSelection,
+    Mp4Writer,
+    StreamEnd,
+    encode_jpeg,
+    encode_mp4,
+    try_decoding,
+)
+from animaray.platform.storage import write_bytes_atomic
+
+READS = (
+    "path", "file_name", "clip_id", "clip_start_s", "clip_end_s", "frame_rate_fps",
+    "is_variable_fps", "has_plain_clock", "staging_dir",
+)  # fmt: skip
+ADDS = (
+    "media_path", "preview_path", "poster_path", "clip_width", "clip_height", "clip_fps",
+    "clip_num_frames", "clip_duration_s", "clip_damaged_share", "clip_combed_share",
+)  # fmt: skip
+DROPS: tuple[str, ...] = ()
+
+_MAX_PREVIEW_FRAMES = 480
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodeConfig:
+    """How clips are stored."""
+
+    max_short_side_px: int = 720
+    """Larger pictures are shrunk to this short side."""
+    crf: int = 17
+    """Quality of the stored clip: 17 is visually lossless."""
+    gop: int = 30
+    """Most frames between key frames: what a random window has to decode."""
+    preset: str = "veryfast"
+    """Speed setting of x264."""
+    preview_s: float = 4.0
+    """Length of the preview, seconds from the clip's middle."""
+    preview_short_side_px: int = 192
+    """Size of the preview."""
+    poster_short_side_px: int = 320
+    """Size of the poster."""
+
+
+class _Preview:
+    """Collect the small frames around the middle of a clip, and its middle frame."""
+
+    def __init__(self, config: EncodeConfig, fps: float, num_frames_expected: int) -> None:
+        self._config = config
+        # Forged time stamps make any rate.
+        half = min(round(config.preview_s * fps / 2), _MAX_PREVIEW_FRAMES // 2)
+        middle = num_frames_expected // 2
+        self._wanted = range(max(0, middle - half), middle + half)
+        self._middle = middle
+        self.frames: list[UInt8[np.ndarray, "height width 3"]] = []
+        self.poster: UInt8[np.ndarray, "height width 3"] | None = None
+
+    def add(self, index: int, frame: UInt8[np.ndarray, "height width 3"]) -> None:
+        if index in self._wanted:
+            self.frames.append(shrink(frame, self._config.preview_short_side_px))
+        if index <= self._middle and (self.poster is None or index == self._middle):
+            self.poster = shrink(frame, self._config.poster_short_side_px)
+
+
+def encode_clip(row: dict[str, Any], config: EncodeConfig, limits: DecodeLimits) -> dict[str, Any]:
+    """Decode one clip of the source in a child process and write its three files.
+
+    Raises:
+        MediaError: The span holds fewer than two frames.
+    """
+    staging = Path(row["staging_dir"])
+    staging.mkdir(parents=True, exist_ok=True)
+    stem = staging / row["clip_id"]
+    media, preview, poster = (stem.with_suffix(suffix) for suffix in (".mp4", ".small.mp4", ".jpg"))
+    # A name of its own for each try: another one may still be running on a lost worker.
+    partial = stem.with_suffix(f".{secrets.token_hex(4)}.part.mp4")
+    try:
+        written = try_decoding(lambda: _write_clip(row, partial, config, limits))
+        partial.replace(media)
+    finally:
+        partial.unlink(missing_ok=True)
+    fps, times, small = row["frame_rate_fps"], written.times_s, written.small
+    assert small.poster is not None  # noqa: S101 - there are at least two frames
+    write_bytes_atomic(poster, encode_jpeg(small.poster))
+    clip = np.stack(small.frames or [small.poster])
+    write_bytes_atomic(preview, encode_mp4(clip, fps, crf=28, gop=250))
+    width, height = written.size
+    return {
+        **row,
+        "media_path": str(media),
+        "preview_path": str(preview),
+        "poster_path": str(poster),
+        # Odd sides were padded by one pixel.
+        "clip_width": width + width % 2,
+        "clip_height": height + height % 2,
+        "clip_fps": fps,
+        "clip_num_frames": len(times),
+        "clip_duration_s": times[-1] + 1.0 / fps,
+        "clip_damaged_share": written.end.num_corrupt / len(times),
+        "clip_combed_share": written.end.combed_share,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What was seen while a clip was written."""
+
+    times_s: list[float]
+    """As written, from 0."""
+    size: tuple[int, int]
+    end: StreamEnd
+    small: _Preview
+
+
+def _write_clip(
+    row: dict[str, Any], path: Path, config: EncodeConfig, limits: DecodeLimits
+) -> _Written:
+    """Decode a clip and write its video.
+
+    Raises:
+        MediaError: The span holds fewer than two frames.
+    """
+    fps = row["frame_rate_fps"]
+    selection = FrameSelection(
+        start_s=row["clip_start_s"],
+        end_s=row["clip_end_s"],
+        short_side_px=config.max_short_side_px,
+        seeks=row["has_plain_clock"],
+    )
+    small = _Preview(config, fps, round((row["clip_end_s"] - row["clip_start_s"]) * fps))
+    times: list[float] = []
+    origin_s, size = 0.0, (0, 0)
+    with (
+        ChildFrameStream(row["path"], limits, selection) as frames,
+        Mp4Writer(path, fps, crf=config.crf, gop=config.gop, preset=config.preset) as writer,
+    ):
+        for pts_s, frame in frames:
+            origin_s = origin_s if times else pts_s
+            time_s = pts_s - origin_s
+            if not row["is_variable_fps"] and times:
+                # Exact steps, and a gap stays one: closing it would make people jump.
+                time_s = max(round(times[-1] * fps) + 1, round(time_s * fps)) / fps
+            writer.add(frame, time_s)
+            small.add(len(times), frame)
+            size = (frame.shape[1], frame.shape[0])
+            times.append(time_s)
+    if len(times) < 2 or small.poster is None:
+        raise MediaError(
+            f"{row['file_name']} gives {len(times)} frames between {row['clip_start_s']:.2f} s and "
+            f"{row['clip_end_s']:.2f} s, expected at least 2.",
+            reason="broken",
+        )
+    return _Written(times, size, frames.end, small)
+
+
+def shrink(
+    frame: UInt8[np.ndarray, "height width 3"], short_side_px: int
+) -> UInt8[np.ndarray, "small_height small_width 3"]:
+    """Return a frame averaged down to a short side in pixels; never enlarged."""
+    height, width = frame.shape[:2]
+    scale = short_side_px / min(height, width)
+    if scale >= 1.0:
+        return frame
+    size = (max(2, round(width * scale)), max(2, round(height * scale)))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,53 @@
+"""The one door to video and picture files.
+
+Decoding in this process (own files) and in a bounded child (untrusted files), encoding, pictures.
+"""
+
+from animaray.platform.media.frame_choice import FrameSelection
+from animaray.platform.media.frame_times import measure_rate
+from animaray.platform.media.picture import encode_jpeg, read_picture, write_picture
+from animaray.platform.media.video_child import (
+    ChildFrameStream,
+    add_sound_in_child,
+    decode_in_child,
+    probe_in_child,
+    try_decoding,
+)
+from animaray.platform.media.video_decode import (
+    DecodedVideo,
+    FrameStream,
+    StreamEnd,
+    TimedFrame,
+    decode_together,
+    decode_video,
+    iterate_frames,
+    probe_video,
+)
+from animaray.platform.media.video_encode import Mp4Writer, encode_mp4, write_mp4
+from animaray.platform.media.video_file import DecodeLimits, VideoInfo
+
+__all__ = [
+    "ChildFrameStream",
+    "DecodeLimits",
+    "DecodedVideo",
+    "FrameSelection",
+    "FrameStream",
+    "Mp4Writer",
+    "StreamEnd",
+    "TimedFrame",
+    "VideoInfo",
+    "add_sound_in_child",
+    "decode_in_child",
+    "decode_together",
+    "decode_video",
+    "encode_jpeg",
+    "encode_mp4",
+    "iterate_frames",
+    "measure_rate",
+    "probe_in_child",
+    "probe_video",
+    "read_picture",
+    "try_decoding",
+    "write_mp4",
+    "write_picture",
+]

@@ -1,0 +1,284 @@
+"""The worker's side of the job store: claim, renew, report, publish, give back.
+
+A lease is the right to work on one job for a while. Each claim raises the job's fence, and every
+write names the fence it was made under: the database itself refuses what a worker writes after it
+lost its lease, however late the worker notices.
+"""
+
+import dataclasses
+import os
+import socket
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from animaray.serving.jobs.database import JOBS, WORKERS, JobDatabase
+from animaray.serving.jobs.records import (
+    HELD_STATES,
+    WORKER_LOST_CODE,
+    JobFailure,
+    JobResult,
+    JobState,
+    Lease,
+    LeaseLostError,
+    WorkerState,
+)
+from animaray.serving.jobs.rows import job_from_row
+
+
+class Leases:
+    """Hand out jobs to workers, each job to at most one worker per fence."""
+
+    def __init__(self, database: JobDatabase) -> None:
+        self._database = database
+
+    def claim(self, worker_id: str, lease_s: float) -> Lease | None:
+        """Take the next job: tenants with the fewest running jobs first, then the oldest.
+
+        Args:
+            worker_id: Who asks.
+            lease_s: For how long, until renewed.
+
+        Returns:
+            The lease, or None when nothing waits.
+        """
+        now = self._database.clock()
+        others = JOBS.alias("others")
+        running = (
+            select(func.count())
+            .select_from(others)
+            .where(others.c.tenant == JOBS.c.tenant, others.c.state.in_(HELD_STATES))
+            .scalar_subquery()
+        )
+        next_job = (
+            select(JOBS.c.job_id, JOBS.c.created_s, JOBS.c.started_s)
+            .where(JOBS.c.state == JobState.QUEUED)
+            .order_by(running, JOBS.c.created_s, JOBS.c.job_id)
+            .limit(1)
+            .with_for_update(skip_locked=True, of=JOBS)
+        )
+        with self._database.reading() as connection:  # the usual case takes no write lock
+            waiting = select(JOBS.c.job_id).where(JOBS.c.state == JobState.QUEUED).limit(1)
+            if connection.execute(waiting).first() is None:
+                return None
+        with self._database.writing() as connection:
+            row = connection.execute(next_job).first()
+            if row is None:
+                return None
+            self._database.advance(
+                connection,
+                [JOBS.c.job_id == row.job_id],
+                {
+                    "state": JobState.PREPARING,
+                    "fence": JOBS.c.fence + 1,
+                    "attempt": JOBS.c.attempt + 1,
+                    "worker_id": worker_id,
+                    "lease_until_s": now + lease_s,
+                    "started_s": func.coalesce(JOBS.c.started_s, now),
+                    "step": 0,
+                },
+                JobState.PREPARING,
+                {},
+            )
+            if row.started_s is None:
+                self._database.measure(connection, "queue_wait", "", now - row.created_s)
+            taken = connection.execute(select(JOBS).where(JOBS.c.job_id == row.job_id)).one()
+            return Lease(
+                job=job_from_row(taken), worker_id=worker_id, fence=taken.fence, lease_s=lease_s
+            )
+
+    def renew(self, lease: Lease) -> bool:
+        """Keep the lease; return whether the client asked to cancel.
+
+        A lease on a job that another worker holds, or that is finished or back in the queue, ends
+        in LeaseLostError, here and in all methods below.
+        """
+        with self._database.writing() as connection:
+            row = connection.execute(
+                update(JOBS)
+                .where(*_held_under(lease))
+                .values(lease_until_s=self._database.clock() + lease.lease_s)
+                .returning(JOBS.c.cancel_requested)
+            ).first()
+        _check_held(lease, is_held=row is not None)
+        return row is not None and bool(row.cancel_requested)
+
+    def report(self, lease: Lease, step: int, num_steps: int, **data: Any) -> None:  # noqa: ANN401
+        """Record progress as an event and renew the lease; the first report means running.
+
+        Args:
+            lease: The right to do so.
+            step: Denoising steps done.
+            num_steps: Denoising steps in all.
+            data: Further JSON values for the event, such as identity_similarity in [-1, 1].
+        """
+        values: dict[str, Any] = {
+            "state": JobState.RUNNING,
+            "step": step,
+            "num_steps": num_steps,
+            "lease_until_s": self._database.clock() + lease.lease_s,
+        }
+        if "identity_similarity" in data:
+            values["identity_similarity"] = data["identity_similarity"]
+        kind = "progress" if step else JobState.RUNNING
+        self._change(lease, values, kind, {"step": step, "num_steps": num_steps, **data})
+
+    def note(self, lease: Lease, kind: str, **data: Any) -> None:  # noqa: ANN401 - JSON values
+        """Append an event without a change of state."""
+        self._change(lease, {}, kind, data)
+
+    def succeed(self, lease: Lease, result: JobResult) -> None:
+        """Publish the result: from here on the client sees it.
+
+        When the lease is lost, the result must be thrown away.
+        """
+        values = _released(JobState.SUCCEEDED, self._database.clock())
+        values["result"] = dataclasses.asdict(result)
+        values["identity_similarity"] = result.identity_similarity
+        data = {"identity_similarity": result.identity_similarity, "num_bytes": result.num_bytes}
+        with self._database.writing() as connection:
+            is_held = self._database.advance(
+                connection, _held_under(lease), values, JobState.SUCCEEDED, data
+            )
+            _check_held(lease, is_held=is_held)
+            for stage, seconds in result.stage_s.items():
+                self._database.measure(connection, "stage", stage, seconds)
+            self._database.measure(connection, "job", "", sum(result.stage_s.values(), 0.0))
+            if result.gpu_peak_memory_bytes is not None:
+                self._database.measure(
+                    connection, "gpu_peak_memory", "", float(result.gpu_peak_memory_bytes)
+                )
+            if result.identity_similarity is not None:
+                self._database.measure(
+                    connection, "identity_similarity", "", result.identity_similarity
+                )
+
+    def fail(self, lease: Lease, failure: JobFailure, *, may_retry: bool) -> None:
+        """Record a failure; put the job back when another attempt may help and is left."""
+        if may_retry and lease.job.attempt < lease.job.max_attempts:
+            data = {"reason": failure.message, "attempt": lease.job.attempt}
+            self._change(lease, _requeued(), "retry", data)
+            return
+        values = _released(JobState.FAILED, self._database.clock())
+        values["failure"] = dataclasses.asdict(failure)
+        self._change(lease, values, JobState.FAILED, dataclasses.asdict(failure))
+
+    def finish_cancelled(self, lease: Lease) -> None:
+        """End a job that the client cancelled while it ran."""
+        values = _released(JobState.CANCELLED, self._database.clock())
+        self._change(lease, values, JobState.CANCELLED, {})
+
+    def hand_back(self, lease: Lease) -> None:
+        """Put the job back untouched because this worker stops; the attempt does not count."""
+        values = {**_requeued(), "attempt": JOBS.c.attempt - 1}
+        self._change(lease, values, "retry", {"reason": "The worker was stopped."})
+
+    def release_expired(self) -> list[str]:
+        """Free the jobs of workers that stopped renewing; return their ids.
+
+        A job with attempts left goes back to the queue with its seed unchanged, one without fails.
+        """
+        now = self._database.clock()
+        expired = select(JOBS).where(JOBS.c.state.in_(HELD_STATES), JOBS.c.lease_until_s < now)
+        with self._database.reading() as connection:  # the usual case takes no write lock
+            if connection.execute(expired.limit(1)).first() is None:
+                return []
+        expired = expired.with_for_update(skip_locked=True)
+        with self._database.writing() as connection:
+            rows = connection.execute(expired).all()
+            return [row.job_id for row in rows if self._release(connection, row, now)]
+
+    def _release(self, connection: Connection, row: Any, now: float) -> bool:  # noqa: ANN401
+        conditions = [JOBS.c.job_id == row.job_id, JOBS.c.fence == row.fence]
+        if row.cancel_requested:
+            values = _released(JobState.CANCELLED, now)
+            return self._database.advance(connection, conditions, values, JobState.CANCELLED, {})
+        if row.attempt < row.max_attempts:
+            data = {"reason": "The worker was lost.", "attempt": row.attempt}
+            return self._database.advance(connection, conditions, _requeued(), "retry", data)
+        failure = JobFailure(
+            code=WORKER_LOST_CODE,
+            message=f"The job lost its worker {row.attempt} times.",
+            fix="Try a shorter driving video; if it happens again, tell the operator.",
+            retryable=True,
+        )
+        values = _released(JobState.FAILED, now)
+        values["failure"] = dataclasses.asdict(failure)
+        return self._database.advance(
+            connection, conditions, values, JobState.FAILED, dataclasses.asdict(failure)
+        )
+
+    def _change(
+        self, lease: Lease, values: dict[str, Any], kind: str, data: dict[str, Any]
+    ) -> None:
+        with self._database.writing() as connection:
+            is_held = self._database.advance(connection, _held_under(lease), values, kind, data)
+        _check_held(lease, is_held=is_held)
+
+    def beat(self, worker_id: str, state: str, detail: str = "") -> None:
+        """Record a worker's sign of life.
+
+        Args:
+            worker_id: Who lives.
+            state: "loading", "ready", "busy", "draining" or "failed".
+            detail: What failed, or which model is loaded.
+        """
+        row = {
+            "state": state,
+            "detail": detail,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "heartbeat_s": self._database.clock(),
+        }
+        with self._database.writing() as connection:
+            known = connection.execute(
+                update(WORKERS).where(WORKERS.c.worker_id == worker_id).values(**row)
+            ).rowcount
+            if not known:
+                connection.execute(WORKERS.insert().values(worker_id=worker_id, **row))
+
+    def leave(self, worker_id: str) -> None:
+        """Strike a worker off the list."""
+        with self._database.writing() as connection:
+            connection.execute(delete(WORKERS).where(WORKERS.c.worker_id == worker_id))
+
+    def workers(self, max_age_s: float) -> list[WorkerState]:
+        """Return the workers that gave a sign of life within the last max_age_s seconds."""
+        oldest_s = self._database.clock() - max_age_s
+        with self._database.reading() as connection:
+            rows = (
+                connection.execute(
+                    select(WORKERS)
+                    .where(WORKERS.c.heartbeat_s >= oldest_s)
+                    .order_by(WORKERS.c.worker_id)
+                )
+                .mappings()
+                .all()
+            )
+        return [WorkerState(**row) for row in rows]
+
+
+def _held_under(lease: Lease) -> list[ColumnElement[bool]]:
+    return [
+        JOBS.c.job_id == lease.job.job_id,
+        JOBS.c.fence == lease.fence,
+        JOBS.c.state.in_(HELD_STATES),
+    ]
+
+
+def _requeued() -> dict[str, Any]:
+    return {"state": JobState.QUEUED, "worker_id": None, "lease_until_s": None, "step": 0}
+
+
+def _released(state: JobState, now: float) -> dict[str, Any]:
+    return {"state": state, "worker_id": None, "lease_until_s": None, "finished_s": now}
+
+
+def _check_held(lease: Lease, *, is_held: bool) -> None:
+    if not is_held:
+        raise LeaseLostError(
+            f"Worker {lease.worker_id} no longer holds job {lease.job.job_id}"
+            f" (fence {lease.fence}).",
+            fix="Throw this attempt away.",
+        )
