@@ -1,6 +1,6 @@
 """Train the latent codec of the generated world on crops of rendered pictures.
 
-    python -m animaray.training.perception.codec --cache CACHE --out models/perception/generated
+    python -m animaray.training.perception.codec --cache CACHE --out generated
 
 Loss: L1 at three sizes plus L1 of the differences of neighbours (edges), weighted 4 times inside
 faces. Latents are normalised by running statistics, and noise of random strength is added before

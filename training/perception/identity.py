@@ -1,6 +1,6 @@
 """Train the identity embedder with an additive angular margin over generated people.
 
-    python -m animaray.training.perception.identity --cache CACHE --out models/perception/generated
+    python -m animaray.training.perception.identity --cache CACHE --out generated
 
 References:
     Deng et al. 2019, ArcFace, arXiv:1801.07698 (the loss); Boutros et al. 2022, ElasticFace,

@@ -1,6 +1,6 @@
 """Train the image encoder: pictures of one person, outfit and place agree, others do not.
 
-    python -m animaray.training.perception.image_encoder --cache CACHE --out models/perception/generated
+    python -m animaray.training.perception.image_encoder --cache CACHE --out generated
 
 Beside the contrast, linear heads read colours of skin, hair and clothes, kinds of hair and clothes,
 and an 8x8 thumbnail from the vector, so that it holds appearance in an easily read form.

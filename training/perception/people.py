@@ -1,6 +1,6 @@
 """Train the people network: keypoints, people and faces of the generated world, in one go.
 
-    python -m animaray.training.perception.people --cache CACHE --out models/perception/generated
+    python -m animaray.training.perception.people --cache CACHE --out generated
 
 Writes pose.onnx and face_detector.onnx: one training, two files, each with the layers it needs.
 

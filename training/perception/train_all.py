@@ -1,7 +1,7 @@
 """Train every generated perception network from nothing, in order; the bundled files came so.
 
     python -m animaray.training.perception.render_cache --out CACHE
-    python -m animaray.training.perception.train_all --cache CACHE --out models/perception/generated
+    python -m animaray.training.perception.train_all --cache CACHE --out generated
 
 About 50 minutes on two CPU cores (docs/lab_log.md, 2026-11-21).
 """
