@@ -39,7 +39,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "models/perception": (
         "checkpoint_files face_alignment onnx_session protocols same_person",
-        "decoding face_sampling files find_people", "generated paper permissive", "profiles provenance",
+        "decoding face_sampling files find_people", "generated paper permissive",
+        "profiles provenance",
     ),
     "datasets": (
         "commit_log frame_sampling schemas splits", "reader shards sweep",
