@@ -242,8 +242,8 @@ def animate(model: Model, case: Case) -> Parts:
 
     settings = SamplerConfig(
         num_inference_steps=case.num_steps,
-        tile_frames=case.num_frames,
-        tile_overlap=min(4, case.num_frames - 1),
+        window_frames=case.num_frames,
+        window_overlap=min(4, case.num_frames - 1),
         use_bfloat16=is_half,
     )
     with parts.measure("denoising with all in it"):

@@ -112,9 +112,9 @@ def main() -> None:
             animator,
             animator.encode_conditioning(conditioning),
             torch.full((NUM_FRAMES,), GUIDANCE),
-            tile_frames=TILE,
-            tile_overlap=OVERLAP,
-            tiling="published",
+            window_frames=TILE,
+            window_overlap=OVERLAP,
+            window_rule="published",
         )
 
         def run_plain() -> Tensor:

@@ -99,9 +99,9 @@ def sampler_step(size: ClipSize) -> Callable[[], object]:
         animator,
         encoded,
         torch.full((frames,), 3.0),
-        tile_frames=frames,
-        tile_overlap=1,
-        tiling="published",
+        window_frames=frames,
+        window_overlap=1,
+        window_rule="published",
     )
     latents = tensor(1, frames, channels, height, width)
     return torch.no_grad()(lambda: denoise(latents, 1.0))

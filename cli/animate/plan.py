@@ -157,7 +157,9 @@ def make_plan(request: AnimateRequest) -> AnimatePlan:
     num_frames = len(cast[0][1].keypoints)
     memory = pipeline.estimate_memory(num_frames, request.options)
     pipeline.to(device)
-    tiles = tile_indices(num_frames, sampler.tile_frames, sampler.tile_overlap, sampler.tiling)
+    tiles = tile_indices(
+        num_frames, sampler.window_frames, sampler.window_overlap, sampler.window_rule
+    )
     return AnimatePlan(
         request=request,
         pipeline=pipeline,
@@ -241,13 +243,13 @@ def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
         "alignment_alternatives": [quality.to_dict() for quality in plan.alternatives],
         "sampling": {
             "seed": plan.request.options.seed,
-            "sampler": sampler.method,
+            "sampler": sampler.sampler,
             "num_inference_steps": sampler.num_inference_steps,
             "guidance_min": sampler.guidance_scale,
-            "guidance_max": sampler.last_guidance_scale or sampler.guidance_scale,
-            "window_frames": sampler.tile_frames,
-            "window_overlap": sampler.tile_overlap,
-            "window_rule": sampler.tiling,
+            "guidance_max": sampler.guidance_max or sampler.guidance_scale,
+            "window_frames": sampler.window_frames,
+            "window_overlap": sampler.window_overlap,
+            "window_rule": sampler.window_rule,
             "num_windows": plan.num_windows,
         },
         "no_face": plan.request.options.no_face,
@@ -284,9 +286,9 @@ def _notes(plan: AnimatePlan) -> list[str]:
             " bodies only, so only bodies are drawn."
         )
     trained = config.num_frames
-    if plan.sampler.tile_frames > trained:
+    if plan.sampler.window_frames > trained:
         notes.append(
-            f"Windows of {plan.sampler.tile_frames} frames are longer than the model was trained"
+            f"Windows of {plan.sampler.window_frames} frames are longer than the model was trained"
             f" on ({trained})."
         )
     return notes

@@ -36,9 +36,9 @@ def run_pipeline(vector: GoldenVector) -> None:
         vector,
         settings["num_inference_steps"],
         guidance_scale=float(settings["min_guidance_scale"]),
-        last_guidance_scale=float(settings["max_guidance_scale"]),
-        tile_frames=settings["tile_size"],
-        tile_overlap=settings["tile_overlap"],
+        guidance_max=float(settings["max_guidance_scale"]),
+        window_frames=settings["tile_size"],
+        window_overlap=settings["tile_overlap"],
     )
     estimates: list[Tensor] = []
     with torch.no_grad():
@@ -56,7 +56,10 @@ def run_pipeline(vector: GoldenVector) -> None:
                 list(calls) for _, calls in groupby(animator.calls, key=lambda call: call.sigma)
             ],
             tiles=tile_indices(
-                settings["num_frames"], config.tile_frames, config.tile_overlap, config.tiling
+                settings["num_frames"],
+                config.window_frames,
+                config.window_overlap,
+                config.window_rule,
             ),
             estimates=estimates,
             latents=latents,

@@ -82,7 +82,7 @@ def _compare_trajectory(vector: GoldenVector, config: SamplerConfig, sigmas: Ten
         animator,
         encoded,
         frames,
-        replace(config, tile_frames=max(frames, TILE_FRAMES)),
+        replace(config, window_frames=max(frames, TILE_FRAMES)),
         torch.Generator(),
         lambda denoised, _: estimates.append(denoised) or denoised,  # type: ignore[func-returns-value] # append and go on
         initial_noise=noise,

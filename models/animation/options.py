@@ -15,7 +15,7 @@ from animaray.models.alignment.alignment import (
 )
 from animaray.models.diffusion.sampler import SamplerConfig, SamplerMethod
 from animaray.models.diffusion.seams import Seam
-from animaray.models.diffusion.tiles import Tiling
+from animaray.models.diffusion.tiles import WindowRule
 from animaray.models.face.optimization import (
     FaceOptimizationConfig,
     FaceOptimizationStep,
@@ -46,7 +46,7 @@ class AnimationOptions:
     """Frames denoised together."""
     window_overlap: int | None = None
     """Frames that neighbouring windows share."""
-    window_rule: Tiling | None = None
+    window_rule: WindowRule | None = None
     """How windows lie over a long video."""
     alignment: AlignmentMethod | None = None
     """None: `learned` where there is an aligner (the bundled one at least), else `procrustes`."""
@@ -199,16 +199,16 @@ OnPreview = Callable[[AnimationPreview], None]
 def default_sampler(config: AnimatorConfig) -> SamplerConfig:
     """Return sampler settings that suit a model: published ones, or those of small models."""
     if config.unconditional == "published":
-        return SamplerConfig(tile_frames=config.num_frames)
+        return SamplerConfig(window_frames=config.num_frames)
     drafts = config.moved_reference
     return SamplerConfig(
         num_inference_steps=20 if drafts is None else 12,
         sigma_min=0.02,
         sigma_max=80.0 if drafts is None else drafts.start_sigma,
         guidance_scale=1.5,
-        tile_frames=config.num_frames,
-        tile_overlap=config.num_frames // 2 - 1,
-        tiling="sliding",
+        window_frames=config.num_frames,
+        window_overlap=config.num_frames // 2 - 1,
+        window_rule="sliding",
         repeat_noise=False,
         use_bfloat16=_has_fast_bfloat16(),
     )
@@ -222,21 +222,15 @@ def sampler_settings(config: AnimatorConfig, options: AnimationOptions) -> Sampl
         options: What the user chose.
     """
     sampler = options.sampler_config or default_sampler(config)
-    changes: dict[str, Any] = {
-        "num_inference_steps": options.num_inference_steps,
-        "guidance_scale": options.guidance_scale,
-        "tile_frames": options.window_frames,
-        "tile_overlap": options.window_overlap,
-        "tiling": options.window_rule,
-        "method": options.sampler,
-    }
+    names = ("num_inference_steps", "sampler", "guidance_scale", "guidance_max", "window_frames",
+             "window_overlap", "window_rule")  # fmt: skip
+    changes = {name: getattr(options, name) for name in names}
     if options.guidance_min is not None:
         changes["guidance_scale"] = options.guidance_min
-        changes["last_guidance_scale"] = options.guidance_max
     if options.window_frames is not None and options.window_overlap is None:
         # Keep the share that overlaps.
-        share = sampler.tile_overlap / sampler.tile_frames
-        changes["tile_overlap"] = int(share * options.window_frames)
+        share = sampler.window_overlap / sampler.window_frames
+        changes["window_overlap"] = int(share * options.window_frames)
     return replace(sampler, **{name: v for name, v in changes.items() if v is not None})
 
 

@@ -216,7 +216,7 @@ class AnimationPipeline:
             options: Windows and face optimization count.
         """
         config, faces = self.animator.config, face_settings(options)
-        windows = replace(config, num_frames=sampler_settings(config, options).tile_frames)
+        windows = replace(config, num_frames=sampler_settings(config, options).window_frames)
         mode = "off" if faces is None else faces.mode
         return estimate_memory(windows, num_frames, config.width_px, config.height_px, mode)
 

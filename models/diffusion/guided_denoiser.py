@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from animaray.models.diffusion.seams import Seam, disagreement, jumps
-from animaray.models.diffusion.tiles import Tiling, blend_weights, num_shared, tile_indices
+from animaray.models.diffusion.tiles import WindowRule, blend_weights, num_shared, tile_indices
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.conditioning import EncodedConditioning
 
@@ -37,9 +37,9 @@ class GuidedDenoiser:
         encoded: EncodedConditioning,
         guidance: Float[Tensor, " frames"],
         *,
-        tile_frames: int,
-        tile_overlap: int,
-        tiling: Tiling,
+        window_frames: int,
+        window_overlap: int,
+        window_rule: WindowRule,
         use_bfloat16: bool = False,
     ) -> None:
         """Cut conditioning and weights into windows, once per clip.
@@ -48,17 +48,17 @@ class GuidedDenoiser:
             animator: In evaluation mode.
             encoded: Conditioning of the whole clip.
             guidance: Scale of each frame; 1 everywhere skips the second branch.
-            tile_frames: As for `tile_indices`.
-            tile_overlap: Likewise.
-            tiling: Likewise.
+            window_frames: As for `tile_indices`.
+            window_overlap: Likewise.
+            window_rule: Likewise.
             use_bfloat16: Run the network in bfloat16.
         """
         self._animator = animator
-        self._tiling: Tiling = tiling
+        self._window_rule: WindowRule = window_rule
         self._use_bfloat16 = use_bfloat16
         device = encoded.reference_latents.device
-        tiles = tile_indices(len(guidance), tile_frames, tile_overlap, tiling)
-        weights = blend_weights(tiles, tiling)
+        tiles = tile_indices(len(guidance), window_frames, window_overlap, window_rule)
+        weights = blend_weights(tiles, window_rule)
         self._tiles = [tile.to(device) for tile in tiles]
         self._weights = [weight.to(device)[:, None, None, None] for weight in weights]
         self._guidance = guidance.to(device)[:, None, None, None]
@@ -66,7 +66,7 @@ class GuidedDenoiser:
         unconditional = animator.unconditional(encoded)
         self._conditional = [encoded.window(tile) for tile in self._tiles]
         self._unconditional = [unconditional.window(tile) for tile in self._tiles]
-        self._borders = _borders(tiles, weights, tiling)
+        self._borders = _borders(tiles, weights, window_rule)
 
     @property
     def sigma_data(self) -> float:
@@ -127,8 +127,8 @@ class GuidedDenoiser:
         return denoised.to(latents.dtype)
 
     def _difference(self, earlier: Tensor, later: Tensor, index: int) -> float:
-        shared = num_shared(self._tiles[index - 1], self._tiles[index], self._tiling)
-        start = 1 if self._tiling == "published" else 0
+        shared = num_shared(self._tiles[index - 1], self._tiles[index], self._window_rule)
+        start = 1 if self._window_rule == "published" else 0
         return disagreement(
             earlier[:, earlier.shape[1] - shared :], later[:, start : start + shared]
         )
@@ -146,14 +146,14 @@ class GuidedDenoiser:
 
 
 def _borders(
-    tiles: list[Int64[Tensor, " _"]], weights: list[Float[Tensor, " _"]], tiling: Tiling
+    tiles: list[Int64[Tensor, " _"]], weights: list[Float[Tensor, " _"]], window_rule: WindowRule
 ) -> list[tuple[int, int]]:
     """Return, per pair of neighbours, where the later one outweighs, and what they share."""
     borders = []
     for index in range(1, len(tiles)):
         left = dict(zip(tiles[index - 1].tolist(), weights[index - 1].tolist(), strict=True))
-        start = 1 if tiling == "published" else 0
+        start = 1 if window_rule == "published" else 0
         right = list(zip(tiles[index].tolist(), weights[index].tolist(), strict=True))[start:]
         frame = next(frame for frame, weight in right if weight > left.get(frame, 0.0))
-        borders.append((frame, num_shared(tiles[index - 1], tiles[index], tiling)))
+        borders.append((frame, num_shared(tiles[index - 1], tiles[index], window_rule)))
     return borders

@@ -20,7 +20,7 @@ from animaray.models.diffusion.guided_denoiser import GuidedDenoiser, frame_guid
 from animaray.models.diffusion.schedule import karras_sigmas
 from animaray.models.diffusion.seams import Seam
 from animaray.models.diffusion.steps import add_noise, churned_sigma
-from animaray.models.diffusion.tiles import Tiling, tile_indices
+from animaray.models.diffusion.tiles import WindowRule, tile_indices
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.conditioning import Conditioning, EncodedConditioning
 from animaray.models.networks.preconditioning import precondition
@@ -43,9 +43,9 @@ class SamplerConfig:
     """Curvature of the schedule."""
     guidance_scale: float = 3.0
     """unconditional + scale * (conditional - unconditional); 1 means off. Of frame 0."""
-    last_guidance_scale: float | None = None
+    guidance_max: float | None = None
     """Scale of the last frame; frames between get scales between. None: the same for all."""
-    method: SamplerMethod = "euler"
+    sampler: SamplerMethod = "euler"
     """`euler` as released; `heun` is Algorithm 1: each step is corrected with the slope at its
     end, twice the work."""
     s_churn: float = 0.0
@@ -57,11 +57,11 @@ class SamplerConfig:
     """... up to here."""
     s_noise: float = 1.0
     """Standard deviation of the noise added by churn."""
-    tile_frames: int = 16
+    window_frames: int = 16
     """Frames denoised together."""
-    tile_overlap: int = 4
+    window_overlap: int = 4
     """Frames that neighbouring windows share."""
-    tiling: Tiling = "published"
+    window_rule: WindowRule = "published"
     """Rule of the windows."""
     repeat_noise: bool = True
     """Repeat the first window's noise over the clip, as published; else all noise is new."""
@@ -83,7 +83,7 @@ class SamplerConfig:
                 "Expected 0 < `sigma_min` < `sigma_max`, got "
                 f"{self.sigma_min} and {self.sigma_max}."
             )
-        tile_indices(self.tile_frames, self.tile_frames, self.tile_overlap, self.tiling)
+        tile_indices(self.window_frames, self.window_frames, self.window_overlap, self.window_rule)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,10 +145,10 @@ def sample(  # noqa: PLR0913 - the one place where everything meets
         denoise = GuidedDenoiser(
             animator,
             conditioning,
-            frame_guidance(config.guidance_scale, config.last_guidance_scale, num_frames),
-            tile_frames=config.tile_frames,
-            tile_overlap=config.tile_overlap,
-            tiling=config.tiling,
+            frame_guidance(config.guidance_scale, config.guidance_max, num_frames),
+            window_frames=config.window_frames,
+            window_overlap=config.window_overlap,
+            window_rule=config.window_rule,
             use_bfloat16=config.use_bfloat16,
         )
         sigmas = karras_sigmas(
@@ -171,14 +171,14 @@ def sample(  # noqa: PLR0913 - the one place where everything meets
             )
             report = None if on_seams is None else functools.partial(on_seams, step)
             levels = (sigma, sigma_hat)
-            denoised = _first_estimate(denoise, latents, noised, levels, config.method, report)
+            denoised = _first_estimate(denoise, latents, noised, levels, config.sampler, report)
             if correct_denoised is not None:
                 denoised = correct_denoised(denoised, step).detach()
             if on_preview is not None:
                 on_preview(denoised, step)
             slope = (noised - denoised) / sigma_hat
             latents = noised + (next_sigma - sigma_hat) * slope
-            if config.method == "heun" and next_sigma > 0:
+            if config.sampler == "heun" and next_sigma > 0:
                 end_slope = (latents - denoise(latents, next_sigma)) / next_sigma
                 latents = noised + (next_sigma - sigma_hat) * (slope + end_slope) / 2
             if on_step is not None:
@@ -198,7 +198,7 @@ def _draw_noise(
 ) -> Float[Tensor, "batch frames channels h w"]:
     """Draw unit noise for the clip, or for one window and repeat it."""
     batch, *rest = reference_latents.shape
-    drawn = min(num_frames, config.tile_frames) if config.repeat_noise else num_frames
+    drawn = min(num_frames, config.window_frames) if config.repeat_noise else num_frames
     noise = torch.randn((batch, drawn, *rest), generator=generator).to(reference_latents)
     return noise[:, torch.arange(num_frames) % drawn]
 
@@ -208,7 +208,7 @@ def _first_estimate(
     latents: Float[Tensor, "batch frames channels h w"],
     noised: Float[Tensor, "batch frames channels h w"],
     levels: tuple[float, float],
-    method: SamplerMethod,
+    sampler: SamplerMethod,
     on_seams: Callable[[tuple[Seam, ...]], None] | None,
 ) -> Float[Tensor, "batch frames channels h w"]:
     """Return the denoised estimate of churned latents.
@@ -217,7 +217,7 @@ def _first_estimate(
     network before the churn and mixes its output with the churned latents.
     """
     sigma, sigma_hat = levels
-    if method == "heun" or noised is latents:
+    if sampler == "heun" or noised is latents:
         return denoise(noised, sigma_hat, on_seams)
     c_skip = precondition(torch.tensor([sigma]), denoise.sigma_data).c_skip.to(latents)
     return denoise(latents, sigma, on_seams) + c_skip * (noised - latents)

@@ -9,53 +9,53 @@ from torch import Tensor
 
 from animaray.platform.errors import ConfigError
 
-Tiling = Literal["published", "sliding"]
+WindowRule = Literal["published", "sliding"]
 
 
 def tile_indices(
-    num_frames: int, tile_frames: int, tile_overlap: int, tiling: Tiling = "published"
+    num_frames: int, window_frames: int, window_overlap: int, window_rule: WindowRule = "published"
 ) -> list[Int64[Tensor, " tile"]]:
     """Return which frames each window holds; together they hold every frame.
 
     `published` windows hold frame 0 and then consecutive ones, so that every window sees the
-    start of the clip; neighbours then share one frame less than `tile_overlap`. `sliding` windows
-    are consecutive frames, evenly spread, so that every pair of neighbours shares `tile_overlap`
+    start of the clip; neighbours then share one frame less than `window_overlap`. `sliding` windows
+    are consecutive frames, evenly spread, so that every pair of neighbours shares `window_overlap`
     frames or a few more. A clip shorter than a window is one window under both rules.
 
     Args:
-        num_frames: Frames of the clip; up to `tile_frames` of them give one window.
-        tile_frames: Frames of a window.
-        tile_overlap: Frames that neighbours share; 0 is allowed for `sliding`.
-        tiling: Rule of the windows.
+        num_frames: Frames of the clip; up to `window_frames` of them give one window.
+        window_frames: Frames of a window.
+        window_overlap: Frames that neighbours share; 0 is allowed for `sliding`.
+        window_rule: Rule of the windows.
 
     Raises:
         ConfigError: The overlap leaves frames uncovered or the windows do not advance.
     """
-    minimum = 1 if tiling == "published" else 0
-    if not minimum <= tile_overlap < tile_frames:
+    minimum = 1 if window_rule == "published" else 0
+    if not minimum <= window_overlap < window_frames:
         raise ConfigError(
-            f"`tile_overlap` must be within [{minimum}, {tile_frames - 1}] for {tiling} windows, "
-            f"got {tile_overlap}."
+            f"`window_overlap` must be within [{minimum}, {window_frames - 1}] for {window_rule}"
+            f" windows, got {window_overlap}."
         )
-    if num_frames <= tile_frames:
+    if num_frames <= window_frames:
         return [torch.arange(num_frames)]
-    if tiling == "published":
-        return published_tiles(num_frames, tile_frames, tile_overlap)
-    last = num_frames - tile_frames
-    steps = math.ceil(last / (tile_frames - tile_overlap))
+    if window_rule == "published":
+        return published_tiles(num_frames, window_frames, window_overlap)
+    last = num_frames - window_frames
+    steps = math.ceil(last / (window_frames - window_overlap))
     starts = [round(last * step / steps) for step in range(steps + 1)]
-    return [torch.arange(start, start + tile_frames) for start in starts]
+    return [torch.arange(start, start + window_frames) for start in starts]
 
 
 def published_tiles(
-    num_frames: int, tile_frames: int, tile_overlap: int
+    num_frames: int, window_frames: int, window_overlap: int
 ) -> list[Int64[Tensor, " tile"]]:
-    """Return the released code's windows, for at least `tile_frames` frames."""
+    """Return the released code's windows, for at least `window_frames` frames."""
     first = torch.zeros(1, dtype=torch.int64)
-    starts = list(range(0, num_frames - tile_frames + 1, tile_frames - tile_overlap))
-    if starts[-1] + tile_frames < num_frames:
-        starts.append(num_frames - tile_frames)
-    return [torch.cat([first, torch.arange(start + 1, start + tile_frames)]) for start in starts]
+    starts = list(range(0, num_frames - window_frames + 1, window_frames - window_overlap))
+    if starts[-1] + window_frames < num_frames:
+        starts.append(num_frames - window_frames)
+    return [torch.cat([first, torch.arange(start + 1, start + window_frames)]) for start in starts]
 
 
 def tile_weights(num_frames: int) -> Float[Tensor, " tile"]:
@@ -65,7 +65,7 @@ def tile_weights(num_frames: int) -> Float[Tensor, " tile"]:
 
 
 def blend_weights(
-    tiles: list[Int64[Tensor, " _"]], tiling: Tiling = "published"
+    tiles: list[Int64[Tensor, " _"]], window_rule: WindowRule = "published"
 ) -> list[Float[Tensor, " _"]]:
     """Return each window's weights; an estimate is the weighted mean over the windows.
 
@@ -75,13 +75,13 @@ def blend_weights(
 
     Args:
         tiles: Windows of `tile_indices` with the same rule.
-        tiling: Rule of the windows.
+        window_rule: Rule of the windows.
     """
-    if tiling == "published":
+    if window_rule == "published":
         return [tile_weights(len(tile)) for tile in tiles]
     weights = [torch.ones(len(tile)) for tile in tiles]
     for left in range(len(tiles) - 1):
-        shared = num_shared(tiles[left], tiles[left + 1], tiling)
+        shared = num_shared(tiles[left], tiles[left + 1], window_rule)
         if shared:
             rise = torch.sin((torch.arange(shared) + 0.5) * math.pi / (2 * shared)).square()
             weights[left + 1][:shared] *= rise
@@ -89,10 +89,12 @@ def blend_weights(
     return weights
 
 
-def num_shared(left: Int64[Tensor, " _"], right: Int64[Tensor, " _"], tiling: Tiling) -> int:
+def num_shared(
+    left: Int64[Tensor, " _"], right: Int64[Tensor, " _"], window_rule: WindowRule
+) -> int:
     """Return how many frames two neighbouring windows share at their border.
 
     The frame 0 that every published window begins with is not at the border.
     """
-    first = int(right[1 if tiling == "published" and len(right) > 1 else 0])
+    first = int(right[1 if window_rule == "published" and len(right) > 1 else 0])
     return max(0, int(left[-1]) - first + 1)

@@ -229,7 +229,7 @@ WRONG = [
     (["one.png", "one.mp4", "--fps", "1"], 5, "at least 2 are needed"),
     (["one.png", "one.mp4", "--driving-size", "big"], 2, "WIDTHxHEIGHT"),
     (["one.png", "one.mp4", "--guidance-min", "2"], 2, "belong together"),
-    (["one.png", "one.mp4", "--window-frames", "4", "--window-overlap", "4"], 2, "tile_overlap"),
+    (["one.png", "one.mp4", "--window-frames", "4", "--window-overlap", "4"], 2, "window_overlap"),
     (["one.png", "one.mp4", "--weights", "."], 4, "weights folder"),
 ]
 

@@ -195,11 +195,11 @@ def test_options_change_the_sampler():
         sampler="heun", guidance_min=1.2, guidance_max=2.0, window_frames=4, window_rule="sliding"
     )
     sampler = sampler_settings(config, options)
-    assert (sampler.method, sampler.guidance_scale, sampler.last_guidance_scale) == (
+    assert (sampler.sampler, sampler.guidance_scale, sampler.guidance_max) == (
         "heun", 1.2, 2.0,
     )  # fmt: skip
     # Windows of 8 overlap by 3: half as long, they overlap by 1.
-    assert (sampler.tile_frames, sampler.tile_overlap) == (4, 1)
+    assert (sampler.window_frames, sampler.window_overlap) == (4, 1)
     assert sampler_settings(config, AnimationOptions()) == default_sampler(config)
 
 
@@ -219,9 +219,9 @@ def test_contradicting_options_are_refused(options, message):
 def test_default_sampler_suits_the_model():
     published = default_sampler(AnimatorConfig.published())
     assert (published.num_inference_steps, published.sigma_max) == (25, 700.0)
-    assert (published.tile_frames, published.tile_overlap) == (16, 4)
+    assert (published.window_frames, published.window_overlap) == (16, 4)
     small = default_sampler(AnimatorConfig.generated())
-    assert (small.sigma_max, small.tile_frames, small.tiling) == (2.0, 8, "sliding")
+    assert (small.sigma_max, small.window_frames, small.window_rule) == (2.0, 8, "sliding")
     plain = default_sampler(replace(AnimatorConfig.generated(), moved_reference=None))
     assert (plain.sigma_max, plain.num_inference_steps) == (80.0, 20)
 

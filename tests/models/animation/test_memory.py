@@ -53,9 +53,9 @@ def counted_window(config, frames, width, height):
         animator,
         encoded,
         torch.ones(frames),
-        tile_frames=frames,
-        tile_overlap=1,
-        tiling="published",
+        window_frames=frames,
+        window_overlap=1,
+        window_rule="published",
     )
     return count_peak_bytes(torch.no_grad()(lambda: denoise(latents, 1.0)))
 

@@ -14,7 +14,7 @@ from animaray.models.networks.conditioning import Conditioning, EncodedCondition
 from animaray.platform.errors import ConfigError
 
 WITHOUT_DRAFTS = replace(AnimatorConfig.tiny(), moved_reference=None)
-FAST = SamplerConfig(num_inference_steps=2, sigma_max=80.0, tile_frames=4, tile_overlap=1)
+FAST = SamplerConfig(num_inference_steps=2, sigma_max=80.0, window_frames=4, window_overlap=1)
 
 
 class GaussianAnimator(Animator):
@@ -58,14 +58,14 @@ def generator(seed=0):
     "changes",
     [
         {"num_inference_steps": 60},
-        {"num_inference_steps": 30, "method": "heun"},
-        {"num_inference_steps": 60, "method": "heun", "s_churn": 20.0},
+        {"num_inference_steps": 30, "sampler": "heun"},
+        {"num_inference_steps": 60, "sampler": "heun", "s_churn": 20.0},
     ],
 )
 def test_gaussian_data_is_recovered(changes):
     gaussian = GaussianAnimator(WITHOUT_DRAFTS).eval()
     config = SamplerConfig(
-        sigma_max=80.0, guidance_scale=1.0, repeat_noise=False, tile_frames=16, **changes
+        sigma_max=80.0, guidance_scale=1.0, repeat_noise=False, window_frames=16, **changes
     )
     latents = sample(gaussian, conditioning_of(16, 16), 16, config, generator())
     assert latents.mean().item() == pytest.approx(0.7, abs=0.02)
@@ -86,7 +86,7 @@ def test_error_falls_with_the_order_of_the_method(method, order):
             sigma_min=1e-3,
             sigma_max=10.0,
             guidance_scale=1.0,
-            method=method,
+            sampler=method,
         )
         latents = sample(gaussian, conditioning_of(4), 4, config, generator(), initial_noise=noise)
         errors.append((latents - exact).abs().max().item())
@@ -121,7 +121,7 @@ def test_guidance_follows_its_formula(animator):
 @pytest.mark.parametrize("method", ["euler", "heun"])
 def test_equal_seeds_give_equal_latents(animator, method):
     conditioning = conditioning_of(6)
-    config = replace(FAST, method=method, s_churn=1.0)
+    config = replace(FAST, sampler=method, s_churn=1.0)
     first, second = (sample(animator, conditioning, 6, config, generator(5)) for _ in "ab")
     other = sample(animator, conditioning, 6, config, generator(6))
     assert torch.equal(first, second)
@@ -145,7 +145,7 @@ def test_guidance_rises_evenly_over_the_frames(animator):
     encoded = animator.encode_conditioning(conditioning_of(4))
     noise = torch.randn(1, 4, 4, 4, 4)
     config = replace(FAST, num_inference_steps=1, guidance_scale=1.0)
-    rising = replace(config, last_guidance_scale=4.0)
+    rising = replace(config, guidance_max=4.0)
     latents = sample(animator, encoded, 4, rising, generator(), initial_noise=noise)
     for frame, scale in enumerate((1.0, 2.0, 3.0, 4.0)):
         constant = replace(config, guidance_scale=scale)
@@ -185,7 +185,7 @@ def test_algorithm_1_corrects_the_first_estimate_of_a_step_only():
     config = replace(
         FAST,
         num_inference_steps=3,
-        method="heun",
+        sampler="heun",
         guidance_scale=1.0,
         s_churn=0.6,
         s_churn_max=50.0,
@@ -204,12 +204,12 @@ def test_algorithm_1_corrects_the_first_estimate_of_a_step_only():
     assert levels_seen == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("tiling", ["published", "sliding"])
+@pytest.mark.parametrize("window_rule", ["published", "sliding"])
 @pytest.mark.parametrize("num_frames", [1, 2, 4])
-def test_clips_up_to_a_window_are_one_window(animator, tiling, num_frames):
+def test_clips_up_to_a_window_are_one_window(animator, window_rule, num_frames):
     encoded = animator.encode_conditioning(conditioning_of(num_frames))
     noise = torch.randn(1, num_frames, 4, 4, 4)
-    config = replace(FAST, num_inference_steps=1, guidance_scale=1.0, tiling=tiling)
+    config = replace(FAST, num_inference_steps=1, guidance_scale=1.0, window_rule=window_rule)
     seams = []
     latents = sample(
         animator,
@@ -230,7 +230,11 @@ def test_clips_up_to_a_window_are_one_window(animator, tiling, num_frames):
 def windowed(animator, encoded, overlap, seams=None):
     """One step of a clip of 10 frames in windows of 4."""
     config = replace(
-        FAST, num_inference_steps=1, tile_overlap=overlap, tiling="sliding", repeat_noise=False
+        FAST,
+        num_inference_steps=1,
+        window_overlap=overlap,
+        window_rule="sliding",
+        repeat_noise=False,
     )
     report = None if seams is None else (lambda step, found: seams.extend(found))  # noqa: ARG005
     return sample(animator, encoded, 10, config, generator(), on_seams=report)
@@ -278,13 +282,13 @@ def test_seams_show_windows_that_disagree():
 
     drifting = Drifting(WITHOUT_DRAFTS).eval()
     config = replace(
-        FAST, num_inference_steps=1, guidance_scale=1.0, tile_frames=8, tiling="sliding"
+        FAST, num_inference_steps=1, guidance_scale=1.0, window_frames=8, window_rule="sliding"
     )
     found = {}
     for drift in (0.0, 1.0):
         for overlap in (0, 4):
             Drifting.calls, Drifting.drift = 0, drift
-            changes = replace(config, tile_overlap=overlap)
+            changes = replace(config, window_overlap=overlap)
             seams = []
             sample(
                 drifting,
@@ -340,8 +344,8 @@ def test_impossible_settings_are_refused():
         SamplerConfig(num_inference_steps=0)
     with pytest.raises(ConfigError, match="0 < `sigma_min` < `sigma_max`"):
         SamplerConfig(sigma_max=0.0)
-    with pytest.raises(ConfigError, match="`tile_overlap` must be within"):
-        SamplerConfig(tile_overlap=0)
+    with pytest.raises(ConfigError, match="`window_overlap` must be within"):
+        SamplerConfig(window_overlap=0)
 
 
 def test_published_churn_mixes_the_output_before_the_noise(golden):

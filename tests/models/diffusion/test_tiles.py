@@ -10,10 +10,10 @@ from animaray.models.diffusion.tiles import (
 from animaray.platform.errors import ConfigError
 
 
-@pytest.mark.parametrize("tiling", ["published", "sliding"])
+@pytest.mark.parametrize("window_rule", ["published", "sliding"])
 @pytest.mark.parametrize("num_frames", [1, 5, 8, 9, 23, 40])
-def test_every_frame_is_covered(tiling, num_frames):
-    tiles = tile_indices(num_frames, 8, 3, tiling)
+def test_every_frame_is_covered(window_rule, num_frames):
+    tiles = tile_indices(num_frames, 8, 3, window_rule)
     assert set(torch.cat(tiles).tolist()) == set(range(num_frames))
     assert all(len(tile) == min(num_frames, 8) for tile in tiles)
 
@@ -24,9 +24,9 @@ def test_sliding_windows_share_the_overlap():
 
 
 def test_uncovering_overlap_is_refused():
-    with pytest.raises(ConfigError, match=r"`tile_overlap` must be within \[1, 7\]"):
+    with pytest.raises(ConfigError, match=r"`window_overlap` must be within \[1, 7\]"):
         tile_indices(20, 8, 0)
-    with pytest.raises(ConfigError, match=r"`tile_overlap` must be within \[0, 7\]"):
+    with pytest.raises(ConfigError, match=r"`window_overlap` must be within \[0, 7\]"):
         tile_indices(20, 8, 8, "sliding")
 
 
