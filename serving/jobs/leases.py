@@ -216,7 +216,7 @@ class Leases:
             is_held = self._database.advance(connection, _held_under(lease), values, kind, data)
         _check_held(lease, is_held=is_held)
 
-    def beat(self, worker_id: str, state: str, detail: str = "") -> None:
+    def record_heartbeat(self, worker_id: str, state: str, detail: str = "") -> None:
         """Record a worker's sign of life.
 
         Args:

@@ -19,24 +19,24 @@ from animaray.serving.jobs.records import (
     WorkerDrainedError,
 )
 
-PULSE_S = 1.0
+HEARTBEAT_INTERVAL_S = 1.0
 
 _log = logging.getLogger("animaray.serving")
 
 
-class Pulse:
-    """Beat while the worker lives; renew the lease while a job is held.
+class Heartbeat:
+    """Say that the worker lives; renew the lease while a job is held.
 
     Args:
         leases: The worker's side of the job store.
-        worker_id: Whose pulse.
-        pulse_s: Seconds between two beats.
+        worker_id: Who lives.
+        interval_s: Seconds between two signs of life.
     """
 
-    def __init__(self, leases: Leases, worker_id: str, pulse_s: float = PULSE_S) -> None:
+    def __init__(self, leases: Leases, worker_id: str, interval_s: float = HEARTBEAT_INTERVAL_S) -> None:
         self._leases = leases
         self._worker_id = worker_id
-        self._pulse_s = pulse_s
+        self._interval_s = interval_s
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._state = ("loading", "")
@@ -46,14 +46,14 @@ class Pulse:
         self._is_lost = False
         self._is_cancelled = False
         self._drain_at: float | None = None
-        self._thread = threading.Thread(target=self._beat_on, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._keep_on, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Start beating."""
+        """Start."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop beating and strike the worker off the list."""
+        """Stop, and strike the worker off the list."""
         self._ended.set()
         self._thread.join()
         try:
@@ -65,7 +65,7 @@ class Pulse:
         """Set what the worker says about itself, and say it now."""
         with self._lock:
             self._state = (state, detail)
-        self._beat()
+        self._record()
 
     def drain(self, after_s: float) -> None:
         """Let `check` raise WorkerDrainedError after so many seconds."""
@@ -117,18 +117,18 @@ class Pulse:
                     reason="too_slow",
                 )
 
-    def _beat_on(self) -> None:
-        while not self._ended.wait(self._pulse_s):
-            self._beat()
+    def _keep_on(self) -> None:
+        while not self._ended.wait(self._interval_s):
+            self._record()
             self._renew()
 
-    def _beat(self) -> None:
+    def _record(self) -> None:
         with self._lock:
             state, detail = self._state
             if self._drain_at is not None:
                 state = "draining"
         try:
-            self._leases.beat(self._worker_id, state, detail)
+            self._leases.record_heartbeat(self._worker_id, state, detail)
         except ServiceError as error:
             _log.warning("Worker %s cannot reach the job database: %s", self._worker_id, error)
 

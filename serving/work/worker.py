@@ -52,7 +52,7 @@ from animaray.serving.jobs.records import (
     WorkerDrainedError,
 )
 from animaray.serving.jobs.store import JobStore
-from animaray.serving.work.heartbeat import PULSE_S, Pulse
+from animaray.serving.work.heartbeat import HEARTBEAT_INTERVAL_S, Heartbeat
 from animaray.serving.work.parts_jobs import animate_by_parts, parts_facts
 from animaray.serving.work.picture_child import read_picture_in_child
 from animaray.serving.work.result_video import JobVideo, finish_video
@@ -78,7 +78,7 @@ class WorkerSettings:
     """A job whose worker is silent for so long is given to another."""
     poll_s: float = 0.25
     """Seconds between two looks for work."""
-    pulse_s: float = PULSE_S
+    heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
     """Seconds between two signs of life; cancelling is noticed within this time."""
     drain_s: float = 0.0
     """Seconds that a stopping worker gives its job before it hands it back."""
@@ -136,7 +136,7 @@ class AnimationWorker:
         self._files = files
         self._limits = limits
         self._settings = settings or WorkerSettings()
-        self._pulse = Pulse(store.leases, self.worker_id, self._settings.pulse_s)
+        self._heartbeat = Heartbeat(store.leases, self.worker_id, self._settings.heartbeat_interval_s)
 
     def run(self, stop: threading.Event) -> None:
         """Load the model and work until `stop` is set; the job in hand is finished or given back.
@@ -144,11 +144,11 @@ class AnimationWorker:
         Args:
             stop: Set it from another thread.
         """
-        self._pulse.start()
+        self._heartbeat.start()
         watcher = threading.Thread(target=self._await_stop, args=(stop,), daemon=True)
         watcher.start()
         try:
-            self._pulse.show("loading")
+            self._heartbeat.show("loading")
             model = self._load(stop)
             while model is not None and not stop.is_set():
                 try:
@@ -159,7 +159,7 @@ class AnimationWorker:
                 if not is_busy:
                     stop.wait(self._settings.poll_s)
         finally:
-            self._pulse.stop()
+            self._heartbeat.stop()
 
     def run_one(self, model: LoadedModel) -> bool:
         """Claim and run the next job, if there is one; return whether there was."""
@@ -167,15 +167,15 @@ class AnimationWorker:
         lease = self._store.leases.claim(self.worker_id, self._settings.lease_s)
         if lease is None:
             return False
-        self._pulse.show("busy", model.model_id)
+        self._heartbeat.show("busy", model.model_id)
         try:
-            with self._pulse.holding(lease, self._limits.max_job_s):
+            with self._heartbeat.holding(lease, self._limits.max_job_s):
                 self._run(lease, model)
         except LeaseLostError as error:
             _log.warning("An attempt is thrown away: %s", error)
             self._files.remove_attempt(lease.job.job_id, lease.fence)
         finally:
-            self._pulse.show("ready", model.model_id)
+            self._heartbeat.show("ready", model.model_id)
         return True
 
     def _load(self, stop: threading.Event) -> LoadedModel | None:
@@ -184,21 +184,21 @@ class AnimationWorker:
         except Exception as error:  # noqa: BLE001 - whatever it is, /health/ready has to tell it
             _log.exception("Worker %s cannot load the model.", self.worker_id)
             known = isinstance(error, AnimarayError)
-            self._pulse.show("failed", str(error) if known else f"{type(error).__name__}: {error}")
+            self._heartbeat.show("failed", str(error) if known else f"{type(error).__name__}: {error}")
             stop.wait()
             return None
-        self._pulse.show("ready", model.model_id)
+        self._heartbeat.show("ready", model.model_id)
         return model
 
     def _await_stop(self, stop: threading.Event) -> None:
         stop.wait()
-        self._pulse.drain(self._settings.drain_s)
+        self._heartbeat.drain(self._settings.drain_s)
 
     def _run(self, lease: Lease, model: LoadedModel) -> None:
         leases = self._store.leases
         try:
             result = self._animate(lease, model)
-            self._pulse.check()
+            self._heartbeat.check()
             leases.succeed(lease, result)
         except LeaseLostError:
             raise
@@ -231,7 +231,7 @@ class AnimationWorker:
         with _timed(stage_s, "decode"):
             picture = read_picture_in_child(self._files.path(job.picture_name), self._limits)
             driving = self._decode_driving(job.video_name, options, pipeline.fps)
-        self._pulse.check()
+        self._heartbeat.check()
         if options.engine == "parts":
             return self._animate_by_parts(lease, picture, driving, options, stage_s)
         with _timed(stage_s, "perceive"):
@@ -239,13 +239,13 @@ class AnimationWorker:
                 picture, options.casting.reference, no_face=options.animation.no_face
             )
             check_face_sizes(references)
-            self._pulse.check()
+            self._heartbeat.check()
             choices = [choice.scaled(driving.scale) for choice in options.casting.driving]
             motions = pipeline.follow_people(driving.frames_uint8).motions(choices)
             cast = pair_people(references, motions, options.casting)
             need = pipeline.estimate_memory(len(driving.frames_uint8), options.animation)
             _check_memory(need)
-        self._pulse.check()
+        self._heartbeat.check()
         with _timed(stage_s, "denoise"):
             animation = pipeline.animate(
                 *cast[0],
@@ -253,7 +253,7 @@ class AnimationWorker:
                 on_progress=self._reporter(lease),
                 companions=cast[1:],
             )
-        self._pulse.check()
+        self._heartbeat.check()
         with _timed(stage_s, "encode"):
             facts = {**self._facts(lease), "model": model.model_id, **_DIFFUSION}
             mp4, about_sound = finish_video(
@@ -324,7 +324,7 @@ class AnimationWorker:
 
         def report(progress: AnimationProgress) -> None:
             nonlocal reported
-            self._pulse.check()
+            self._heartbeat.check()
             if progress.step == reported:  # between two Adam steps: only the check
                 return
             reported = progress.step
@@ -354,7 +354,7 @@ class AnimationWorker:
                 self._video(job, options, driving.info),
                 frames,
                 options,
-                lambda *_: self._pulse.check(),
+                lambda *_: self._heartbeat.check(),
             )
         made = result.frames
         facts = {**self._facts(lease), **parts_facts(made)}

@@ -332,11 +332,11 @@ def test_ready_turns_503_without_a_loaded_model(server: Server) -> None:
         assert (
             "none has started" in assert_problem(http.get("/health/ready"), "AR-SRV-10")["detail"]
         )
-        server.store.leases.beat("w", "loading")
+        server.store.leases.record_heartbeat("w", "loading")
         assert_problem(http.get("/health/ready"), "AR-SRV-10")
-        server.store.leases.beat("w", "ready")
+        server.store.leases.record_heartbeat("w", "ready")
         assert http.get("/health/ready").json() == {"status": "ready", "workers": ["ready"]}
-        server.store.leases.beat("w", "failed", "No weights. [AR-WGT-01]")
+        server.store.leases.record_heartbeat("w", "failed", "No weights. [AR-WGT-01]")
         assert "No weights" in assert_problem(http.get("/health/ready"), "AR-SRV-10")["detail"]
 
 

@@ -178,7 +178,7 @@ def test_key_is_sent(tmp_path: Path, media: tuple[Path, Path]) -> None:
         with AnimarayClient(server.url, key) as client:
             assert client.submit(*media).status()["state"] == "queued"
             assert not client.is_ready()
-            server.store.leases.beat("w", "ready")
+            server.store.leases.record_heartbeat("w", "ready")
             assert client.is_ready()
 
 

@@ -171,11 +171,11 @@ def test_handed_back_job_keeps_its_attempts(store: JobStore) -> None:
     assert claim(store).job.attempt == 1
 
 
-def test_workers_are_listed_while_they_beat(store: JobStore, clock: Clock) -> None:
-    store.leases.beat("a", "loading")
-    store.leases.beat("a", "ready", "model 1")
+def test_workers_are_listed_while_their_heartbeat_comes(store: JobStore, clock: Clock) -> None:
+    store.leases.record_heartbeat("a", "loading")
+    store.leases.record_heartbeat("a", "ready", "model 1")
     clock.now += 20
-    store.leases.beat("b", "failed", "no weights")
+    store.leases.record_heartbeat("b", "failed", "no weights")
     assert [(w.worker_id, w.state, w.detail) for w in store.leases.workers(10.0)] == [
         ("b", "failed", "no weights")
     ]

@@ -140,7 +140,7 @@ class PacedPipeline(AnimationPipeline):
 def make_worker(
     store: JobStore, model: LoadedModel, files: JobFiles, **settings: float
 ) -> AnimationWorker:
-    paced = WorkerSettings(**{"pulse_s": 0.05, "poll_s": 0.02, "lease_s": 60.0, **settings})
+    paced = WorkerSettings(**{"heartbeat_interval_s": 0.05, "poll_s": 0.02, "lease_s": 60.0, **settings})
     return AnimationWorker(store, lambda: model, files, LIMITS, paced)
 
 

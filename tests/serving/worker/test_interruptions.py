@@ -85,7 +85,7 @@ def test_zombie_publishes_nothing(
 
     pipeline.at_step = sleep_once
     job = submit(store, files)
-    zombie = make_worker(store, model, files)  # its pulse does not beat: only `run` starts it
+    zombie = make_worker(store, model, files)  # its heartbeat does not run: only `run` starts it
     thread = threading.Thread(target=zombie.run_one, args=(model,))
     thread.start()
     assert asleep.wait(60)
@@ -111,7 +111,7 @@ def test_model_that_cannot_be_loaded_is_told_and_does_not_take_jobs(
 
     job = submit(store, files)
     stop = threading.Event()
-    worker = AnimationWorker(store, fail, files, LIMITS, WorkerSettings(pulse_s=0.05))
+    worker = AnimationWorker(store, fail, files, LIMITS, WorkerSettings(heartbeat_interval_s=0.05))
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()
     deadline = time.monotonic() + 20

@@ -15,17 +15,17 @@ from animaray.serving.jobs.records import (
     WorkerDrainedError,
 )
 from animaray.serving.jobs.store import JobStore
-from animaray.serving.work.heartbeat import Pulse
+from animaray.serving.work.heartbeat import Heartbeat
 
 LIMITS = ServingLimits()
 
 
 @pytest.fixture
-def pulse(store: JobStore) -> Iterator[Pulse]:
-    beating = Pulse(store.leases, "w", pulse_s=0.02)
-    beating.start()
-    yield beating
-    beating.stop()
+def heartbeat(store: JobStore) -> Iterator[Heartbeat]:
+    running = Heartbeat(store.leases, "w", interval_s=0.02)
+    running.start()
+    yield running
+    running.stop()
     assert store.leases.workers(1e9) == []
 
 
@@ -43,58 +43,58 @@ def eventually(happens: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def raised_by(pulse: Pulse) -> str | None:
+def raised_by(heartbeat: Heartbeat) -> str | None:
     try:
-        pulse.check()
+        heartbeat.check()
     except (LeaseLostError, JobCancelledError, WorkerDrainedError, RefusedError) as error:
         return type(error).__name__
     return None
 
 
 def test_lease_is_renewed_while_the_job_is_held(
-    store: JobStore, clock: Clock, pulse: Pulse
+    store: JobStore, clock: Clock, heartbeat: Heartbeat
 ) -> None:
     lease = claim(store)
-    with pulse.holding(lease, 60.0):
+    with heartbeat.holding(lease, 60.0):
         for _ in range(3):
             clock.now += 8  # more than the lease's 10 s in all
             time.sleep(0.15)
             assert store.leases.release_expired() == []
-            pulse.check()
+            heartbeat.check()
 
 
-def test_cancel_is_noticed_between_steps(store: JobStore, pulse: Pulse) -> None:
+def test_cancel_is_noticed_between_steps(store: JobStore, heartbeat: Heartbeat) -> None:
     lease = claim(store)
-    with pulse.holding(lease, 60.0):
-        pulse.check()
+    with heartbeat.holding(lease, 60.0):
+        heartbeat.check()
         store.request_cancel(lease.job.job_id, "public")
-        eventually(lambda: raised_by(pulse) == "JobCancelledError")
-    pulse.check()  # the next job is not concerned
+        eventually(lambda: raised_by(heartbeat) == "JobCancelledError")
+    heartbeat.check()  # the next job is not concerned
 
 
-def test_lost_lease_is_noticed(store: JobStore, pulse: Pulse) -> None:
+def test_lost_lease_is_noticed(store: JobStore, heartbeat: Heartbeat) -> None:
     lease = claim(store)
-    with pulse.holding(lease, 60.0):
+    with heartbeat.holding(lease, 60.0):
         store.leases.hand_back(lease)
-        eventually(lambda: raised_by(pulse) == "LeaseLostError")
+        eventually(lambda: raised_by(heartbeat) == "LeaseLostError")
 
 
-def test_job_that_takes_too_long_is_refused(store: JobStore, pulse: Pulse) -> None:
-    with pulse.holding(claim(store), 0.0):
+def test_job_that_takes_too_long_is_refused(store: JobStore, heartbeat: Heartbeat) -> None:
+    with heartbeat.holding(claim(store), 0.0):
         time.sleep(0.01)
         with pytest.raises(RefusedError, match="longer than the service allows"):
-            pulse.check()
+            heartbeat.check()
 
 
-def test_drain_stops_the_job_after_its_grace(store: JobStore, pulse: Pulse) -> None:
-    with pulse.holding(claim(store), 60.0):
-        pulse.drain(0.2)
-        pulse.check()
-        eventually(lambda: raised_by(pulse) == "WorkerDrainedError")
+def test_drain_stops_the_job_after_its_grace(store: JobStore, heartbeat: Heartbeat) -> None:
+    with heartbeat.holding(claim(store), 60.0):
+        heartbeat.drain(0.2)
+        heartbeat.check()
+        eventually(lambda: raised_by(heartbeat) == "WorkerDrainedError")
     eventually(lambda: [w.state for w in store.leases.workers(1e9)] == ["draining"])
 
 
-def test_state_is_shown_at_once(store: JobStore, pulse: Pulse) -> None:
-    pulse.show("failed", "No weights.")
+def test_state_is_shown_at_once(store: JobStore, heartbeat: Heartbeat) -> None:
+    heartbeat.show("failed", "No weights.")
     (worker,) = store.leases.workers(10.0)
     assert (worker.worker_id, worker.state, worker.detail) == ("w", "failed", "No weights.")
