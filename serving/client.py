@@ -19,7 +19,7 @@ from animaray.platform.errors import ServiceError, UsageError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic
 from animaray.serving.client_records import FINISHED, JobStatus, StreamedEvent
-from animaray.serving.http.ports import is_loopback
+from animaray.serving.http.origins import is_loopback
 from animaray.serving.http.problems import exit_code_of
 from animaray.serving.jobs.records import JobCancelledError
 

@@ -6,8 +6,10 @@ The two meet in the job store only: either may die without losing a job. Command
 """
 
 import dataclasses
+import errno
 import math
 import os
+import socket
 import threading
 import time
 from contextlib import ExitStack
@@ -22,10 +24,10 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from animaray.platform.disk import check_room, disk_errors
-from animaray.platform.errors import ConfigError, MachineError, WeightsError
+from animaray.platform.errors import ConfigError, MachineError, PortError, WeightsError
 from animaray.platform.ray_session import come_up, ray_session
 from animaray.serving.http.app import make_app
-from animaray.serving.http.ports import await_free_port, check_port, is_loopback
+from animaray.serving.http.origins import is_loopback
 from animaray.serving.http.service import AnimationService
 from animaray.serving.http.tenants import DEFAULT_KEY_FILE, Tenants
 from animaray.serving.jobs.files import JobFiles
@@ -300,7 +302,7 @@ class ServerHandle:
                 serve.shutdown()  # type: ignore[no-untyped-call]
         finally:
             self._session.close()
-        await_free_port(self._config.host, self._config.port)
+        _await_free_port(self._config.host, self._config.port)
 
 
 def start_server(config: ServeConfig) -> ServerHandle:
@@ -429,3 +431,38 @@ def _check_answers(url: str) -> None:
                 fix="Another Serve with another port may run in this Ray session: stop it first.",
             )
         time.sleep(0.2)
+
+
+def check_port(host: str, port: int) -> None:
+    """Return if the port can be bound.
+
+    Args:
+        host: Name or address to listen on.
+        port: TCP port.
+
+    Raises:
+        PortError: It is taken, or the host is not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            raise PortError(
+                f"Port {port} of {host} {'is taken' if taken else f'cannot be bound: {error}'}.",
+                fix="Stop what uses it, or choose another with --port.",
+            ) from error
+
+
+def _await_free_port(host: str, port: int, timeout_s: float = 20.0) -> None:
+    """Wait until nobody listens any more, or the time is over: Ray's proxy ends after its caller."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            check_port(host, port)
+        except PortError:
+            time.sleep(0.1)
+        else:
+            return

@@ -7,7 +7,7 @@ application/problem+json; long work is a job, never a long request.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +17,10 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from animaray.platform.errors import AnimarayError
 from animaray.platform.media.file_kind import PICTURE_FORMATS_TEXT, VIDEO_FORMATS
-from animaray.serving.http.answers import HeadAnswers, problem_response
 from animaray.serving.http.events import stream_events
 from animaray.serving.http.metrics import render_metrics
 from animaray.serving.http.origins import OriginGuard
@@ -377,13 +377,13 @@ async def _answer_error(_request: Request, error: Exception) -> Response:
     problem = problem_from_error(error)
     if problem.code == "AR-SRV-01":
         _log.error("A request failed.", exc_info=error)
-    return problem_response(problem)
+    return problem.response()
 
 
 async def _answer_invalid(_request: Request, error: Exception) -> Response:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     where = ".".join(str(part) for part in first.get("loc", ()))
-    return problem_response(ProblemError("AR-SRV-11", f"{where}: {first.get('msg', 'invalid')}."))
+    return ProblemError("AR-SRV-11", f"{where}: {first.get('msg', 'invalid')}.").response()
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
@@ -391,7 +391,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     code = {404: "AR-SRV-14", 405: "AR-SRV-15"}.get(status, "AR-SRV-11")
     problem = ProblemError(code, str(getattr(error, "detail", "")) or "Refused.")
     headers = {"Allow": ", ".join(_methods_of(request))} if status == 405 else {}
-    return problem_response(problem, headers)
+    return problem.response(headers)
 
 
 def _methods_of(request: Request) -> list[str]:
@@ -407,6 +407,38 @@ def _methods_of(request: Request) -> list[str]:
 
 async def _answer_bug(_request: Request, error: Exception) -> Response:
     _log.error("A request failed unexpectedly.", exc_info=error)
-    return problem_response(
-        ProblemError("AR-SRV-01", "The service failed.", fix="Try again later.")
-    )
+    return ProblemError("AR-SRV-01", "The service failed.", fix="Try again later.").response()
+
+
+class HeadAnswers:
+    """ASGI layer that answers HEAD as GET, header by header, without the body.
+
+    Args:
+        app: The application behind it; it sees a GET.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything else on untouched."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        is_sent = asyncio.Event()
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+                is_sent.set()
+
+        answer = asyncio.ensure_future(self._app({**scope, "method": "GET"}, receive, send_head))
+        sent = asyncio.create_task(is_sent.wait())
+        try:
+            await asyncio.wait({answer, sent}, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # an event stream has no end, and nobody listens
+            sent.cancel()
+            answer.cancel()
+        with suppress(asyncio.CancelledError):
+            await answer

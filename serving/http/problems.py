@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.responses import JSONResponse
+
 from animaray.platform.errors import (
     AnimarayError,
     MediaError,
@@ -185,11 +187,6 @@ class ProblemError(ServiceError):
         """Keep all parts when the error crosses a process border."""
         return _rebuild, (self.code, self.message, self.fix, self.retry_after_s, self.job_id)
 
-    @property
-    def status(self) -> int:
-        """Return the HTTP status."""
-        return PROBLEM_KINDS[self.code].status
-
     def document(self) -> dict[str, Any]:
         """Return the problem document."""
         kind = PROBLEM_KINDS[self.code]
@@ -209,14 +206,19 @@ class ProblemError(ServiceError):
             document["retry_after"] = self.retry_after_s
         return document
 
-    def headers(self) -> dict[str, str]:
-        """Return the headers that belong to the document."""
+    def response(self, more_headers: Mapping[str, str] | None = None) -> JSONResponse:
+        """Return the document as a response, with its headers and others, such as Allow."""
         headers = {"Cache-Control": "no-store"}
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
         if self.code == "AR-SRV-07":
             headers["WWW-Authenticate"] = "Bearer"
-        return headers
+        return JSONResponse(
+            self.document(),
+            status_code=PROBLEM_KINDS[self.code].status,
+            headers={**headers, **(more_headers or {})},
+            media_type=PROBLEM_MEDIA_TYPE,
+        )
 
 
 def _rebuild(

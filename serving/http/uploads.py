@@ -17,7 +17,6 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from animaray.platform.media.file_kind import HEAD_BYTES
-from animaray.serving.http.answers import problem_response
 from animaray.serving.http.problems import ProblemError
 from animaray.serving.jobs.files import UPLOAD_NAMES, JobFiles
 from animaray.serving.jobs.limits import ServingLimits, check_upload
@@ -58,7 +57,7 @@ class UploadGuard:
             try:
                 self._check_bytes(int(declared))
             except ProblemError as problem:
-                await problem_response(problem, {"Connection": "close"})(scope, receive, send)
+                await problem.response({"Connection": "close"})(scope, receive, send)
                 return
         await self._app(scope, self._guard(receive), send)
 

@@ -33,7 +33,9 @@ class Heartbeat:
         interval_s: Seconds between two signs of life.
     """
 
-    def __init__(self, leases: Leases, worker_id: str, interval_s: float = HEARTBEAT_INTERVAL_S) -> None:
+    def __init__(
+        self, leases: Leases, worker_id: str, interval_s: float = HEARTBEAT_INTERVAL_S
+    ) -> None:
         self._leases = leases
         self._worker_id = worker_id
         self._interval_s = interval_s

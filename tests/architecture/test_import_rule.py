@@ -58,6 +58,15 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "serving": (
         "client_records jobs weights_folder", "http work", "client serve", "application",
     ),
+    "serving/jobs": (
+        "limits files options records", "database rows", "leases", "store",
+    ),
+    "serving/http": (
+        "problems tenants", "origins schemas uploads", "service", "events metrics", "app",
+    ),
+    "serving/work": (
+        "heartbeat picture_child", "attempt", "worker",
+    ),
     "evaluation": (
         "golden ledger_parts measured_memory metrics operation_counts table", "evaluate ledger",
     ),

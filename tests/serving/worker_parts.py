@@ -30,7 +30,8 @@ from animaray.serving.jobs.files import JobFiles
 from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.records import Job, JobState
 from animaray.serving.jobs.store import JobStore
-from animaray.serving.work.worker import AnimationWorker, LoadedModel, WorkerSettings
+from animaray.serving.work.attempt import LoadedModel
+from animaray.serving.work.worker import AnimationWorker, WorkerSettings
 
 LIMITS = ServingLimits(max_video_frames=40, max_video_s=4.0)
 SIZE = 32
@@ -140,7 +141,9 @@ class PacedPipeline(AnimationPipeline):
 def make_worker(
     store: JobStore, model: LoadedModel, files: JobFiles, **settings: float
 ) -> AnimationWorker:
-    paced = WorkerSettings(**{"heartbeat_interval_s": 0.05, "poll_s": 0.02, "lease_s": 60.0, **settings})
+    paced = WorkerSettings(
+        **{"heartbeat_interval_s": 0.05, "poll_s": 0.02, "lease_s": 60.0, **settings}
+    )
     return AnimationWorker(store, lambda: model, files, LIMITS, paced)
 
 

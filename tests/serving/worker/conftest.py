@@ -8,7 +8,8 @@ from worker_parts import PacedPipeline, make_worker
 
 from animaray.serving.jobs.files import JobFiles
 from animaray.serving.jobs.store import JobStore
-from animaray.serving.work.worker import AnimationWorker, LoadedModel
+from animaray.serving.work.attempt import LoadedModel
+from animaray.serving.work.worker import AnimationWorker
 
 
 @pytest.fixture

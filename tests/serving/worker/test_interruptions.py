@@ -19,9 +19,9 @@ from animaray.platform.errors import WeightsError
 from animaray.serving.jobs.files import JobFiles
 from animaray.serving.jobs.records import JobState
 from animaray.serving.jobs.store import JobStore
+from animaray.serving.work.attempt import LoadedModel
 from animaray.serving.work.worker import (
     AnimationWorker,
-    LoadedModel,
     WorkerSettings,
 )
 

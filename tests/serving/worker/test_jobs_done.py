@@ -31,9 +31,9 @@ from animaray.serving.jobs.files import JobFiles
 from animaray.serving.jobs.options import find_warnings
 from animaray.serving.jobs.records import JobState
 from animaray.serving.jobs.store import JobStore
+from animaray.serving.work.attempt import LoadedModel
 from animaray.serving.work.worker import (
     AnimationWorker,
-    LoadedModel,
     describe_failure,
 )
 
