@@ -457,7 +457,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def _await_free_port(host: str, port: int, timeout_s: float = 20.0) -> None:
-    """Wait until nobody listens any more, or the time is over: Ray's proxy ends after its caller."""
+    """Wait until nobody listens any more, for a while: Ray's proxy ends after its caller."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         try:
