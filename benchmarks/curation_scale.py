@@ -97,8 +97,8 @@ def _run_part(arguments: argparse.Namespace) -> dict[str, Any]:
         output_dir=arguments.out / "dataset",
         profile="generated",
         num_workers=arguments.workers,
-        # At least ten waves, so that tenths of the run are comparable.
-        sources_per_wave=min(500, max(1, count // 10)),
+        # At least ten batches, so that tenths of the run are comparable.
+        sources_per_batch=min(500, max(1, count // 10)),
     )
     if not is_real:
         stand_in(arguments.out)
@@ -159,12 +159,12 @@ class Meter:
         from animaray.pipelines import curate as curation
 
         self._read = 0
-        self._waves: list[tuple[int, float, float, float]] = []
+        self._batches: list[tuple[int, float, float, float]] = []
         renew = curation.renew_stale_verdicts
 
         def renew_after_mark(root: Path) -> None:
             if not self._is_over:
-                self._waves.append((self._read, *_now()))
+                self._batches.append((self._read, *_now()))
                 self._is_over = True
             renew(root)
 
@@ -172,19 +172,19 @@ class Meter:
         curation.renew_stale_verdicts = renew_after_mark  # type: ignore[assignment, attr-defined]
 
     def progress(self, name: str, total: int | None) -> StageProgress:
-        """Return a silent row of progress; each wave begins with reading videos."""
+        """Return a silent row of progress; each batch begins with reading videos."""
         if name.startswith("read"):
-            self._waves.append((self._read, *_now()))
+            self._batches.append((self._read, *_now()))
             self._read += total or 0
         return StageProgress(name, total, quiet=True)
 
     def ending_s(self) -> float:
-        """Return the time since the last wave's end: merging and summing up, seconds."""
-        return time.perf_counter() - self._waves[-1][1]
+        """Return the time since the last batch's end: merging and summing up, seconds."""
+        return time.perf_counter() - self._batches[-1][1]
 
     def tenths(self) -> dict[str, list[float]]:
-        """Return what an input cost in each tenth of the waves, and the driver's memory then."""
-        edges = [self._waves[round(k * (len(self._waves) - 1) / 10)] for k in range(11)]
+        """Return what an input cost in each tenth of the batches, and the driver's memory then."""
+        edges = [self._batches[round(k * (len(self._batches) - 1) / 10)] for k in range(11)]
         wall, cpu, memory = [], [], []
         for before, after in itertools.pairwise(edges):
             items = max(1, after[0] - before[0])
@@ -216,11 +216,11 @@ def stand_in(folder: Path) -> None:
     spare.mkdir()
 
     def scan_sources(rows: Sequence[Row], *_: Any) -> Iterator[Row]:  # noqa: ANN401
-        from animaray.pipelines.stages.identify import acquire
+        from animaray.pipelines.stages.identify import identify
 
         for row in rows:
             number = int(Path(row["path"]).stem)
-            after = acquire(row)
+            after = identify(row)
             facts = draw_source(number - 1 if number % 10 == 8 else number, tables)
             shown = {
                 name: facts[name]

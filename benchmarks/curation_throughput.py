@@ -189,7 +189,7 @@ def _run_loop(config: CurationConfig, *, is_plain: bool) -> dict[str, Any]:
         load_point_tracker,
         load_text_detector,
     )
-    from animaray.pipelines.curation.perception_worker import PerceptionStages
+    from animaray.pipelines.curation.perception_worker import PerceptionWorker
 
     spent = _Clock()
     if is_plain:
@@ -203,7 +203,7 @@ def _run_loop(config: CurationConfig, *, is_plain: bool) -> dict[str, Any]:
     text = load_text_detector() if config.text.looks_at(config.profile) else None
     if text is not None:
         spent.watch(text, "detect", "models")
-    stages = PerceptionStages(perception, tracker, config, text)
+    stages = PerceptionWorker(perception, tracker, config, text)
     started = time.perf_counter()
     seconds, num_clips = _curate_in_turn(config, stages)
     work_s = time.perf_counter() - started
@@ -224,9 +224,9 @@ def _curate_in_turn(
     from animaray.pipelines.curation.commit import BatchCommitter
     from animaray.pipelines.curation.stage_runner import new_row, run_stage
     from animaray.pipelines.stages.clips import split_clips
-    from animaray.pipelines.stages.cut_clip import encode_clip
+    from animaray.pipelines.stages.cut_clip import cut_clip
     from animaray.pipelines.stages.duplicates import find_duplicates
-    from animaray.pipelines.stages.identify import acquire
+    from animaray.pipelines.stages.identify import identify
     from animaray.pipelines.stages.probe import probe
     from animaray.pipelines.stages.shots import find_shots
 
@@ -237,7 +237,7 @@ def _curate_in_turn(
     named = expand_sources(config.sources, config.output_dir / "members", AcquireConfig())
     for item in named.inputs:
         row = {**new_row(str(item.path), str(item.path.parent)), "uri": item.uri}  # type: ignore[union-attr]
-        row = run_stage("acquire", acquire, row)
+        row = run_stage("identify", identify, row)
         row = run_stage("probe", lambda r: probe(r, config.limits), row)
         row = run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
         seconds.update(row["seconds"])
@@ -251,9 +251,7 @@ def _curate_in_turn(
             continue
         measured = []
         for split in split_clips({**row, "seconds": {}, "staging_dir": staging}, config.clips):
-            clip = run_stage(
-                "encode", lambda r: encode_clip(r, config.encode, config.limits), split
-            )
+            clip = run_stage("encode", lambda r: cut_clip(r, config.cut, config.limits), split)
             measured.append(stages(clip))
             seconds.update(measured[-1]["seconds"])
         num_clips += sum(clip["clip_id"] is not None for clip in measured)
@@ -299,10 +297,9 @@ class _Clock:
 
 def _decode_in_this_process(spent: _Clock) -> None:
     """Let the stages open files here, each on its own; count decoding and encoding."""
-    from animaray.pipelines.curation import perception_worker as perception_stages
-    from animaray.pipelines.curation.clip_samples import ClipSamples
-    from animaray.pipelines.stages import cut_clip as encode
-    from animaray.pipelines.stages import probe, shots
+    from animaray.pipelines.curation import perception_worker
+    from animaray.pipelines.curation.perception_worker import ClipSamples
+    from animaray.pipelines.stages import cut_clip, probe, shots
     from animaray.platform.media import video_decode
     from animaray.platform.media.video import FrameSelection, FrameStream, Mp4Writer, probe_video
 
@@ -318,7 +315,7 @@ def _decode_in_this_process(spent: _Clock) -> None:
         return spent.watch_items(decode(stream, selections), "decode")
 
     video_decode.FrameStream.together = timed_decode  # type: ignore[method-assign]
-    perception_stages.ClipSamples = lambda path, _: ClipSamples(path)  # type: ignore[misc,assignment]
+    perception_worker.ClipSamples = lambda path, _: ClipSamples(path)  # type: ignore[misc,assignment]
     add = Mp4Writer.add
 
     def timed_add(writer: Mp4Writer, *values: Any) -> None:  # noqa: ANN401
@@ -327,7 +324,7 @@ def _decode_in_this_process(spent: _Clock) -> None:
         spent.seconds["encode"] += time.perf_counter() - started
 
     Mp4Writer.add = timed_add  # type: ignore[method-assign, assignment]
-    for stage in (encode, shots):
+    for stage in (cut_clip, shots):
         stage.ChildFrameStream = OwnStream  # type: ignore[attr-defined]
     probe.probe_in_child = lambda path, limits: probe_video(path, limits=limits)  # type: ignore[attr-defined]
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.shards import key_of
-from animaray.datasets.sweep import unnamed_files
+from animaray.datasets.vacuum import unnamed_files
 from animaray.pipelines.reports.validation import validate
 
 _PLACES = ("media_file", "media_row_group")

@@ -35,9 +35,9 @@ from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoen
 from animaray.training.animator import AnimatorObjective, select_trainable
 from animaray.training.animator_batches import AnimatorBatch
 from animaray.training.configs import AnimatorTrainingConfig
+from animaray.training.ema import Ema
 from animaray.training.engines import make_engine
 from animaray.training.train_loop import learning_rate
-from animaray.training.weights_average import WeightsAverage
 
 FACE_SHARE = 1 / 6
 """Side of the face against the shorter side of the frame, as the estimate assumes."""
@@ -308,7 +308,7 @@ def train_step(config: AnimatorTrainingConfig, device: torch.device, *, repeats:
         objective = AnimatorObjective(animator, config.loss, config.scale.precision)
         engine = make_engine(objective, config.optimizer, config.scale, num_passes=1)
         average = (
-            WeightsAverage(objective, config.optimizer.ema_decay, rank=0, world_size=1)
+            Ema(objective, config.optimizer.ema_decay, rank=0, world_size=1)
             if config.optimizer.ema_decay is not None
             else None
         )

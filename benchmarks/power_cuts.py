@@ -29,12 +29,12 @@ from unittest import mock
 import numpy as np
 from cut_disk import Disk, cut_before_call, small_disk
 
-from animaray.datasets import commit_log, sweep
+from animaray.datasets import commit_log
 from animaray.datasets.commit_log import Commit, CommitLog
 from animaray.datasets.compaction import compact, merge_small_files
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.shards import write_media_shard
-from animaray.datasets.sweep import unnamed_files, writing
+from animaray.datasets.vacuum import unnamed_files, vacuum, writing
 from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.pipelines.policy.verdicts import reapply_policy
 from animaray.platform import storage
@@ -135,7 +135,7 @@ def go_on(life: Life) -> list[str]:
                 assert row["state"] == "kept"  # noqa: S101 - a checker
         problems = CommitLog(life.root).verify()
         life.root.mkdir(exist_ok=True)
-        sweep.sweep(life.root)
+        vacuum(life.root)
         write_score_dataset(life.root, ScoreTables(num_sources=1, seed=life.seed + 2000))
         problems += CommitLog(life.root).verify()
         return problems + [f"left: {path}" for path in unnamed_files(life.root)]

@@ -74,7 +74,7 @@ def workers_of(node: Any) -> list[psutil.Process]:  # noqa: ANN401 - ray's node
         for info in infos:
             with suppress(psutil.Error):
                 found += psutil.Process(info.process.pid).children(recursive=True)
-    names = ("ray::Map", "ray::FlatMap", "ray::Look", "ray::_MapWorker", "ray::MapWorker")
+    names = ("ray::Map", "ray::FlatMap", "ray::Measure", "ray::_MapWorker", "ray::MapWorker")
     working = []
     for process in found:
         with suppress(psutil.Error):

@@ -15,10 +15,10 @@ from animaray.models.perception.profiles import (
     load_text_detector,
 )
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.curation.perception_worker import PerceptionStages
+from animaray.pipelines.curation.perception_worker import PerceptionWorker
 from animaray.pipelines.curation.stage_runner import new_row
 from animaray.pipelines.policy.policies import STANDARD
-from animaray.pipelines.policy.verdict_columns import add_verdicts
+from animaray.pipelines.policy.verdicts import add_verdicts
 from animaray.platform.media.video import write_mp4
 
 
@@ -35,16 +35,16 @@ class WholeClips:
         """
         work.mkdir(parents=True, exist_ok=True)
         self._work = work
-        # Every family is measured: a calibration wants the scores of hopeless clips, too.
+        # Every family is measured: a calibration wants the scores of clips without faces, too.
         config = CurationConfig(
-            sources=("rendered",), output_dir=work, profile=profile, skip_hopeless=False
+            sources=("rendered",), output_dir=work, profile=profile, skip_faceless=False
         )
         perception = load_perception(profile, num_threads=1)
         if faces is not None and faces != profile:
             detector = load_perception(faces, num_threads=1).face_detector
             perception = replace(perception, face_detector=detector)
         # The strict policy wants to know of text, in drawn worlds, too.
-        self._stages = PerceptionStages(
+        self._stages = PerceptionWorker(
             perception, load_point_tracker(profile), config, load_text_detector()
         )
 

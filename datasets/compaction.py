@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from animaray.datasets.commit_log import Commit, CommitLog, CommittedFile, Snapshot
 from animaray.datasets.schemas import concat_versions, schema_of
 from animaray.datasets.shards import key_of, write_media_shard, write_shard, write_table
-from animaray.datasets.sweep import is_own_file, writing
+from animaray.datasets.vacuum import is_own_file, writing
 from animaray.platform.disk import check_room
 from animaray.platform.removal import remove
 

@@ -22,13 +22,13 @@ from typing import Any
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.compaction import merge_small_files
 from animaray.datasets.reader import CurationDataset
-from animaray.datasets.sweep import sweep
+from animaray.datasets.vacuum import vacuum
 from animaray.models.perception.files import check_perception_files
 from animaray.models.perception.permissive.rapid_ocr import find_networks
 from animaray.pipelines.acquire.inputs import refuse_absent
-from animaray.pipelines.curation.acquisition import Acquisition
 from animaray.pipelines.curation.commit import BatchCommitter
 from animaray.pipelines.curation.config import CurationConfig
+from animaray.pipelines.curation.inputs import RunInputs
 from animaray.pipelines.curation.stage_runner import Row
 from animaray.pipelines.curation.summary import CurationSummary, summarize
 from animaray.pipelines.policy.policies import find_policy
@@ -68,37 +68,37 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
     with _only_writer(config.output_dir):
         staging = config.output_dir / STAGING_DIR
         _clear_staging(staging)
-        sweep(config.output_dir)
+        vacuum(config.output_dir)
         known = _known_sources(config.output_dir)
-        acquisition = Acquisition(config, known)
+        inputs = RunInputs(config, known)
         # A folder of its own: workers of a killed run may still write for a moment.
         run = _Run(config, progress, staging / secrets.token_hex(4), known)
         with ExitStack() as stack:
             # Once the workers have ended, however the run ends; a killed one leaves it to the next.
             stack.callback(_clear_staging, staging)
-            for batch in itertools.chain(acquisition.local(), acquisition.remote()):
+            for batch in itertools.chain(inputs.local(), inputs.remote()):
                 run.end(batch.ended)
                 if batch.pending and not run.is_ready:
                     _check_networks(config)
                     stack.enter_context(ray_session())
                     run.is_ready = True
-                for wave in _waves(batch.pending, config.sources_per_wave):
-                    run.curate_wave(wave)
+                for part in _parts(batch.pending, config.sources_per_batch):
+                    run.curate_batch(part)
         renew_stale_verdicts(config.output_dir)
         merge_small_files(config.output_dir)
     return summarize(
         CurationDataset.open(config.output_dir),
-        [*acquisition.finished, *run.input_ids],
+        [*inputs.finished, *run.input_ids],
         policy=find_policy(config.policy).name,
         num_new_sources=len(run.input_ids),
         seconds_by_stage=run.seconds,
         wall_s=time.monotonic() - started,
-        left_out=acquisition.left_out,
+        left_out=inputs.left_out,
     )
 
 
 class _Run:
-    """One run's progress through its waves of sources."""
+    """One run's progress through its batches of sources."""
 
     def __init__(
         self,
@@ -114,8 +114,8 @@ class _Run:
         self.input_ids: list[str] = []
         self.seconds: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
-        # What new footage may repeat. Reading it from the tables for each wave would cost more
-        # with each wave.
+        # What new footage may repeat. Reading it from the tables for each batch would cost more
+        # with each batch.
         self._footage = [_footage(row) for row in known if _has_footage(row)]
         self.is_ready = False
         """Whether the networks are known to load and Ray is there."""
@@ -126,7 +126,7 @@ class _Run:
         if rows:
             self._committer.commit({row["input_id"]: row for row in rows}, [])
 
-    def curate_wave(self, rows: Sequence[Row]) -> None:
+    def curate_batch(self, rows: Sequence[Row]) -> None:
         """Curate some sources whose near-duplicates are looked for together."""
         from animaray.pipelines.curation.chain import scan_sources
 
@@ -266,7 +266,7 @@ def _require_all(rows: Sequence[Row], finished: Sequence[Row]) -> None:
         )
 
 
-def _waves(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+def _parts(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 

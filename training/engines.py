@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from animaray.platform.errors import MachineError, RunError
 from animaray.training.configs import OptimizerConfig, ScaleConfig
-from animaray.training.weights_average import (
+from animaray.training.ema import (
     names_not_finite,
     share_of_rank,
     trainable_weights,

@@ -29,10 +29,10 @@ from animaray.training.checkpoints import (
 )
 from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
 from animaray.training.divergence import DivergenceGuard
+from animaray.training.ema import Ema, averaged_weights, trainable_weights
 from animaray.training.engines import StateReader, TrainEngine, make_engine, save_states
 from animaray.training.prefetch import Prefetcher
 from animaray.training.run_folder import RunFolder
-from animaray.training.weights_average import WeightsAverage, averaged_weights, trainable_weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +131,7 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
         num_passes=layout.num_micro_steps,
     )
     average = (
-        WeightsAverage(
+        Ema(
             task.objective,
             settings.optimizer.ema_decay,
             rank=topology.rank,
@@ -217,7 +217,7 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
 
 def _save(  # noqa: PLR0913 - the parts of a run
     engine: TrainEngine,
-    average: WeightsAverage | None,
+    average: Ema | None,
     guard: DivergenceGuard,
     folder: RunFolder,
     step: int,

@@ -54,7 +54,7 @@ _WEIGHTS: Mapping[str, tuple[tuple[str, str | None], ...]] = {
 _OF_OPENCV = ("opencv", "permissive/optical_flow")
 
 
-def recorded_producer(names: str, settings: object) -> str:
+def provenance_of(names: str, settings: object) -> str:
     """Return what the dataset keeps about the producers of a family of scores.
 
     Args:

@@ -27,13 +27,13 @@ from animaray.pipelines.acquire import ytdlp
 from animaray.pipelines.acquire.addresses import split_url
 from animaray.pipelines.acquire.config import PASSING, AcquireConfig, FetchOutcome
 from animaray.pipelines.acquire.download import download
-from animaray.pipelines.acquire.states import Clock, Item, Ledger
+from animaray.pipelines.acquire.states import AcquisitionStates, Clock, Item
 from animaray.pipelines.stages.identify import VIDEO_SUFFIXES
 from animaray.platform.errors import RefusedError
 from animaray.platform.removal import remove
 from animaray.platform.storage import content_id, read_json, sync_folder, write_json_atomic
 
-LEDGER_NAME = "ledger.sqlite"
+STATES_NAME = "ledger.sqlite"
 _PLAIN = "file:"
 _SITE = "site:"
 _ENDED = frozenset({"fetched", "unavailable", "expanded", "duplicate"})
@@ -55,7 +55,7 @@ class Fetcher:
 
         Args:
             urls: http and https addresses of files, videos and playlists.
-            folder: Where the ledger, part files and complete files are.
+            folder: Where the states, part files and complete files are.
             config: Limits and rates.
             needs_no_file: Addresses whose videos are in the dataset; their files may be gone.
             clock: Time of day.
@@ -68,8 +68,8 @@ class Fetcher:
         self.files_dir = folder / "files"
         self._work_dir = folder / "work"
         self.files_dir.mkdir(parents=True, exist_ok=True)
-        self._ledger = Ledger(folder / LEDGER_NAME, clock)
-        self._known = self._ledger.items()
+        self._states = AcquisitionStates(folder / STATES_NAME, clock)
+        self._known = self._states.items()
         self._owners = {
             item.key: item.url for item in self._known.values() if item.state == "fetched"
         }
@@ -99,7 +99,7 @@ class Fetcher:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(task.cancel)
             thread.join()
-            self._ledger.close()
+            self._states.close()
 
     def _drive(self, loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
         try:
@@ -135,7 +135,7 @@ class Fetcher:
                 facts_path = self.files_dir / f"{item.item_id}.json"
                 item.facts = read_json(facts_path) if facts_path.exists() else {}
                 item.state, item.reason, item.detail, item.path = "fetched", None, None, path.name
-                self._ledger.save([item])
+                self._states.save([item])
 
     async def _take(self, urls: Sequence[str]) -> None:
         """Queue addresses that are to be asked for; report the others at once."""
@@ -143,7 +143,7 @@ class Fetcher:
         for url, (platform, key) in zip(new, await self._route(new), strict=True):
             item = Item(_item_id(url), url, platform, key)
             self._known[item.item_id] = item
-        self._ledger.save([self._known[_item_id(url)] for url in new])
+        self._states.save([self._known[_item_id(url)] for url in new])
         for url in urls:
             item = self._known[_item_id(url)]
             owner = self._owners.setdefault(item.key, item.url)
@@ -198,7 +198,7 @@ class Fetcher:
                 self._end(item, FetchOutcome(state="queued", reason="wait", detail=detail))
                 return
             item.attempts += 1
-            self._ledger.save([item])
+            self._states.save([item])
             outcome = await self._ask(item)
             if attempt + 1 < config.max_attempts and await self._is_again(
                 platform, outcome, attempt
@@ -214,7 +214,7 @@ class Fetcher:
             self._config.platform_rate_per_hour if is_site else self._config.host_rate_per_hour
         )
         longest_s = max(self._config.max_wait_s, 3600 / per_hour + 1)
-        while wait_s := self._ledger.take_token(
+        while wait_s := self._states.take_token(
             platform, per_hour=per_hour, burst=self._config.burst
         ):
             if wait_s > longest_s:
@@ -235,7 +235,7 @@ class Fetcher:
         wait_s = outcome.retry_after_s if outcome.retry_after_s is not None else backoff_s
         if outcome.state == "blocked":
             if outcome.reason == "rate_limited" or outcome.retry_after_s is not None:
-                self._ledger.block_until(platform, self._clock() + wait_s)
+                self._states.block_until(platform, self._clock() + wait_s)
             # The next wait for a turn honours it.
             return outcome.reason == "rate_limited" and wait_s <= self._config.max_wait_s
         if outcome.state != "failed" or outcome.reason not in PASSING:
@@ -251,9 +251,9 @@ class Fetcher:
         elif outcome.state != "failed":
             self._blocks[platform] = 0
         if outcome.state == "expanded":
-            self._ledger.add_entries(item.item_id, outcome.entries)
+            self._states.add_entries(item.item_id, outcome.entries)
         # A playlist that cannot be read now still has the entries that it had.
-        entries = self._ledger.entries(item.item_id)
+        entries = self._states.entries(item.item_id)
         if outcome.state == "fetched":
             outcome = self._keep_file(item, outcome)
         self._end(item, outcome)
@@ -281,7 +281,7 @@ class Fetcher:
 
     def _end(self, item: Item, outcome: FetchOutcome) -> None:
         item.state, item.reason, item.detail = outcome.state, outcome.reason, outcome.detail
-        self._ledger.save([item])
+        self._states.save([item])
         if item.state in _ENDED:
             remove(self._work_dir / item.item_id, f"{item.url} has ended as {item.state}")
         self._finish(item)

@@ -53,7 +53,7 @@ class Item:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Ledger:
+class AcquisitionStates:
     """The database of one dataset's acquisition; one process writes it at a time."""
 
     def __init__(self, path: Path, clock: Clock = time.time) -> None:
@@ -72,9 +72,9 @@ class Ledger:
             self._database.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise DatasetError(
-                f"{path} is no usable ledger: {error}.",
+                f"{path} is no usable file of acquisition states: {error}.",
                 fix="Move it away; what was fetched is found again by its file name.",
-                reason="ledger",
+                reason="states",
             ) from error
 
     def close(self) -> None:

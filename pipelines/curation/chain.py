@@ -14,30 +14,31 @@ from typing import Any
 import ray
 
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.curation.crash_guard import give_up_after_deaths
+from animaray.pipelines.curation.crash_guard import guard_against_crashes
 from animaray.pipelines.curation.stage_runner import Row, run_stage
 from animaray.pipelines.stages.clips import split_clips
-from animaray.pipelines.stages.cut_clip import encode_clip
-from animaray.pipelines.stages.identify import acquire
+from animaray.pipelines.stages.cut_clip import cut_clip
+from animaray.pipelines.stages.identify import identify
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_shots
 
 Packed = dict[str, bytes]
 
-# Half a CPU each: readers and lookers of a small machine all fit beside the caller's own tasks,
-# and neither pool can starve the other of its last slot.
+# Half a CPU each: on a small machine all workers fit beside the caller's own tasks, and neither
+# pool can starve the other of its last slot.
 _CPUS = 0.5
 
 
 def scan(packed: Packed, config: CurationConfig) -> Packed:
     """Hash, probe and cut one source into shots."""
 
-    def look(row: Row) -> Row:
+    def read(row: Row) -> Row:
         row = run_stage("probe", lambda r: probe(r, config.limits), row)
         return run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
 
-    row = run_stage("acquire", lambda r: acquire(r, config.limits.max_file_bytes), _unpack(packed))
-    return _pack(give_up_after_deaths(look, row, f"{row.get('input_id')}.scan", what="source"))
+    limit = config.limits.max_file_bytes
+    row = run_stage("identify", lambda r: identify(r, limit), _unpack(packed))
+    return _pack(guard_against_crashes(read, row, f"{row.get('input_id')}.scan", what="source"))
 
 
 def split(packed: Packed, config: CurationConfig) -> list[Packed]:
@@ -45,14 +46,14 @@ def split(packed: Packed, config: CurationConfig) -> list[Packed]:
     return [_pack(clip) for clip in _split(_unpack(packed), config)]
 
 
-def encode(packed: Packed, config: CurationConfig) -> Packed:
+def cut(packed: Packed, config: CurationConfig) -> Packed:
     """Write one clip to the staging folder."""
 
     def write(row: Row) -> Row:
-        return run_stage("encode", lambda r: encode_clip(r, config.encode, config.limits), row)
+        return run_stage("cut", lambda r: cut_clip(r, config.cut, config.limits), row)
 
     row = _unpack(packed)
-    return _pack(give_up_after_deaths(write, row, f"{row.get('clip_id')}.encode", what="clip"))
+    return _pack(guard_against_crashes(write, row, f"{row.get('clip_id')}.cut", what="clip"))
 
 
 def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
@@ -75,8 +76,8 @@ def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
     # Equal needs, so that Ray runs the three in one process and clips need no hand-over.
     needs = {
         "num_cpus": _CPUS,
-        "num_gpus": config.needs.look_num_gpus,
-        "memory": _memory(config.needs.look_memory_bytes),
+        "num_gpus": config.needs.num_gpus,
+        "memory": _memory(config.needs.measure_memory_bytes),
         **_remote_options(),
     }
     data = (
@@ -85,14 +86,14 @@ def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
         .flat_map(split, fn_kwargs={"config": config}, **needs)
         # The only full-size decoding; each clip in its own child process.
         .map(
-            encode,
+            cut,
             fn_kwargs={"config": config},
             compute=ray.data.TaskPoolStrategy(size=workers),
             **needs,
         )
         # An actor pool, because the networks are loaded once per process.
         .map(
-            Look,
+            Measure,
             fn_constructor_args=(config,),
             # None waits for a worker that is busy while another one is free: each takes seconds.
             compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
@@ -102,30 +103,17 @@ def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
     yield from _rows_of(data)
 
 
-class Look:
-    """The perception networks of one worker process."""
+class Measure:
+    """Holds the perception worker of one process, with its networks."""
 
     def __init__(self, config: CurationConfig) -> None:
-        from animaray.models.perception.profiles import (
-            load_perception,
-            load_point_tracker,
-            load_text_detector,
-        )
-        from animaray.pipelines.curation.perception_worker import PerceptionStages
+        from animaray.pipelines.curation.perception_worker import PerceptionWorker
 
-        device = "cuda" if config.needs.look_num_gpus > 0 else "cpu"
-        self._stages = PerceptionStages(
-            load_perception(
-                config.profile, num_threads=1, device=device, pose_layout=config.pose_layout
-            ),
-            load_point_tracker(config.profile),
-            config,
-            load_text_detector(num_threads=1) if config.text.looks_at(config.profile) else None,
-        )
+        self._worker = PerceptionWorker.load(config)
 
     def __call__(self, packed: Packed) -> Packed:
         """Score one packed clip."""
-        return _pack(self._stages(_unpack(packed)))
+        return _pack(self._worker(_unpack(packed)))
 
 
 def _split(row: Row, config: CurationConfig) -> list[Row]:

@@ -11,14 +11,13 @@ import numpy as np
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.shards import write_media_shard, write_shard
-from animaray.datasets.sweep import writing
+from animaray.datasets.vacuum import writing
 from animaray.models.pose.further_points import layout_of
 from animaray.pipelines.curation.config import CurationConfig
 from animaray.pipelines.curation.stage_runner import Row
 from animaray.pipelines.policy.policies import POLICIES, find_policy, policy_fingerprint
 from animaray.pipelines.policy.rules import Verdict
-from animaray.pipelines.policy.verdict_columns import add_verdicts
-from animaray.pipelines.policy.verdicts import verdict_row
+from animaray.pipelines.policy.verdicts import add_verdicts, verdict_row
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.pose import PoseTracks
 from animaray.platform.config import config_to_dict, fingerprint

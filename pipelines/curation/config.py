@@ -8,7 +8,7 @@ from animaray.pipelines.acquire.config import AcquireConfig
 from animaray.pipelines.policy.policies import find_policy
 from animaray.pipelines.stages.camera import CameraConfig
 from animaray.pipelines.stages.clips import ClipsConfig
-from animaray.pipelines.stages.cut_clip import EncodeConfig
+from animaray.pipelines.stages.cut_clip import CutClipConfig
 from animaray.pipelines.stages.duplicates import DuplicatesConfig
 from animaray.pipelines.stages.faces import FacesConfig
 from animaray.pipelines.stages.pose import PoseConfig
@@ -26,10 +26,10 @@ class WorkerNeeds:
 
     read_memory_bytes: int = 768 * 1024**2
     """Main memory of a process that reads sources, with its decoder."""
-    look_memory_bytes: int = 1536 * 1024**2
+    measure_memory_bytes: int = 1536 * 1024**2
     """Main memory of a process that writes and looks at clips, with its decoder and networks
     (measured: docs/lab_log.md 2026-11-26)."""
-    look_num_gpus: float = 0.0
+    num_gpus: float = 0.0
     """Share of a GPU that it holds; above 0 the networks that can run there do."""
 
 
@@ -57,11 +57,11 @@ class CurationConfig:
     that changing the policy needs no second run) or all."""
     sources_per_commit: int = 4
     """Sources between two commits: what a kill can lose."""
-    sources_per_wave: int = 500
-    """Sources whose near-duplicates are looked for among themselves; earlier waves are known."""
+    sources_per_batch: int = 500
+    """Sources whose near-duplicates are looked for among themselves; earlier batches are known."""
     retry_failed: bool = False
     """Whether inputs that ended as failed are tried again."""
-    skip_hopeless: bool = True
+    skip_faceless: bool = True
     """Whether a clip without faces is spared the costly networks."""
     acquire: AcquireConfig = field(default_factory=AcquireConfig)
     """How addresses are fetched and archives read."""
@@ -75,7 +75,7 @@ class CurationConfig:
     """When two sources are one."""
     clips: ClipsConfig = field(default_factory=ClipsConfig)
     """How long clips are."""
-    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    cut: CutClipConfig = field(default_factory=CutClipConfig)
     """How clips are stored."""
     faces: FacesConfig = field(default_factory=FacesConfig)
     """How faces are sampled."""
@@ -102,6 +102,6 @@ class CurationConfig:
             raise ConfigError(
                 f"Expected store_media to be one of {list(STORE_MEDIA)}, got {self.store_media}."
             )
-        for name in ("num_workers", "sources_per_commit", "sources_per_wave"):
+        for name in ("num_workers", "sources_per_commit", "sources_per_batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected {name} >= 1, got {getattr(self, name)}.")

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from animaray.pipelines.curation.stage_runner import Row
 
-MAX_WORKER_TRIES = 3
+MAX_WORKER_DEATHS = 3
 MAX_ITEM_S = 3600.0
 """Longest time for one source or clip; a clip takes seconds, an hour of video minutes."""
-_TRIES_DIR = "tries"
+_CRASHES_DIR = "crashes"
 
 
-def give_up_after_deaths(
+def guard_against_crashes(
     work: Callable[[Row], Row], row: Row, key: str, *, what: str, max_s: float = MAX_ITEM_S
 ) -> Row:
     """Do some work on a row, unless workers died of it before: then the row ends as failed.
@@ -32,9 +32,9 @@ def give_up_after_deaths(
     """
     if row["state"] is not None:
         return row
-    mark = Path(row["staging_dir"]) / _TRIES_DIR / key
+    mark = Path(row["staging_dir"]) / _CRASHES_DIR / key
     count = mark.stat().st_size if mark.exists() else 0
-    if count >= MAX_WORKER_TRIES:
+    if count >= MAX_WORKER_DEATHS:
         detail = f"the worker died or stood still {count} times on this {what}"
         return {**row, "state": "failed", "reason": "worker_died", "detail": detail}
     mark.parent.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,7 @@ def run_stage(name: str, stage: Stage, row: Row) -> Row:
 
 
 def run_family(
-    family: str, stage: Stage, row: Row, *, needs: tuple[str, ...], producer: str
+    family: str, stage: Stage, row: Row, *, needs: tuple[str, ...], provenance: str
 ) -> Row:
     """Measure one family of scores; a failure marks the family and later ones that need it.
 
@@ -52,11 +52,11 @@ def run_family(
         stage: Takes and returns a row.
         row: Returned as it is when an earlier stage ended it.
         needs: Families that must have run before.
-        producer: What measures it, for the record.
+        provenance: Networks and settings that measure it, for the record.
     """
     if row["state"] is not None:
         return row
-    row = {**row, f"{family}_producer": producer}
+    row = {**row, f"{family}_producer": provenance}
     missing = [need for need in needs if row.get(f"{need}_state") != "ok"]
     if missing:
         return {**row, f"{family}_state": "not_run", f"{family}_note": f"needs {missing[0]}"}

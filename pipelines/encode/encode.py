@@ -33,7 +33,7 @@ from animaray.datasets.conditions import (
     write_conditions,
 )
 from animaray.datasets.reader import ClipTracks, CurationDataset
-from animaray.datasets.sweep import sweep, writing
+from animaray.datasets.vacuum import vacuum, writing
 from animaray.models.perception.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.perception.protocols import (
     IdentityEmbedder,
@@ -145,7 +145,7 @@ def encode_dataset(config: EncodeConfig, progress: StageProgress | None = None) 
         row.update(done=len(kept) - len(missing), total=len(kept))
         if missing:
             check_room(root, _room_bytes(root, missing, config), f"Encoding {len(missing)} clips")
-            sweep(root)
+            vacuum(root)
             with ray_session(), writing(root):
                 for result in _encode_on_ray(config, root, encoder_id, missing):
                     file = result["file"]

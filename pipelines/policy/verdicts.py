@@ -1,12 +1,20 @@
-"""Verdicts of a dataset: made anew from stored scores whenever a policy changes; no model runs."""
+"""Judge clips: when curation has measured them, and anew whenever a policy changes; no model runs.
 
+`add_verdicts` is a stage. Reads: picture_scores, face_scores, pose_scores, camera_scores,
+motion_scores, text_scores and the families' states. Adds: scores, verdicts, stores_media. Drops:
+the score columns.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
+from animaray.datasets.schemas import FAMILIES
 from animaray.datasets.shards import write_shard
-from animaray.datasets.sweep import writing
+from animaray.datasets.vacuum import writing
+from animaray.pipelines.policy import rules
 from animaray.pipelines.policy.policies import (
     POLICIES,
     Policy,
@@ -14,9 +22,50 @@ from animaray.pipelines.policy.policies import (
     policy_fingerprint,
     policy_from_dict,
 )
-from animaray.pipelines.policy.rules import READS, Verdict, columns_of_table, judge_columns
+from animaray.pipelines.policy.rules import Verdict, columns_of_table, judge, judge_columns
 from animaray.platform.config import config_to_dict
 from animaray.platform.errors import DatasetError
+
+READS = (
+    *(f"{family}_scores" for family in FAMILIES),
+    *(f"{family}_state" for family in FAMILIES),
+)
+ADDS = ("scores", "verdicts", "stores_media")
+DROPS = tuple(f"{family}_scores" for family in FAMILIES)
+
+
+def add_verdicts(
+    row: Mapping[str, Any], policies: Sequence[Policy], store_media: str
+) -> dict[str, Any]:
+    """Judge one clip.
+
+    Args:
+        row: The clip, with what every family measured.
+        policies: All policies to apply; the first is the run's own.
+        store_media: kept (by the run's policy), shipped (not dropped by every policy) or all.
+    """
+    scores: dict[str, Any] = {}
+    for family in FAMILIES:
+        scores |= row.get(f"{family}_scores") or {}
+        scores[f"{family}_state"] = row.get(f"{family}_state") or "not_run"
+        scores[f"{family}_note"] = row.get(f"{family}_note")
+        scores[f"{family}_producer"] = row.get(f"{family}_producer")
+    if row.get("state") == "failed":
+        # The clip could not even be cut out: the first family carries the reason.
+        scores["picture_state"] = "failed"
+        scores["picture_note"] = f"{row['reason']}: {row['detail']}"
+    verdicts = {policy.name: judge(scores, policy) for policy in policies}
+    states = [verdict.state for verdict in verdicts.values()]
+    stores = {
+        "kept": states[0] == "keep",
+        "shipped": any(state in {"keep", "undetermined"} for state in states),
+        "all": True,
+    }[store_media]
+    rest = {name: value for name, value in row.items() if name not in DROPS}
+    has_media = row.get("media_path") is not None
+    return {
+        **rest, "scores": scores, "verdicts": verdicts, "stores_media": stores and has_media,
+    }  # fmt: skip
 
 
 def verdict_row(clip_id: str, source_id: str, policy: Policy, verdict: Verdict) -> dict[str, Any]:
@@ -44,7 +93,7 @@ def reapply_policy(root: Path | str, policy: str | Path | Policy = "standard") -
     """
     root, policy = Path(root), find_policy(policy)
     dataset = CurationDataset.open(root)
-    clips = dataset.table("clips", ["clip_id", "source_id", *READS])
+    clips = dataset.table("clips", ["clip_id", "source_id", *rules.READS])
     judgement = judge_columns(columns_of_table(clips), policy)
     digest = policy_fingerprint(policy)
     rows = [

@@ -14,7 +14,7 @@ import numpy as np
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import FAMILIES, SCORES, SOURCE_STATES
-from animaray.datasets.sweep import unnamed_files
+from animaray.datasets.vacuum import unnamed_files
 from animaray.pipelines.policy.policies import policy_fingerprint
 from animaray.pipelines.policy.rules import columns_of_table, judge_columns
 from animaray.pipelines.policy.verdicts import applied_policy

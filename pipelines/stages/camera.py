@@ -81,7 +81,7 @@ class CameraPath:
     inlier_share: Float64[np.ndarray, " samples"]
     """Share of followable points that move as one; NaN where there were too few to tell."""
     num_points: Int64[np.ndarray, " samples"]
-    look: Float64[np.ndarray, " samples"]
+    changes: Float64[np.ndarray, " samples"]
     """Change of the registered background since the window's start; as it stands without a fit."""
     still_change: Float64[np.ndarray, " samples"]
     """Change of the background as it stands."""
@@ -97,7 +97,7 @@ class CameraStage:
     def __init__(self, tracker: PointTracker, config: CameraConfig | None = None) -> None:
         self._tracker = tracker
         self._config = config or CameraConfig()
-        self.producer = tracker.name
+        self.networks = tracker.name
 
     def selection(self, row: dict[str, Any]) -> FrameSelection:
         """Return which frames of a clip are looked at."""
@@ -144,7 +144,7 @@ def follow_camera(
     num_samples, height, width = frames_uint8.shape[:3]
     transforms = np.tile(np.eye(2, 3), (num_samples, 1, 1))
     has_fit = np.zeros(num_samples, dtype=bool)
-    inlier_share, look, still_change = np.zeros((3, num_samples))
+    inlier_share, changes, still_change = np.zeros((3, num_samples))
     num_points = np.zeros(num_samples, dtype=np.int64)
     rate = (num_samples - 1) / max(float(pts_s[-1] - pts_s[0]), 1e-3)
     length = max(2, round(config.window_s * rate) + 1)
@@ -164,14 +164,14 @@ def follow_camera(
             inlier_share[index] = fit.inlier_share
             if fit.transform is not None:
                 transforms[index] = chain(fit.transform, transforms[start])
-                look[index] = background_change(
+                changes[index] = background_change(
                     *views, fit.transform, spared_margin=config.margin_share
                 )
             elif index > 0:
                 transforms[index] = transforms[index - 1]
                 if fits[0].num_points >= config.min_fit_points:
                     # All points are lost at once: what is seen is another place.
-                    look[index] = still_change[index]
+                    changes[index] = still_change[index]
         if end == num_samples:
             break
         start = end - 1
@@ -181,7 +181,7 @@ def follow_camera(
         has_fit=has_fit,
         inlier_share=inlier_share,
         num_points=num_points,
-        look=look,
+        changes=changes,
         still_change=still_change,
         background_share=np.array([mask.mean() for mask in masks]),
         size=(width, height),
@@ -210,7 +210,7 @@ def score_camera(path: CameraPath) -> dict[str, Any]:
         "camera_inlier_share": float(np.median(shares)) if len(shares) else None,
         "camera_num_points": float(np.percentile(path.num_points[1:], 5)) if len(fitted) else 0.0,
         "camera_evidence_share": float(fitted.mean()) if len(fitted) else 0.0,
-        "camera_look": float(np.percentile(path.look[1:], 95)) if len(fitted) else 0.0,
+        "camera_look": float(np.percentile(path.changes[1:], 95)) if len(fitted) else 0.0,
         "camera_background_share": float(np.median(path.background_share)),
         "camera_still_change": float(np.percentile(path.still_change, 95)),
     }

@@ -43,7 +43,7 @@ _MAX_PREVIEW_FRAMES = 480
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EncodeConfig:
+class CutClipConfig:
     """How clips are stored."""
 
     max_short_side_px: int = 720
@@ -65,7 +65,7 @@ class EncodeConfig:
 class _Preview:
     """Collect the small frames around the middle of a clip, and its middle frame."""
 
-    def __init__(self, config: EncodeConfig, fps: float, num_frames_expected: int) -> None:
+    def __init__(self, config: CutClipConfig, fps: float, num_frames_expected: int) -> None:
         self._config = config
         # Forged time stamps make any rate.
         half = min(round(config.preview_s * fps / 2), _MAX_PREVIEW_FRAMES // 2)
@@ -82,7 +82,7 @@ class _Preview:
             self.poster = shrink(frame, self._config.poster_short_side_px)
 
 
-def encode_clip(row: dict[str, Any], config: EncodeConfig, limits: DecodeLimits) -> dict[str, Any]:
+def cut_clip(row: dict[str, Any], config: CutClipConfig, limits: DecodeLimits) -> dict[str, Any]:
     """Decode one clip of the source in a child process and write its three files.
 
     Raises:
@@ -133,7 +133,7 @@ class _Written:
 
 
 def _write_clip(
-    row: dict[str, Any], path: Path, config: EncodeConfig, limits: DecodeLimits
+    row: dict[str, Any], path: Path, config: CutClipConfig, limits: DecodeLimits
 ) -> _Written:
     """Decode a clip and write its video.
 

@@ -95,7 +95,7 @@ class FaceStage:
         self._detector = detector
         self._embedder = embedder
         self._config = config or FacesConfig()
-        self.producer = f"{detector.name} {embedder.name}"
+        self.networks = f"{detector.name} {embedder.name}"
 
     def selection(self, row: dict[str, Any]) -> FrameSelection:
         """Return which frames of a clip are looked at."""

@@ -109,7 +109,7 @@ def _starts_like_a_video(head: bytes) -> bool:
     )
 
 
-def acquire(row: dict[str, Any], max_bytes: int | None = None) -> dict[str, Any]:
+def identify(row: dict[str, Any], max_bytes: int | None = None) -> dict[str, Any]:
     """Hash one file; its ids follow from its bytes (source) and its place (input).
 
     A file of more than max_bytes ends as unreadable without being read.

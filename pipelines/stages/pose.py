@@ -72,7 +72,7 @@ class PoseStage:
     def __init__(self, estimator: PoseEstimator, config: PoseConfig | None = None) -> None:
         self._estimator = estimator
         self._config = config or PoseConfig()
-        self.producer = estimator.name
+        self.networks = estimator.name
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Estimate and score one clip."""

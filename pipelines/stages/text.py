@@ -119,7 +119,7 @@ class TextStage:
     def __init__(self, detector: TextDetector, config: TextConfig | None = None) -> None:
         self._detector = detector
         self._config = config or TextConfig()
-        self.producer = detector.name
+        self.networks = detector.name
 
     def selection(self, row: dict[str, Any]) -> FrameSelection:
         """Return which frames of a clip are looked at: the middle of each equal part."""

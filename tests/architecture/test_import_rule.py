@@ -43,15 +43,28 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "profiles provenance",
     ),
     "datasets": (
-        "commit_log frame_sampling schemas splits", "reader shards sweep",
+        "commit_log frame_sampling schemas splits", "reader shards vacuum",
         "compaction conditions world", "windows",
     ),
     "pipelines": (
         "encode exchange policy stages", "acquire sets", "curation", "curate reports",
     ),
+    "pipelines/acquire": (
+        "addresses config states", "archives download ytdlp", "fetch inputs",
+    ),
+    "pipelines/curation": (
+        "config stage_runner summary", "commit crash_guard inputs", "perception_worker", "chain",
+    ),
+    "pipelines/reports": (
+        "inspection report story validation_media", "card source_list validation",
+    ),
+    "pipelines/stages": (
+        "background clips cut_clip duplicates foreground identify picture pose probe text",
+        "faces shots", "camera", "motion",
+    ),
     "training": (
         "aligner_pairs batch_order checkpoints cluster_file generated_conditions perception"
-        " prefetch weights_average",
+        " prefetch ema",
         "animator_batches configs run_folder", "divergence engines sample_sheet", "train_loop",
         "launch", "aligner animator", "memory recipes", "pretrain_aligner pretrain_generated",
     ),

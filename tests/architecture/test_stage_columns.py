@@ -16,15 +16,14 @@ import pytest
 from animaray.datasets.schemas import FAMILIES
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.perception.profiles import load_perception, load_point_tracker
-from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.curation.perception_worker import PerceptionStages
+from animaray.pipelines.curation.perception_worker import ClipSamples, PerceptionWorker
 from animaray.pipelines.curation.stage_runner import Row, new_row
 from animaray.pipelines.policy.policies import STANDARD
-from animaray.pipelines.policy.verdict_columns import add_verdicts
+from animaray.pipelines.policy.verdicts import add_verdicts
 from animaray.pipelines.stages.clips import split_clips
-from animaray.pipelines.stages.cut_clip import encode_clip
-from animaray.pipelines.stages.identify import acquire
+from animaray.pipelines.stages.cut_clip import cut_clip
+from animaray.pipelines.stages.identify import identify
 from animaray.pipelines.stages.motion import measure_motion
 from animaray.pipelines.stages.picture import measure_picture
 from animaray.pipelines.stages.probe import probe
@@ -34,7 +33,7 @@ from animaray.platform.errors import MediaError
 from animaray.platform.media.video import write_mp4
 
 STAGES = ("identify", "probe", "shots", "clips", "cut_clip", "picture", "faces", "pose", "camera",
-          "motion", "text", "verdict_columns")  # fmt: skip
+          "motion", "text", "verdicts")  # fmt: skip
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines/stages"
 NOT_STAGES = {"background", "duplicates", "foreground"}
 """Files that hold a part of a stage, or a step over all rows together."""
@@ -42,7 +41,7 @@ ALWAYS = {"state", "reason", "detail", "seconds"}
 """Columns of every row, from before the first stage on: how it fared."""
 FIRST = {"path", "root", "staging_dir"}
 SHARED = {"samples"}
-"""Handed to all who look at a clip, and taken back (perception_stages.py)."""
+"""Handed to all who look at a clip, and taken back (perception_worker.py)."""
 FAMILY_COLUMNS = {
     f"{family}_{what}" for family in FAMILIES for what in ("state", "note", "producer")
 }
@@ -59,7 +58,7 @@ class NoWriting:
 
 
 def declared(name: str) -> Any:
-    room = "policy" if name == "verdict_columns" else "stages"
+    room = "policy" if name == "verdicts" else "stages"
     return importlib.import_module(f"animaray.pipelines.{room}.{name}")
 
 
@@ -77,7 +76,7 @@ def test_columns_are_declared_as_tuples_of_names(name: str) -> None:
     assert not set(stage.ADDS) & set(stage.DROPS)
     described = " ".join((stage.__doc__ or "").split())
     for column in {*stage.READS, *stage.DROPS} - set(FAMILY_COLUMNS):
-        is_score = column.endswith("_scores") and name == "verdict_columns"
+        is_score = column.endswith("_scores") and name == "verdicts"
         assert column in described or is_score, f"{name}'s docstring does not name {column}"
 
 
@@ -104,20 +103,20 @@ def test_no_stage_names_ray() -> None:
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable[[Row], Row]]:
     config = CurationConfig(sources=("x",), output_dir=tmp_path_factory.mktemp("out"))
-    looks = PerceptionStages(load_perception("generated"), load_point_tracker("generated"), config)
+    looks = PerceptionWorker(load_perception("generated"), load_point_tracker("generated"), config)
     return {
-        "identify": acquire,
+        "identify": identify,
         "probe": lambda row: probe(row, config.limits),
         "shots": lambda row: find_shots(row, config.shots, config.limits),
         "clips": lambda row: split_clips(row, config.clips)[0],
-        "cut_clip": lambda row: encode_clip(row, config.encode, config.limits),
+        "cut_clip": lambda row: cut_clip(row, config.cut, config.limits),
         "picture": measure_picture,
         "faces": looks._faces,
         "pose": looks._pose,
         "camera": looks._camera,
         "motion": measure_motion,
         "text": TextStage(NoWriting()),
-        "verdict_columns": lambda row: add_verdicts(row, [STANDARD], "all"),
+        "verdicts": lambda row: add_verdicts(row, [STANDARD], "all"),
     }
 
 
@@ -171,7 +170,7 @@ def test_a_stage_keeps_its_word_on_what_it_cannot_read(
 ) -> None:
     path = tmp_path / "text.mp4"
     path.write_text("no video")
-    row = step(name, stages[name], acquire(new_row(str(path), str(tmp_path))))
+    row = step(name, stages[name], identify(new_row(str(path), str(tmp_path))))
     assert row["state"] == "unreadable"
 
 

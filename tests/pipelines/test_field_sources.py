@@ -14,9 +14,9 @@ from animaray.pipelines.curation.stage_runner import new_row
 from animaray.pipelines.policy.policies import LAX, STANDARD, STRICT
 from animaray.pipelines.policy.rules import judge
 from animaray.pipelines.stages.clips import split_clips
-from animaray.pipelines.stages.cut_clip import encode_clip
+from animaray.pipelines.stages.cut_clip import cut_clip
 from animaray.pipelines.stages.duplicates import find_duplicates
-from animaray.pipelines.stages.identify import acquire, is_video, look_through
+from animaray.pipelines.stages.identify import identify, is_video, look_through
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_gaps, find_shots
 from animaray.platform.media.video import decode_video
@@ -26,7 +26,7 @@ CONFIG = CurationConfig(sources=("x",), output_dir=Path())
 
 
 def scanned(name: str) -> dict[str, Any]:
-    row = acquire(new_row(str(FIELD / name), str(FIELD)))
+    row = identify(new_row(str(FIELD / name), str(FIELD)))
     row = probe(row, CONFIG.limits)
     return find_shots(row, CONFIG.shots, CONFIG.limits)
 
@@ -34,7 +34,7 @@ def scanned(name: str) -> dict[str, Any]:
 def stored(name: str, folder: Path) -> list[dict[str, Any]]:
     row = {**scanned(name), "staging_dir": str(folder)}
     clips = split_clips(row, CONFIG.clips)
-    return [encode_clip(clip, CONFIG.encode, CONFIG.limits) for clip in clips]
+    return [cut_clip(clip, CONFIG.cut, CONFIG.limits) for clip in clips]
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def test_short_gap_stays_open_in_the_stored_clip(tmp_path: Path) -> None:
     path = tmp_path / "gap.mp4"
     path.write_bytes(encode_mp4(frames, 25.0, pts_s=times))
     row = find_shots(
-        probe(acquire(new_row(str(path), str(tmp_path))), CONFIG.limits), CONFIG.shots,
+        probe(identify(new_row(str(path), str(tmp_path))), CONFIG.limits), CONFIG.shots,
         CONFIG.limits,
     )  # fmt: skip
     assert (row["cut_times_s"], row["fps"]) == ([], pytest.approx(25.0))
     (clip,) = split_clips({**row, "staging_dir": str(tmp_path)}, CONFIG.clips)
-    done = encode_clip(clip, CONFIG.encode, CONFIG.limits)
+    done = cut_clip(clip, CONFIG.cut, CONFIG.limits)
     np.testing.assert_allclose(decode_video(done["media_path"]).pts_s, times, atol=1e-4)
     assert done["clip_duration_s"] == pytest.approx(2.8)
 

@@ -151,8 +151,8 @@ def test_our_full_disk_is_no_fault_of_a_source() -> None:
         raise no_space("/staging/clip.mp4")
 
     for run in (
-        lambda: run_stage("encode", fail, new_row("a.mp4", "")),
-        lambda: run_family("face", fail, new_row("a.mp4", ""), needs=(), producer="x"),
+        lambda: run_stage("cut", fail, new_row("a.mp4", "")),
+        lambda: run_family("face", fail, new_row("a.mp4", ""), needs=(), provenance="x"),
     ):
         with pytest.raises(DiskError, match="no room left"):
             run()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from animaray.pipelines.stages.clips import ClipsConfig, split_clips
-from animaray.pipelines.stages.cut_clip import EncodeConfig, _Preview
+from animaray.pipelines.stages.cut_clip import CutClipConfig, _Preview
 from animaray.pipelines.stages.shots import ShotsConfig, find_shots
 from animaray.platform.errors import MediaError
 from animaray.platform.media import video_child
@@ -200,7 +200,7 @@ def test_years_between_two_frames_make_no_clips_without_end(tmp_path: Path) -> N
 
 
 def test_ten_thousand_frames_a_second_make_no_preview_without_end() -> None:
-    preview = _Preview(EncodeConfig(), 10_000.0, 200_000)
+    preview = _Preview(CutClipConfig(), 10_000.0, 200_000)
     for index in range(99_000, 101_000):
         preview.add(index, np.zeros((8, 8, 3), np.uint8))
     assert len(preview.frames) < 500

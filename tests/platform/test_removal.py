@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from animaray.cli.demo.steps import _clear_videos
-from animaray.datasets.sweep import is_own_file
+from animaray.datasets.vacuum import is_own_file
 from animaray.pipelines.curate import _clear_staging
 from animaray.platform.errors import UsageError
 from animaray.platform.removal import remove, remove_own
@@ -48,7 +48,7 @@ def test_a_link_and_what_it_leads_to_stay(tmp_path: Path, caplog: pytest.LogCapt
 
 def test_staging_of_strangers_stays(tmp_path: Path) -> None:
     staging = tmp_path / "_staging"
-    put(staging / "0123abcd" / "tries" / "x", staging / "my folder" / "a.mp4", staging / "b.txt")
+    put(staging / "0123abcd" / "crashes" / "x", staging / "my folder" / "a.mp4", staging / "b.txt")
     (staging / "76543210").symlink_to(staging / "my folder")
     _clear_staging(staging)
     assert {path.name for path in staging.iterdir()} == {"my folder", "b.txt", "76543210"}

@@ -5,10 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
-from animaray.models.perception import provenance as producers
+from animaray.models.perception import provenance as provenance
 from animaray.models.perception.permissive.optical_flow import OpticalFlowConfig, OpticalFlowTracker
 from animaray.models.perception.profiles import load_perception
-from animaray.models.perception.provenance import recorded_producer
+from animaray.models.perception.provenance import provenance_of
 from animaray.models.perception.same_person import (
     comparable_cosines,
     embedder_of,
@@ -18,7 +18,7 @@ from animaray.platform.weights.store import resolve_weights
 
 
 def test_a_name_comes_with_the_hash_of_its_weights():
-    found = recorded_producer("generated/face_detector generated/identity", OpticalFlowConfig())
+    found = provenance_of("generated/face_detector generated/identity", OpticalFlowConfig())
     parts = dict(part.split("@") for part in found.split())
     assert list(parts) == ["generated/face_detector", "generated/identity", "settings"]
     data = resolve_weights("generated/identity").read_bytes()
@@ -27,34 +27,34 @@ def test_a_name_comes_with_the_hash_of_its_weights():
 
 
 def test_other_weights_or_settings_make_another_producer(tmp_path, monkeypatch):
-    first = recorded_producer("generated/pose", OpticalFlowConfig())
-    assert recorded_producer("generated/pose", OpticalFlowConfig()) == first
-    other = recorded_producer("generated/pose", OpticalFlowConfig(window_px=23))
+    first = provenance_of("generated/pose", OpticalFlowConfig())
+    assert provenance_of("generated/pose", OpticalFlowConfig()) == first
+    other = provenance_of("generated/pose", OpticalFlowConfig(window_px=23))
     assert other.split()[0] == first.split()[0]
     assert other != first
     (tmp_path / "pose").write_bytes(b"retrained")
-    monkeypatch.setattr(producers, "resolve_weights", lambda _: tmp_path / "pose")
-    assert recorded_producer("generated/pose", OpticalFlowConfig()).split()[0] != first.split()[0]
+    monkeypatch.setattr(provenance, "resolve_weights", lambda _: tmp_path / "pose")
+    assert provenance_of("generated/pose", OpticalFlowConfig()).split()[0] != first.split()[0]
 
 
 def test_two_files_give_one_hash_and_inner_files_are_found(tmp_path, monkeypatch):
     for name in ("scrfd_10g_bnkps.onnx", "glintr100.onnx"):
         (tmp_path / name).write_text(name)
-    monkeypatch.setattr(producers, "resolve_weights", lambda _: tmp_path)
+    monkeypatch.setattr(provenance, "resolve_weights", lambda _: tmp_path)
     scrfd, arcface = (
-        part.split("@")[1] for part in recorded_producer("paper/scrfd paper/arcface", None).split()
+        part.split("@")[1] for part in provenance_of("paper/scrfd paper/arcface", None).split()
     )
     assert scrfd == hashlib.sha256(b"scrfd_10g_bnkps.onnx").hexdigest()[:12]
     assert arcface == hashlib.sha256(b"glintr100.onnx").hexdigest()[:12]
-    monkeypatch.setattr(producers, "resolve_weights", lambda _: tmp_path / "glintr100.onnx")
-    (pose,) = recorded_producer("paper/dwpose", None).split()
+    monkeypatch.setattr(provenance, "resolve_weights", lambda _: tmp_path / "glintr100.onnx")
+    (pose,) = provenance_of("paper/dwpose", None).split()
     assert re.fullmatch(r"paper/dwpose@[0-9a-f]{12}", pose)
 
 
 def test_opencv_is_known_by_its_version_and_strangers_by_name():
     name = OpticalFlowTracker().name
-    assert recorded_producer(name, None) == f"{name}@{cv2.__version__}"
-    assert recorded_producer("scripted", None) == "scripted"
+    assert provenance_of(name, None) == f"{name}@{cv2.__version__}"
+    assert provenance_of("scripted", None) == "scripted"
     assert embedder_of("drawn") == "drawn"
 
 
@@ -76,7 +76,7 @@ def test_every_network_of_a_profile_is_registered(profile):
         perception.identity_embedder,
         perception.pose_estimator,
     ):
-        assert "@" in recorded_producer(network.name, None)
+        assert "@" in provenance_of(network.name, None)
 
 
 def test_networks_of_the_permissive_profile_are_registered(permissive_weights):

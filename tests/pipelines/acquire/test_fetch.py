@@ -11,7 +11,7 @@ import pytest
 
 from animaray.pipelines.acquire.config import AcquireConfig
 from animaray.pipelines.acquire.fetch import Fetcher
-from animaray.pipelines.acquire.states import Item, Ledger
+from animaray.pipelines.acquire.states import AcquisitionStates, Item
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -76,11 +76,11 @@ def test_breaker_leaves_a_platform_alone(site, fast: AcquireConfig, tmp_path: Pa
 
 def test_rate_holds_across_restarts(tmp_path: Path) -> None:
     now = [1000.0]
-    ledger = Ledger(tmp_path / "l.sqlite", lambda: now[0])
-    taken = [ledger.take_token("p", per_hour=3600.0, burst=3) for _ in range(4)]
+    states = AcquisitionStates(tmp_path / "l.sqlite", lambda: now[0])
+    taken = [states.take_token("p", per_hour=3600.0, burst=3) for _ in range(4)]
     assert taken == [0.0, 0.0, 0.0, 1.0]
-    ledger.close()
-    again = Ledger(tmp_path / "l.sqlite", lambda: now[0])
+    states.close()
+    again = AcquisitionStates(tmp_path / "l.sqlite", lambda: now[0])
     assert again.take_token("p", per_hour=3600.0, burst=3) == 1.0
     now[0] += 1.5
     assert again.take_token("p", per_hour=3600.0, burst=3) == 0.0
@@ -109,10 +109,10 @@ def test_kills_lose_nothing_fetch_nothing_twice_and_keep_every_wait(tmp_path: Pa
 def test_complete_file_without_a_note_is_adopted(site, fast: AcquireConfig, tmp_path: Path) -> None:
     url = site.url("good.mp4")
     item = fetch([url], tmp_path, fast)[url]
-    ledger = Ledger(tmp_path / "ledger.sqlite")
+    states = AcquisitionStates(tmp_path / "ledger.sqlite")
     item.state, item.path = "queued", None
-    ledger.save([item])
-    ledger.close()
+    states.save([item])
+    states.close()
     assert fetch([url], tmp_path, fast)[url].state == "fetched"
     assert site.count("good.mp4") == 1
 

@@ -29,21 +29,21 @@ def test_an_exception_ends_the_row_as_failed() -> None:
 def test_an_ended_row_is_left_alone() -> None:
     row = {**new_row("a.mp4", "/"), "state": "unreadable"}
     assert run_stage("think", breaks, row) is row
-    assert run_family("face", breaks, row, needs=(), producer="x") is row
+    assert run_family("face", breaks, row, needs=(), provenance="x") is row
 
 
 def test_a_family_that_fails_marks_those_that_need_it() -> None:
-    row = run_family("face", breaks, new_row("a.mp4", "/"), needs=(), producer="yunet")
+    row = run_family("face", breaks, new_row("a.mp4", "/"), needs=(), provenance="yunet")
     assert (row["state"], row["face_state"]) == (None, "failed")
     assert row["face_note"] == "ValueError: bad a.mp4"
     assert row["face_producer"] == "yunet"
-    row = run_family("camera", works, row, needs=("face",), producer="flow")
+    row = run_family("camera", works, row, needs=("face",), provenance="flow")
     assert (row["camera_state"], row["camera_note"]) == ("not_run", "needs face")
     assert "answer" not in row
 
 
 def test_a_family_that_works_is_ok() -> None:
-    row = run_family("face", works, new_row("a.mp4", "/"), needs=(), producer="yunet")
+    row = run_family("face", works, new_row("a.mp4", "/"), needs=(), provenance="yunet")
     assert (row["face_state"], row["face_note"], row["answer"]) == ("ok", None, 42)
 
 

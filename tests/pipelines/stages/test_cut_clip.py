@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from animaray.pipelines.stages.cut_clip import ADDS, EncodeConfig, encode_clip, shrink
+from animaray.pipelines.stages.cut_clip import ADDS, CutClipConfig, cut_clip, shrink
 from animaray.platform.errors import MediaError
 from animaray.platform.media.video import DecodeLimits, decode_video, encode_mp4, read_picture
 
@@ -23,7 +23,7 @@ def source(tmp_path: Path, *, pts_s: np.ndarray | None = None) -> dict[str, obje
 
 
 def test_clip_holds_exactly_the_span(tmp_path: Path) -> None:
-    row = encode_clip(source(tmp_path), EncodeConfig(), DecodeLimits())
+    row = cut_clip(source(tmp_path), CutClipConfig(), DecodeLimits())
     assert set(ADDS) <= set(row)
     clip = decode_video(row["media_path"])
     assert len(clip.frames_uint8) == row["clip_num_frames"] == 20
@@ -35,8 +35,8 @@ def test_clip_holds_exactly_the_span(tmp_path: Path) -> None:
 
 
 def test_preview_and_poster_are_small(tmp_path: Path) -> None:
-    config = EncodeConfig(preview_short_side_px=30, poster_short_side_px=60, preview_s=0.5)
-    row = encode_clip(source(tmp_path), config, DecodeLimits())
+    config = CutClipConfig(preview_short_side_px=30, poster_short_side_px=60, preview_s=0.5)
+    row = cut_clip(source(tmp_path), config, DecodeLimits())
     preview = decode_video(row["preview_path"])
     assert preview.frames_uint8.shape == (10, 30, 40, 3)
     assert read_picture(Path(row["poster_path"])).shape == (60, 80, 3)
@@ -44,7 +44,7 @@ def test_preview_and_poster_are_small(tmp_path: Path) -> None:
 
 def test_variable_rate_keeps_its_times(tmp_path: Path) -> None:
     pts = np.cumsum(np.where(np.arange(60) % 2, 0.02, 0.08))
-    row = encode_clip(source(tmp_path, pts_s=pts), EncodeConfig(), DecodeLimits())
+    row = cut_clip(source(tmp_path, pts_s=pts), CutClipConfig(), DecodeLimits())
     clip = decode_video(row["media_path"])
     since = pts - pts[0]
     inside = since[(since >= 1.0 - 1e-6) & (since < 2.0 - 1e-6)]
@@ -54,7 +54,7 @@ def test_variable_rate_keeps_its_times(tmp_path: Path) -> None:
 def test_span_without_frames_is_an_error(tmp_path: Path) -> None:
     row = {**source(tmp_path), "clip_start_s": 2.95, "clip_end_s": 2.97}
     with pytest.raises(MediaError, match="expected at least 2"):
-        encode_clip(row, EncodeConfig(), DecodeLimits())
+        cut_clip(row, CutClipConfig(), DecodeLimits())
 
 
 def test_shrinking_never_enlarges() -> None:

@@ -1,10 +1,10 @@
-"""Acquiring: ids follow from bytes and place, unchanged files are known without reading."""
+"""Identifying: ids follow from bytes and place, unchanged files are known without reading."""
 
 from pathlib import Path
 
 import pytest
 
-from animaray.pipelines.stages.identify import ADDS, acquire, is_unchanged, list_inputs
+from animaray.pipelines.stages.identify import ADDS, identify, is_unchanged, list_inputs
 from animaray.platform.errors import ConfigError
 
 
@@ -32,7 +32,7 @@ def test_missing_or_empty_folder_is_an_error(tmp_path: Path) -> None:
 def test_equal_bytes_share_a_source_but_not_an_input(tmp_path: Path) -> None:
     for name in ("one.mp4", "two.mp4"):
         (tmp_path / name).write_bytes(b"same bytes")
-    one, two = (acquire(row_of(tmp_path / name, tmp_path)) for name in ("one.mp4", "two.mp4"))
+    one, two = (identify(row_of(tmp_path / name, tmp_path)) for name in ("one.mp4", "two.mp4"))
     assert one["source_id"] == two["source_id"]
     assert one["input_id"] != two["input_id"]
     assert one["file_bytes"] == 10
@@ -40,7 +40,7 @@ def test_equal_bytes_share_a_source_but_not_an_input(tmp_path: Path) -> None:
 
 
 def test_unreadable_file_ends_with_a_reason(tmp_path: Path) -> None:
-    row = acquire(row_of(tmp_path / "gone.mp4", tmp_path))
+    row = identify(row_of(tmp_path / "gone.mp4", tmp_path))
     assert (row["state"], row["reason"]) == ("unreadable", "missing")
     assert set(ADDS) <= set(row)
 

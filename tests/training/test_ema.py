@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from animaray.training.weights_average import (
-    WeightsAverage,
+from animaray.training.ema import (
+    Ema,
     averaged_weights,
     read_average,
     share_of_rank,
@@ -29,7 +29,7 @@ def test_shares_are_disjoint_complete_and_even() -> None:
 def test_average_follows_its_formula() -> None:
     module = nn.Linear(2, 1)
     _set(module, 0.0)
-    average = WeightsAverage(module, 0.9, rank=0, world_size=1)
+    average = Ema(module, 0.9, rank=0, world_size=1)
     _set(module, 1.0)
     average.update(0)  # decay (1 + 0) / (10 + 0) = 0.1, so 0.9 of the new weight
     assert average.averages["weight"][0, 0] == pytest.approx(0.9)
@@ -41,10 +41,10 @@ def test_shares_of_two_ranks_are_read_back_by_one(tmp_path: Path) -> None:
     module = nn.Linear(3, 2)
     _set(module, 4.0)
     for rank in range(2):
-        WeightsAverage(module, 0.9, rank=rank, world_size=2).save(tmp_path)
+        Ema(module, 0.9, rank=rank, world_size=2).save(tmp_path)
     assert set(read_average(tmp_path)) == {"weight", "bias"}
     _set(module, 0.0)
-    alone = WeightsAverage(module, 0.9, rank=0, world_size=1)
+    alone = Ema(module, 0.9, rank=0, world_size=1)
     alone.load(tmp_path)
     assert alone.averages["bias"].tolist() == [4.0, 4.0]
 
@@ -52,7 +52,7 @@ def test_shares_of_two_ranks_are_read_back_by_one(tmp_path: Path) -> None:
 def test_averaged_weights_are_there_for_a_while_only(tmp_path: Path) -> None:
     module = nn.Linear(3, 2).train()
     _set(module, 4.0)
-    WeightsAverage(module, 0.9, rank=0, world_size=1).save(tmp_path)
+    Ema(module, 0.9, rank=0, world_size=1).save(tmp_path)
     _set(module, 1.0)
     with averaged_weights(module, tmp_path):
         assert module.weight[0, 0] == 4.0

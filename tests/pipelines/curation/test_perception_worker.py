@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from animaray.pipelines.curation import clip_samples
-from animaray.pipelines.curation.clip_samples import ClipSamples
+from animaray.pipelines.curation import perception_worker
+from animaray.pipelines.curation.perception_worker import ClipSamples
 from animaray.platform.errors import MediaError
 from animaray.platform.media.video import FrameSelection, decode_together, write_mp4
 
@@ -31,7 +31,7 @@ def test_one_pass_serves_all(clip: str, monkeypatch: pytest.MonkeyPatch) -> None
         passes.append(list(selections))
         return list(decode_together(path, selections))
 
-    monkeypatch.setattr(clip_samples, "decode_together", counted)
+    monkeypatch.setattr(perception_worker, "decode_together", counted)
     samples = ClipSamples(clip, [SMALL, SPARSE])
     assert passes == []
     assert samples.take(SPARSE).frames_uint8.shape == (5, 48, 64, 3)

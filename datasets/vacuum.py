@@ -1,6 +1,6 @@
 """Delete files that no commit names: a process that was killed before its commit leaves them.
 
-Every writer holds `writing` from its first file to the commit that names it; `sweep` deletes only
+Every writer holds `writing` from its first file to the commit that names it; `vacuum` deletes only
 while nobody does.
 """
 
@@ -60,7 +60,7 @@ def is_own_file(path: str) -> bool:
     return is_inside and bool(_PART.fullmatch(name) or _HALF_WRITTEN.fullmatch(name))
 
 
-def sweep(root: Path) -> list[str]:
+def vacuum(root: Path) -> list[str]:
     """Delete what a killed process left; nothing is done while somebody writes.
 
     Args:

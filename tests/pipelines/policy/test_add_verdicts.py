@@ -4,7 +4,7 @@ import pytest
 
 from animaray.datasets.schemas import FAMILIES
 from animaray.pipelines.policy.policies import LAX, STANDARD, STRICT
-from animaray.pipelines.policy.verdict_columns import ADDS, DROPS, add_verdicts
+from animaray.pipelines.policy.verdicts import ADDS, DROPS, add_verdicts
 
 
 def row_with(drift: float) -> dict[str, object]:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
-class WeightsAverage:
+class Ema:
     """Average `decay * average + (1 - decay) * weight` of the trainable parameters.
 
     Ranks hold equal weights after each step, so each needs to average only its share; the shares

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.shards import write_shard
-from animaray.datasets.sweep import sweep, unnamed_files, writing
+from animaray.datasets.vacuum import unnamed_files, vacuum, writing
 
 _KILLED_WRITER = """
 import os, signal, sys
 from pathlib import Path
 from animaray.datasets.shards import write_shard
-from animaray.datasets.sweep import writing
+from animaray.datasets.vacuum import writing
 root = Path(sys.argv[1])
 with writing(root):
     write_shard(root, "sources", [{"input_id": "late", "state": "kept"}])
@@ -57,10 +57,10 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     (outside / f"part-{'1' * 20}.parquet").write_bytes(b"theirs")
     (tmp_path / "media").symlink_to(outside)
     (tmp_path / f"clips/part-{'2' * 20}.parquet").symlink_to(tmp_path / "notes.txt")
-    assert len(sweep(tmp_path)) == 3
+    assert len(vacuum(tmp_path)) == 3
     assert (outside / f"part-{'1' * 20}.parquet").exists()
     assert (tmp_path / f"clips/part-{'2' * 20}.parquet").is_symlink()
-    assert unnamed_files(tmp_path) == sweep(tmp_path) == []
+    assert unnamed_files(tmp_path) == vacuum(tmp_path) == []
     assert all((tmp_path / path).exists() for path in (*kept, replaced, *others))
     assert not any(path.exists() for path in half)
     assert CommitLog(tmp_path).verify() == []
@@ -75,7 +75,7 @@ def test_nothing_is_swept_while_somebody_writes(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b"written\n"
     assert len(unnamed_files(tmp_path)) == 1
-    assert sweep(tmp_path) == []
+    assert vacuum(tmp_path) == []
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    assert len(sweep(tmp_path)) == 1
+    assert len(vacuum(tmp_path)) == 1

@@ -30,7 +30,7 @@ class Batch:
     """Rows whose state is final for this run without a look at any picture, to be committed."""
 
 
-class Acquisition:
+class RunInputs:
     """The inputs of one run."""
 
     def __init__(self, config: CurationConfig, known: Sequence[Mapping[str, Any]]) -> None:
@@ -64,7 +64,7 @@ class Acquisition:
         A file is in the same batch whatever was finished before: near-duplicates are looked for
         within a batch, so a run that goes on must find the same ones.
         """
-        size = self._config.sources_per_wave
+        size = self._config.sources_per_batch
         for start in range(0, len(self._local), size):
             yield self._local_batch(self._local[start : start + size])
 
