@@ -1,9 +1,12 @@
 """Read a curated dataset: clips, verdicts, media, tracks and sources of the newest commit."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +17,9 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from animaray.datasets.commit_log import CommitLog, CommittedFile, Snapshot
 from animaray.datasets.schemas import check_schema, concat_versions, schema_of
 from animaray.platform.errors import DatasetError
+
+if TYPE_CHECKING:
+    from animaray.platform.media.video import DecodedVideo
 
 NUM_KEYPOINTS = 18
 NUM_FURTHER_POINTS = 116
@@ -103,18 +109,17 @@ class CurationDataset:
         Raises:
             DatasetError: There is no such clip.
         """
-        for row in self._rows("clips"):
-            if row["clip_id"] == clip_id:
-                return dict(row)
-        raise DatasetError(
-            f"There is no clip {clip_id} in {self.root}.",
-            fix=f"See the ids: animaray dataset list {self.root}",
-            reason="unknown_clip",
-        )
+        if clip_id not in self._clip_by_id:
+            raise DatasetError(
+                f"There is no clip {clip_id} in {self.root}.",
+                fix=f"See the ids: animaray dataset list {self.root}",
+                reason="unknown_clip",
+            )
+        return dict(self._clip_by_id[clip_id])
 
     def clips(self) -> list[dict[str, Any]]:
         """Return all clips, kept and rejected, sorted by id."""
-        return [dict(row) for row in sorted(self._rows("clips"), key=lambda row: row["clip_id"])]
+        return [dict(row) for row in self._rows("clips")]
 
     def sources(self) -> list[dict[str, Any]]:
         """Return every input ever tried, sorted by its name."""
@@ -134,8 +139,7 @@ class CurationDataset:
                 f"--policy {policy}",
                 reason="no_verdicts",
             )
-        rows = self._rows(f"verdicts/{policy}")
-        return [dict(row) for row in sorted(rows, key=lambda row: row["clip_id"])]
+        return [dict(row) for row in self._rows(f"verdicts/{policy}")]
 
     def profiles(self) -> dict[str, str]:
         """Return the perception profile that looked at each source, by source id."""
@@ -162,6 +166,42 @@ class CurationDataset:
                 reason="no_media",
             )
         return row["video"]["bytes"]
+
+    @contextmanager
+    def media_file(self, clip_id: str) -> Iterator[Path]:
+        """Yield a temporary file with the MP4 of one clip; see `media_bytes`."""
+        with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+            file.write(self.media_bytes(clip_id))
+            file.flush()
+            yield Path(file.name)
+
+    def decode_clip(
+        self,
+        clip_id: str,
+        *,
+        fps: float | None = None,
+        max_frames: int | None = None,
+        short_side_px: int | None = None,
+    ) -> "DecodedVideo":
+        """Decode the stored video of one clip in this process; see `media_bytes`.
+
+        Args:
+            clip_id: Its id.
+            fps: This and the next ones: see `platform.media.video.FrameSelection`.
+            max_frames: Most frames returned.
+            short_side_px: Of the frames returned.
+        """
+        from animaray.platform.media.video import decode_video  # only who decodes waits for it
+        from animaray.platform.media.video_colour import OWN_UNTAGGED
+
+        with self.media_file(clip_id) as path:
+            return decode_video(
+                path,
+                fps=fps,
+                max_frames=max_frames,
+                short_side_px=short_side_px,
+                untagged=OWN_UNTAGGED,
+            )
 
     def preview(self, clip_id: str) -> dict[str, Any]:
         """Return poster (JPEG bytes) and small video (MP4 bytes) of one clip.
@@ -244,6 +284,10 @@ class CurationDataset:
             self._tables[table] = self.table(table).to_pylist()
         return self._tables[table]
 
+    @cached_property
+    def _clip_by_id(self) -> dict[str, dict[str, Any]]:
+        return {row["clip_id"]: row for row in self._rows("clips")}
+
     def _media_row(self, table: str, clip_id: str) -> dict[str, Any] | None:
         """Read the row of one clip from a large table, reading nothing else."""
         if table not in self._groups:
@@ -254,9 +298,8 @@ class CurationDataset:
                     ids = parquet.read_row_group(group, columns=["clip_id"])["clip_id"]
                     for found in ids.to_pylist():
                         self._groups[table][found] = (file.path, group)
-        known = {row["clip_id"] for row in self._rows("clips")}
         place = self._groups[table].get(clip_id)
-        if place is None or clip_id not in known:
+        if place is None or clip_id not in self._clip_by_id:
             return None
         with pq.ParquetFile(self.root / place[0]) as parquet:
             rows = parquet.read_row_group(place[1]).to_pylist()

@@ -5,14 +5,12 @@
 Command: animaray evaluate --data DATASET --weights WEIGHTS --out FOLDER
 """
 
-import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.splits import held_out_sources, read_trained_sources
@@ -26,7 +24,7 @@ from animaray.evaluation.metrics import (
 )
 from animaray.evaluation.table import EvaluationRow, EvaluationTable, FailedClip
 from animaray.models.alignment.alignment import AlignmentMethod
-from animaray.models.alignment.misalignment import MisalignmentConfig, random_similarity
+from animaray.models.alignment.misalignment import Misalignment
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
 from animaray.models.perception.find_people import MAX_PERCEPTION_PX
 from animaray.models.perception.protocols import Perception
@@ -37,8 +35,7 @@ from animaray.models.subjects.reference import Reference
 from animaray.platform.config import config_to_dict
 from animaray.platform.disk import check_folder, check_room
 from animaray.platform.errors import ConfigError, DatasetError, RefusedError
-from animaray.platform.media.video import decode_video, write_mp4
-from animaray.platform.media.video_colour import OWN_UNTAGGED
+from animaray.platform.media.video import write_mp4
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.storage import content_id
 
@@ -192,17 +189,12 @@ def _read_clip(dataset: CurationDataset, clip_id: str, fps: float, max_frames: i
     facts, tracks = dataset.clip(clip_id), dataset.tracks(clip_id)
     width, height = int(facts["width"]), int(facts["height"])
     reduction = min(1.0, MAX_PERCEPTION_PX / max(width, height))
-    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
-        file.write(dataset.media_bytes(clip_id))
-        file.flush()
-        video = decode_video(
-            file.name,
-            fps=fps,
-            max_frames=max_frames,
-            short_side_px=int(min(width, height) * reduction) if reduction < 1 else None,
-            untagged=OWN_UNTAGGED,
-        )
-    frames = video.frames_uint8
+    frames = dataset.decode_clip(
+        clip_id,
+        fps=fps,
+        max_frames=max_frames,
+        short_side_px=int(min(width, height) * reduction) if reduction < 1 else None,
+    ).frames_uint8
     nearest = tracks.nearest_pose(np.arange(len(frames)) / fps)
     scale = np.array([frames.shape[2] / width, frames.shape[1] / height])
     confidence = tracks.keypoint_confidence[nearest]
@@ -274,7 +266,9 @@ def _evaluate_clip(
     truth = reference.fit.apply_frames(clip.frames_uint8)
     motion = clip.motion
     if config.misalignment_seed is not None:
-        motion = misalign(motion, content_id(config.misalignment_seed, clip.clip_id))
+        seed = content_id(config.misalignment_seed, clip.clip_id)
+        aspect = motion.width_px / motion.height_px
+        motion = Misalignment.of_seed(seed, aspect).apply(motion)
     judge = _Judge(clip, reference, truth, pipeline.perception, identities)
     shown = [truth]
     for optimize in config.face_optimization:
@@ -296,28 +290,6 @@ def _evaluate_clip(
     comparison = np.concatenate([still, *shown], axis=2)
     write_mp4(config.out_dir / f"{clip.clip_id}.mp4", comparison, pipeline.fps)
     return judge.rows
-
-
-def misalign(motion: Motion, seed: str) -> Motion:
-    """Return the motion moved by one random similarity, as in the MisAlign benchmarks.
-
-    Args:
-        motion: The true poses.
-        seed: Hexadecimal digits; equal seeds give equal transforms.
-    """
-    generator = torch.Generator().manual_seed(int(seed[:15], 16))
-    aspect = torch.tensor([motion.width_px / motion.height_px])
-    transform = random_similarity(aspect, MisalignmentConfig(), generator)
-
-    def move(points: Float[np.ndarray, "*items 2"]) -> Float[np.ndarray, "*items 2"]:
-        flat = torch.from_numpy(points / motion.height_px).reshape(1, -1, 2)
-        return transform.apply(flat)[0].numpy().reshape(points.shape) * motion.height_px
-
-    return replace(
-        motion,
-        keypoints=move(motion.keypoints).astype(np.float32),
-        further_points=map_further(motion.further_points, move),
-    )
 
 
 class _Judge:

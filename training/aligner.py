@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from animaray.datasets.reader import CurationDataset
 from animaray.models.alignment.aligner import AlignerConfig, PoseAligner
@@ -21,7 +21,11 @@ from animaray.models.alignment.alignment import (
     TransformScope,
     align_clip,
 )
-from animaray.models.alignment.misalignment import alignment_loss, random_similarity
+from animaray.models.alignment.misalignment import (
+    Misalignment,
+    alignment_loss,
+    random_similarity,
+)
 from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.platform.errors import ConfigError, PoseError
 from animaray.platform.progress import StageProgress
@@ -46,6 +50,7 @@ BUNDLED_ALIGNER = "generated/aligner"
 """Registry id of the weights that the demo's training starts from."""
 _EVALUATED_FRAMES = 16
 _EVALUATED_DRAWS = 4
+_EVALUATED_HEIGHT_PX = 1024
 _WAYS: dict[str, tuple[AlignmentMethod, TransformScope]] = {
     "none": ("none", "clip"),
     "procrustes_frame": ("procrustes", "frame"),
@@ -233,22 +238,17 @@ def _misaligned_clip(
     frames = torch.linspace(0, length - 1, min(_EVALUATED_FRAMES, length)).long()
     frames = frames[frames != shown]
     aspect = clips.aspect[clip : clip + 1]
-    height_px = 1024
-    width_px = round(height_px * float(aspect))
-    transform = random_similarity(aspect, pairs.misalignment, generator)
-    points, confidence = clips.keypoints[first + frames], clips.confidence[first + frames]
-    moved = transform.apply(points)
-    reference = PosedPicture(
-        keypoints=(clips.keypoints[first + shown[0]] * height_px).numpy(),
-        keypoint_confidence=clips.confidence[first + shown[0]].numpy(),
-        width_px=width_px,
-        height_px=height_px,
-    )
-    driving = PosedPicture(
-        keypoints=(moved * height_px).numpy(),
-        keypoint_confidence=confidence.numpy(),
-        width_px=width_px,
-        height_px=height_px,
-    )
-    visible = (confidence >= VISIBLE_CONFIDENCE).numpy()
-    return reference, driving, (points * height_px).numpy(), visible
+    width_px = round(_EVALUATED_HEIGHT_PX * float(aspect))
+
+    def posed(place: Tensor) -> PosedPicture:
+        return PosedPicture(
+            keypoints=(clips.keypoints[place] * _EVALUATED_HEIGHT_PX).numpy(),
+            keypoint_confidence=clips.confidence[place].numpy(),
+            width_px=width_px,
+            height_px=_EVALUATED_HEIGHT_PX,
+        )
+
+    moved = Misalignment(random_similarity(aspect, pairs.misalignment, generator))
+    truth = posed(first + frames)
+    visible = truth.keypoint_confidence >= VISIBLE_CONFIDENCE
+    return posed(first + shown[0]), moved.apply(truth), truth.keypoints, visible

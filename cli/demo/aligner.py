@@ -1,27 +1,25 @@
 """Show the learned alignment on clips that the aligner was not trained on."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from animaray.cli import figures
-from animaray.datasets.reader import ClipTracks, CurationDataset
+from animaray.datasets.reader import CurationDataset
 from animaray.models.perception.protocols import PersonPose
 from animaray.models.alignment.aligner import PoseAligner
 from animaray.models.alignment.alignment import PosedPicture, align_clip
-from animaray.models.alignment.misalignment import MisalignmentConfig, random_similarity
+from animaray.models.alignment.misalignment import Misalignment, MisalignmentConfig
 from animaray.platform.media.picture import write_png
-from animaray.platform.media.video import decode_video
 from animaray.training.aligner_pairs import read_pose_clips, split_clips
 from animaray.training.launch import TrainResult
 from animaray.training.recipes import aligner_demo_cpu
 
 NUM_CLIPS = 2
 NUM_FRAMES = 3
+MILD = MisalignmentConfig(min_scale=0.6, max_scale=1.5, max_translation=0.2)
 ORANGE, BLUE, WHITE = (217, 130, 43), (47, 111, 222), (245, 245, 245)
 NAMES = {
     "dis_none": "none (scaled and centred)",
@@ -59,16 +57,21 @@ def _row(
     dataset: CurationDataset, clip_id: str, aligner: PoseAligner
 ) -> UInt8[np.ndarray, "height width 3"]:
     tracks = dataset.tracks(clip_id)
-    frames, times = _frames(dataset, clip_id)
+    decoded = dataset.decode_clip(clip_id)
+    frames, times = decoded.frames_uint8, decoded.pts_s - decoded.pts_s[0]
     height, width = frames.shape[1:3]
     shown = np.linspace(1, len(tracks.pts_s) - 1, NUM_FRAMES).round().astype(int)
-    moved = _misaligned(tracks, shown, width, height)
-    reference = PosedPicture(
-        keypoints=tracks.keypoints[0],
-        keypoint_confidence=tracks.keypoint_confidence[0],
-        width_px=width,
-        height_px=height,
-    )
+
+    def posed(poses: Any) -> PosedPicture:  # noqa: ANN401 - one index, or several
+        return PosedPicture(
+            keypoints=tracks.keypoints[poses],
+            keypoint_confidence=tracks.keypoint_confidence[poses],
+            width_px=width,
+            height_px=height,
+        )
+
+    reference = posed(0)
+    moved = Misalignment.of_seed("3", width / height, MILD).apply(posed(shown))
     aligned = align_clip("learned", reference, moved, aligner=aligner)
     panels = []
     for row, index in enumerate(shown):
@@ -80,25 +83,3 @@ def _row(
         after = figures.draw_skeleton(after, PersonPose.of_frame(aligned, row), BLUE)
         panels += [("driving pose", before), ("aligned, truth white", after)]
     return figures.side_by_side(panels, height_px=220)
-
-
-def _misaligned(tracks: ClipTracks, shown: np.ndarray, width: int, height: int) -> PosedPicture:
-    generator = torch.Generator().manual_seed(3)
-    mild = MisalignmentConfig(min_scale=0.6, max_scale=1.5, max_translation=0.2)
-    transform = random_similarity(torch.tensor([width / height]), mild, generator)
-    points = torch.from_numpy(tracks.keypoints[shown]).float() / height
-    moved: Float32[np.ndarray, "frames 18 2"] = (transform.apply(points) * height).numpy()
-    return PosedPicture(
-        keypoints=moved,
-        keypoint_confidence=tracks.keypoint_confidence[shown],
-        width_px=width,
-        height_px=height,
-    )
-
-
-def _frames(dataset: CurationDataset, clip_id: str) -> tuple[np.ndarray, np.ndarray]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
-        path.write_bytes(dataset.media_bytes(clip_id))
-        decoded = decode_video(path)
-    return decoded.frames_uint8, decoded.pts_s - decoded.pts_s[0]

@@ -85,9 +85,8 @@ def _photo(run: DemoRun, dataset: CurationDataset) -> Path:
     if chosen is not None:
         write_png(path, read_picture(chosen))
         return path
-    clip = settings.media_dir / "driving.mp4"
-    clip.write_bytes(dataset.media_bytes(_drivers(dataset)[0]))
-    write_png(path, decode_in_child(clip, max_frames=1).frames_uint8[0])
+    first = dataset.decode_clip(_drivers(dataset)[0], max_frames=1)
+    write_png(path, first.frames_uint8[0])
     return path
 
 

@@ -187,11 +187,10 @@ def _job_inputs(run: DemoRun, dataset: CurationDataset, pair: Pair) -> tuple[Pat
     settings = run.settings
     settings.media_dir.mkdir(parents=True, exist_ok=True)
     driving = settings.media_dir / "driving.mp4"
-    source = settings.media_dir / "driving_source.mp4"
-    source.write_bytes(dataset.media_bytes(pair.driving.clip_id))
-    decoded = decode_video(source, fps=DRIVING_FPS, max_frames=settings.max_frames)
+    decoded = dataset.decode_clip(
+        pair.driving.clip_id, fps=DRIVING_FPS, max_frames=settings.max_frames
+    )
     write_mp4(driving, decoded.frames_uint8, fps=DRIVING_FPS)
-    source.unlink()
     reference = settings.media_dir / "reference.png"
     photo = settings.image
     if photo is None and settings.videos is not None:
@@ -199,18 +198,9 @@ def _job_inputs(run: DemoRun, dataset: CurationDataset, pair: Pair) -> tuple[Pat
     if photo is not None:
         write_png(reference, read_picture(photo))
     else:
-        write_png(reference, _frame_of(dataset, pair.reference, settings.media_dir))
+        frames = dataset.decode_clip(pair.reference.clip_id).frames_uint8
+        write_png(reference, frames[min(pair.reference.best_frame, len(frames) - 1)])
     return reference, driving
-
-
-def _frame_of(
-    dataset: CurationDataset, fact: ClipFacts, folder: Path
-) -> UInt8[np.ndarray, "height width 3"]:
-    path = folder / ".reference_clip.mp4"
-    path.write_bytes(dataset.media_bytes(fact.clip_id))
-    frames = decode_video(path).frames_uint8
-    path.unlink()
-    return frames[min(fact.best_frame, len(frames) - 1)]
 
 
 def _jobs(

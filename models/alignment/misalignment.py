@@ -1,13 +1,16 @@
 """Random misalignment of driving poses, as the aligner is trained on, and its loss (eq. 12)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, replace
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from animaray.models.alignment.procrustes import SimilarityTransform
+from animaray.models.pose.further_points import HasPose, map_further
 from animaray.platform.errors import ConfigError
 
 
@@ -61,6 +64,57 @@ def random_similarity(
     centre = size / 2
     moved = about_origin.apply(centre[:, None])[:, 0]
     return SimilarityTransform(scale, rotation, centre - moved + shift)
+
+
+@runtime_checkable
+class PosedClip(HasPose, Protocol):
+    """Poses with the size of their picture: a `PosedPicture` or a `Motion`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def height_px(self) -> int:
+        """Height of the picture."""
+        ...
+
+
+Clip = TypeVar("Clip", bound=PosedClip)
+
+
+@dataclass(frozen=True, slots=True)
+class Misalignment:
+    """How one whole clip is moved: turned and scaled about the picture's centre, then shifted."""
+
+    transform: SimilarityTransform
+    """A batch of one; points in picture heights."""
+
+    @classmethod
+    def of_seed(
+        cls, seed: str, aspect: float, ranges: MisalignmentConfig | None = None
+    ) -> "Misalignment":
+        """Draw one, as in the MisAlign benchmarks.
+
+        Args:
+            seed: Hexadecimal digits; equal seeds give equal transforms.
+            aspect: Width / height of the picture.
+            ranges: None for those of the benchmarks.
+        """
+        generator = torch.Generator().manual_seed(int(seed[:15], 16))
+        drawn = random_similarity(torch.tensor([aspect]), ranges or MisalignmentConfig(), generator)
+        return cls(drawn)
+
+    def apply(self, clip: Clip) -> Clip:
+        """Return a clip moved so, hands and faces with their bodies; pixels in, pixels out."""
+
+        def move(points: Float[np.ndarray, "*items 2"]) -> Float[np.ndarray, "*items 2"]:
+            flat = torch.from_numpy(points / clip.height_px).reshape(1, -1, 2)
+            return self.transform.apply(flat)[0].numpy().reshape(points.shape) * clip.height_px
+
+        return replace(
+            clip,
+            keypoints=move(clip.keypoints).astype(np.float32),
+            further_points=map_further(clip.further_points, move),
+        )
 
 
 def alignment_loss(

@@ -9,7 +9,6 @@ killed run continues with the clips that are missing.
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -56,8 +55,6 @@ from animaray.pipelines.encode.config import EncodeConfig
 from animaray.platform.disk import check_room
 from animaray.platform.errors import DatasetError, RefusedError
 from animaray.platform.json_text import json_text
-from animaray.platform.media.video import decode_video
-from animaray.platform.media.video_colour import OWN_UNTAGGED
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session, require_resources
 from animaray.platform.storage import content_id
@@ -203,23 +200,20 @@ def encode_clip(
     clip, tracks = dataset.clip(clip_id), dataset.tracks(clip_id)
     if not tracks.face_valid.any():
         raise DatasetError(f"Clip {clip_id} has no valid face, so no identity to train on.")
-    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
-        file.write(dataset.media_bytes(clip_id))
-        file.flush()
-        video = decode_video(file.name, fps=config.fps, untagged=OWN_UNTAGGED)
-    if len(video.frames_uint8) < 2:
+    frames_uint8 = dataset.decode_clip(clip_id, fps=config.fps).frames_uint8
+    if len(frames_uint8) < 2:
         raise DatasetError(f"Clip {clip_id} has fewer than two frames at {config.fps:g} fps.")
-    height, width = video.frames_uint8.shape[1:3]
+    height, width = frames_uint8.shape[1:3]
     curated_with = dataset.profiles().get(str(clip["source_id"]), config.profile)
     fit = _fit_of(clip, tracks, (width, height), config)
-    times_s = np.arange(len(video.frames_uint8)) / config.fps
+    times_s = np.arange(len(frames_uint8)) / config.fps
     poses = tracks.nearest_pose(times_s)
     fitted = FittedClip(
         clip_id=clip_id,
         source_id=str(clip["source_id"]),
         is_mirrored=False,
         times_s=times_s,
-        frames_uint8=fit.apply_frames(video.frames_uint8),
+        frames_uint8=fit.apply_frames(frames_uint8),
         keypoints=fit.apply_points(tracks.keypoints[poses]).astype(np.float32),
         keypoint_confidence=tracks.keypoint_confidence[poses],
         further_points=None

@@ -30,7 +30,7 @@ from animaray.platform.media.video import (
     Mp4Writer,
     probe_in_child,
 )
-from animaray.platform.storage import content_id, read_json
+from animaray.platform.storage import content_id
 
 Item = Mapping[str, Any]
 
@@ -85,14 +85,6 @@ def transform_matrix(item: Item, width: int, height: int) -> Float[np.ndarray, "
     return np.concatenate([linear, (centre + shift - linear @ centre)[:, None]], axis=1)
 
 
-def misaligned_points(
-    item: Item, points: Float[np.ndarray, "*items 2"], width: int, height: int
-) -> Float[np.ndarray, "*items 2"]:
-    """Move keypoints, in pixels of a width by height picture, as the recipe's item says."""
-    matrix = transform_matrix(item, width, height)
-    return points @ matrix[:, :2].T + matrix[:, 2]
-
-
 def render_items(
     recipe: Mapping[str, Any], out: Path, *, advance: Callable[[str], None] = lambda _: None
 ) -> list[Path]:
@@ -112,28 +104,14 @@ def render_items(
         if not target.is_file():
             partial = target.with_suffix(".part.mp4")
             if dataset is not None:
-                stored = target.with_suffix(".source.mp4")
-                stored.write_bytes(dataset.media_bytes(item["clip_id"]))
-                _render(stored, partial, item)
-                stored.unlink()
+                with dataset.media_file(item["clip_id"]) as stored:
+                    _render(stored, partial, item)
             else:
                 _render(source / item["file"], partial, item)
             partial.replace(target)
         files.append(target)
         advance(item["item_id"])
     return files
-
-
-def read_recipe(file: Path, kind: str) -> dict[str, Any]:
-    """Read a recipe file.
-
-    Raises:
-        DatasetError: The file is missing, not JSON, or a recipe of another kind.
-    """
-    recipe = read_json(file)
-    if not isinstance(recipe, dict) or recipe.get("kind") != kind:
-        raise DatasetError(f"{file} is no recipe of kind {kind}.", reason="recipe")
-    return recipe
 
 
 def _clips(source: Path, policy: str) -> list[dict[str, Any]]:

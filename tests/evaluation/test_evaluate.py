@@ -5,7 +5,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from animaray.datasets.reader import CurationDataset
@@ -14,12 +13,9 @@ from animaray.evaluation.evaluate import (
     EvaluateConfig,
     choose_clips,
     evaluate_pipeline,
-    misalign,
 )
 from animaray.evaluation.table import EvaluationTable
-from animaray.models.alignment.procrustes import fit_similarity_transform
 from animaray.models.animation.pipeline import AnimationPipeline
-from animaray.models.subjects.motion import Motion
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.platform.media.video import decode_video
 
@@ -139,35 +135,6 @@ def test_a_model_that_is_shown_hands_needs_a_dataset_with_hands(
     table = evaluate_pipeline(config, pipeline)
     assert len(table.failed) == 2
     assert all("this clip was curated without" in clip.reason for clip in table.failed)
-
-
-def test_misalignment_is_one_similarity_per_clip() -> None:
-    rng = np.random.default_rng(0)
-    motion = Motion(
-        keypoints=rng.random((4, 18, 2)).astype(np.float32) * 100,
-        keypoint_confidence=np.ones((4, 18), np.float32),
-        width_px=80, height_px=100, is_filled=np.zeros(4, bool),
-    )  # fmt: skip
-    motion = replace(
-        motion,
-        further_points=np.pad(
-            motion.keypoints[:, np.arange(116) % 18], ((0, 0), (0, 0), (0, 1)), constant_values=0.5
-        ),
-    )
-    moved = misalign(motion, "0123456789abcdef")
-    assert moved.further_points is not None
-    np.testing.assert_allclose(
-        moved.further_points[..., :2], moved.keypoints[:, np.arange(116) % 18], atol=1e-3
-    )
-    again, other = misalign(motion, "0123456789abcdef"), misalign(motion, "fedcba9876543210")
-    np.testing.assert_array_equal(moved.keypoints, again.keypoints)
-    assert not np.allclose(moved.keypoints, other.keypoints, atol=1.0)
-    import torch
-
-    before = torch.from_numpy(motion.keypoints.reshape(1, -1, 2))
-    after = torch.from_numpy(moved.keypoints.reshape(1, -1, 2))
-    transform = fit_similarity_transform(before, after, torch.ones(before.shape[:2]))
-    np.testing.assert_allclose(transform.apply(before).numpy(), after.numpy(), atol=1e-2)
 
 
 @pytest.mark.parametrize(

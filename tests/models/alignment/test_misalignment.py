@@ -1,14 +1,19 @@
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from animaray.models.alignment.misalignment import (
+    Misalignment,
     MisalignmentConfig,
     alignment_loss,
     random_similarity,
 )
+from animaray.models.alignment.procrustes import fit_similarity_transform
+from animaray.models.subjects.motion import Motion
 from animaray.platform.errors import ConfigError
 
 
@@ -52,3 +57,31 @@ def test_wrong_ranges_are_refused():
         MisalignmentConfig(min_scale=2.0, max_scale=1.0)
     with pytest.raises(ConfigError, match="must not be negative"):
         MisalignmentConfig(max_translation=-0.1)
+
+
+def test_misalignment_is_one_similarity_per_clip() -> None:
+    rng = np.random.default_rng(0)
+    motion = Motion(
+        keypoints=rng.random((4, 18, 2)).astype(np.float32) * 100,
+        keypoint_confidence=np.ones((4, 18), np.float32),
+        width_px=80, height_px=100, is_filled=np.zeros(4, bool),
+    )  # fmt: skip
+    motion = replace(
+        motion,
+        further_points=np.pad(
+            motion.keypoints[:, np.arange(116) % 18], ((0, 0), (0, 0), (0, 1)), constant_values=0.5
+        ),
+    )
+    moved = Misalignment.of_seed("0123456789abcdef", 0.8).apply(motion)
+    assert moved.further_points is not None
+    np.testing.assert_allclose(
+        moved.further_points[..., :2], moved.keypoints[:, np.arange(116) % 18], atol=1e-3
+    )
+    again = Misalignment.of_seed("0123456789abcdef", 0.8).apply(motion)
+    other = Misalignment.of_seed("fedcba9876543210", 0.8).apply(motion)
+    np.testing.assert_array_equal(moved.keypoints, again.keypoints)
+    assert not np.allclose(moved.keypoints, other.keypoints, atol=1.0)
+    before = torch.from_numpy(motion.keypoints.reshape(1, -1, 2))
+    after = torch.from_numpy(moved.keypoints.reshape(1, -1, 2))
+    transform = fit_similarity_transform(before, after, torch.ones(before.shape[:2]))
+    np.testing.assert_allclose(transform.apply(before).numpy(), after.numpy(), atol=1e-2)
