@@ -105,7 +105,7 @@ def submit(
             job.save(out)
             print_hint(f"Saved {out}")
         if as_json:
-            print_json({"job": job.status()})
+            print_json({"job": job.status().model_dump(mode="json")})
 
 
 @app.command("list")
@@ -125,11 +125,9 @@ def list_(
         jobs = jobs[:limit]
         print_hint(f"There are more than {limit} jobs: see older ones with --limit.")
     if as_json:
-        print_json({"jobs": jobs})
+        print_json({"jobs": [job.model_dump(mode="json") for job in jobs]})
         return
-    print_table(
-        "Jobs", ("id", "state", "step"), [(j["id"], j["state"], j.get("step")) for j in jobs]
-    )
+    print_table("Jobs", ("id", "state", "step"), [(job.id, job.state, job.step) for job in jobs])
 
 
 @app.command()
@@ -150,7 +148,7 @@ def cancel(
 ) -> None:
     """Cancel a job; a running one stops within a step."""
     with AnimarayClient(server, api_key=api_key) as client:
-        state = client.job(job_id).cancel()["state"]
+        state = client.job(job_id).cancel().state
     if state in ("succeeded", "failed"):
         print_hint(f"Job {job_id} had {state} before; nothing was cancelled.")
     elif state == "cancelled":

@@ -9,19 +9,23 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
 from animaray.platform.errors import ServiceError, UsageError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic
-from animaray.serving.client_records import FINISHED, JobStatus, StreamedEvent
+from animaray.serving.http.documents import AnimationDocument, AnimationList
 from animaray.serving.http.origins import is_loopback
 from animaray.serving.http.problems import exit_code_of
-from animaray.serving.jobs.records import JobCancelledError
+from animaray.serving.jobs.records import FINISHED_STATES, JobCancelledError, JobState
+
+Document = TypeVar("Document", bound=BaseModel)
 
 _RETRY_STATUS = (429, 503)
 _MAX_RETRY_WAIT_S = 60.0
@@ -58,25 +62,40 @@ def _rebuild_remote(message: str, code: str, fix: str | None, reason: str | None
     return RemoteError(message, code=code, fix=fix, reason=reason)
 
 
-def _check_success(status: JobStatus) -> None:
+def _check_success(status: AnimationDocument) -> None:
     """Return if the job has succeeded or still goes on.
 
     Raises:
         RemoteError: It failed or was cancelled.
     """
-    failure = status["error"]
-    if failure is not None:
+    if status.error is not None:
         raise RemoteError(
-            f"Job {status['id']} failed. {failure['message']}",
-            code=failure["code"],
-            fix=failure["fix"],
+            f"Job {status.id} failed. {status.error.message}",
+            code=status.error.code,
+            fix=status.error.fix,
         )
-    if status["state"] == "cancelled":
+    if status.state == JobState.CANCELLED:
         raise RemoteError(
-            f"Job {status['id']} was cancelled.",
+            f"Job {status.id} was cancelled.",
             code=JobCancelledError.error_id,
-            reason=status["state"],
+            reason=status.state,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamedEvent:
+    """One event of a job."""
+
+    number: int | None
+    """Its number within the job; None for events that are not stored, such as queue places."""
+    kind: str
+    """A state, or "progress", "queue", "retry", "cancel_requested"."""
+    data: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        words = [f"{key}={value}" for key, value in self.data.items() if key not in ("id", "at_s")]
+        return " ".join([self.kind, *words])
 
 
 class JobHandle:
@@ -92,15 +111,13 @@ class JobHandle:
         self._client = client
         self._path = f"/v1/animations/{job_id}"
 
-    def status(self) -> JobStatus:
+    def status(self) -> AnimationDocument:
         """Return where the job stands."""
-        status: JobStatus = self._client.request("GET", self._path).json()
-        return status
+        return _read(AnimationDocument, self._client.request("GET", self._path))
 
-    def cancel(self) -> JobStatus:
+    def cancel(self) -> AnimationDocument:
         """Cancel the job; a running one stops between two steps, a finished one stays."""
-        status: JobStatus = self._client.request("DELETE", self._path).json()
-        return status
+        return _read(AnimationDocument, self._client.request("DELETE", self._path))
 
     def remove(self) -> None:
         """Remove the finished job with its result and its record."""
@@ -117,16 +134,16 @@ class JobHandle:
                 for event in self._client.stream(f"{self._path}/events", after):
                     after = event.number or after
                     yield event
-                    if event.kind in FINISHED:
+                    if event.kind in FINISHED_STATES:
                         return
             except httpx.TransportError:
                 time.sleep(1.0)
-            if self._status_patiently()["state"] in FINISHED:
+            if self._status_patiently().state in FINISHED_STATES:
                 for event in self._client.stream(f"{self._path}/events", after):
                     yield event
                 return
 
-    def wait(self, timeout_s: float | None = None, *, poll_s: float = 0.5) -> JobStatus:
+    def wait(self, timeout_s: float | None = None, *, poll_s: float = 0.5) -> AnimationDocument:
         """Block until the job has succeeded; if it fails or is cancelled, RemoteError tells why.
 
         Args:
@@ -142,18 +159,18 @@ class JobHandle:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             status = self._status_patiently()
-            if status["state"] == "succeeded":
+            if status.state == JobState.SUCCEEDED:
                 return status
             _check_success(status)
             if deadline is not None and time.monotonic() >= deadline:
                 raise ServiceError(
-                    f"Job {self.id} is still {status['state']} after {timeout_s:g} s.",
+                    f"Job {self.id} is still {status.state} after {timeout_s:g} s.",
                     fix=f"It goes on; watch it with `animaray jobs watch {self.id}`.",
                     reason="timeout",
                 )
             time.sleep(poll_s)
 
-    def _status_patiently(self) -> JobStatus:
+    def _status_patiently(self) -> AnimationDocument:
         """Return the status; wait for a service that is just being restarted.
 
         Raises:
@@ -273,7 +290,7 @@ class AnimarayClient:
             uploads={"reference_image": Path(picture), "driving_video": Path(video)},
             data={"options": json_text(options)},
         )
-        return JobHandle(self, response.json()["id"])
+        return JobHandle(self, _read(AnimationDocument, response).id)
 
     def animate(
         self,
@@ -292,24 +309,21 @@ class AnimarayClient:
         """Return the handle of a job known by its id."""
         return JobHandle(self, job_id)
 
-    def list(self, *, state: str | None = None, limit: int = 50) -> list[JobStatus]:
+    def list(self, *, state: str | None = None, limit: int = 50) -> list[AnimationDocument]:
         """Return your jobs, newest first.
 
         Args:
             state: Only jobs in this state.
             limit: At most so many.
         """
-        jobs: list[JobStatus] = []
+        jobs: list[AnimationDocument] = []
         before: str | None = None
         while len(jobs) < limit:
             params = {"state": state, "before": before, "limit": min(limit - len(jobs), 200)}
-            page = self.request(
-                "GET",
-                "/v1/animations",
-                params={key: value for key, value in params.items() if value is not None},
-            ).json()
-            jobs += page["animations"]
-            before = page["next"]
+            given = {key: value for key, value in params.items() if value is not None}
+            page = _read(AnimationList, self.request("GET", "/v1/animations", params=given))
+            jobs += page.animations
+            before = page.next
             if before is None:
                 break
         return jobs
@@ -400,6 +414,22 @@ class AnimarayClient:
                     fields = {}
                 else:
                     fields = {}
+
+
+def _read(kind: type[Document], response: httpx.Response) -> Document:
+    """Read the document of an answer.
+
+    Raises:
+        ServiceError: It is another one.
+    """
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError as error:
+        raise ServiceError(
+            f"The service answered {response.url.path} with something else than was expected:"
+            f" {error.errors()[0]['msg']}.",
+            fix="Is this the address of an animaray server, and of the same version?",
+        ) from error
 
 
 def _retry_wait_s(response: httpx.Response) -> float | None:

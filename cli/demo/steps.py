@@ -28,6 +28,7 @@ from animaray.platform.removal import remove_own
 from animaray.platform.storage import sha256_file
 from animaray.platform.media.video import decode_video, write_mp4
 from animaray.serving.client import AnimarayClient
+from animaray.serving.http.documents import AnimationDocument
 from animaray.serving.serve import ServeConfig, start_server
 from animaray.training.aligner import train_aligner
 from animaray.training.animator import train_animator
@@ -227,7 +228,7 @@ def _jobs(
                     )
                     transcript.append(f"POST {server.url}/v1/animations -> 202, job {job.id}")
                     status = job.wait()
-                    transcript.append(f"GET  /v1/animations/{job.id} -> {_state(dict(status))}")
+                    transcript.append(f"GET  /v1/animations/{job.id} -> {_state(status)}")
                     job.save(path)
                     transcript.append(f"GET  /v1/animations/{job.id}/content -> {path.name}")
         finally:
@@ -236,9 +237,9 @@ def _jobs(
     return paths, transcript
 
 
-def _state(status: dict[str, Any]) -> str:
-    seconds = (status["finished_s"] or 0.0) - (status["started_s"] or 0.0)
-    return f"{status['state']} after {seconds:.0f} s"
+def _state(status: AnimationDocument) -> str:
+    seconds = (status.finished_s or 0.0) - (status.started_s or 0.0)
+    return f"{status.state} after {seconds:.0f} s"
 
 
 def _identities(

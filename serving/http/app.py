@@ -21,6 +21,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from animaray.platform.errors import AnimarayError
 from animaray.platform.media.file_kind import PICTURE_FORMATS_TEXT, VIDEO_FORMATS
+from animaray.serving.http.documents import (
+    AnimationDocument,
+    AnimationList,
+    HealthDocument,
+    ProblemDocument,
+)
 from animaray.serving.http.events import stream_events
 from animaray.serving.http.metrics import render_metrics
 from animaray.serving.http.origins import OriginGuard
@@ -30,13 +36,7 @@ from animaray.serving.http.problems import (
     ProblemError,
     problem_from_error,
 )
-from animaray.serving.http.schemas import (
-    AnimationDocument,
-    AnimationList,
-    AnimationRequest,
-    HealthDocument,
-    ProblemDocument,
-)
+from animaray.serving.http.schemas import AnimationRequest
 from animaray.serving.http.service import AnimationService
 from animaray.serving.http.uploads import UploadGuard, read_form
 from animaray.serving.jobs.records import JobState

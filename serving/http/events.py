@@ -14,7 +14,8 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from animaray.platform.json_text import json_text
 from animaray.serving.http.problems import ProblemError
 from animaray.serving.http.service import AnimationService
-from animaray.serving.jobs.records import FINISHED_STATES, Job, JobEvent
+from animaray.serving.jobs.database import Job, JobEvent
+from animaray.serving.jobs.records import FINISHED_STATES
 
 HEARTBEAT_S = 15.0
 POLL_S = 0.25

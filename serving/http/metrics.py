@@ -16,7 +16,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from animaray.serving.http.service import AnimationService
-from animaray.serving.jobs.records import ACTIVE_STATES, Total
+from animaray.serving.jobs.database import Total
+from animaray.serving.jobs.records import ACTIVE_STATES
 
 _SUMMARIES = {
     "queue_wait": ("animaray_queue_wait_seconds", "Time a job waited for its first worker."),

@@ -1,4 +1,4 @@
-"""What goes over the wire: the options of a request and the documents of the answers."""
+"""The options of a request: what the form field `options` may hold."""
 
 import difflib
 import secrets
@@ -10,7 +10,6 @@ from pydantic_core import from_json
 from animaray.models.subjects.choice import Casting, choices_of, parse_choices
 from animaray.platform.errors import PersonChoiceError, UsageError
 from animaray.serving.jobs.limits import ServingLimits
-from animaray.serving.jobs.records import Job, JobState
 
 MAX_SEED = 2**31 - 1
 MAX_PEOPLE = 3
@@ -108,93 +107,6 @@ class AnimationRequest(BaseModel):
     )
 
 
-class Links(BaseModel):
-    """Addresses of one job."""
-
-    self: str
-    events: str
-    content: str | None = Field(description="The mp4; null until the job has succeeded.")
-
-
-class FailureDocument(BaseModel):
-    """Why a job failed."""
-
-    code: str = Field(examples=["AR-FAC-01"])
-    message: str
-    fix: str | None
-    retryable: bool
-
-
-class ResultDocument(BaseModel):
-    """What a finished job made."""
-
-    num_bytes: int
-    sha256: str
-    width_px: int
-    height_px: int
-    num_frames: int
-    fps: float
-    identity_similarity: float | None = Field(
-        description="Mean cosine between the faces of the result and of the picture; null when no"
-        " frame shows a face."
-    )
-    num_frames_without_face: int
-    warnings: list[str]
-    stage_s: dict[str, float] = Field(description="Seconds per stage.")
-    provenance: dict[str, Any]
-
-
-class AnimationDocument(BaseModel):
-    """One job."""
-
-    id: str
-    state: JobState
-    options: dict[str, Any]
-    queue_place: int | None = Field(description="1 is next; null when the job does not wait.")
-    eta_s: float | None = Field(
-        description="Predicted seconds until it is done, from measured jobs; null when unknown."
-    )
-    step: int
-    num_steps: int
-    attempt: int
-    cancel_requested: bool
-    created_s: float = Field(description="Unix time.")
-    started_s: float | None
-    finished_s: float | None
-    identity_similarity: float | None
-    result: ResultDocument | None
-    error: FailureDocument | None
-    links: Links
-
-
-class AnimationList(BaseModel):
-    """One page of jobs, newest first."""
-
-    animations: list[AnimationDocument]
-    next: str | None = Field(description="Pass as `before` to get the next page; null at the end.")
-
-
-class ProblemDocument(BaseModel):
-    """An error, as RFC 9457 says."""
-
-    type: str = Field(examples=["/errors/AR-SRV-02"])
-    title: str = Field(examples=["Queue is full"])
-    status: int = Field(examples=[503])
-    detail: str
-    code: str = Field(examples=["AR-SRV-02"])
-    retryable: bool
-    fix: str | None
-    job_id: str | None = None
-    retry_after: int | None = Field(None, description="Seconds, as the header Retry-After.")
-
-
-class HealthDocument(BaseModel):
-    """Whether the service lives or can take work."""
-
-    status: str
-    workers: list[str] = Field(default_factory=list, description="State of each worker.")
-
-
 def parse_options(text: str | None, limits: ServingLimits) -> dict[str, Any]:
     """Read and check the form field `options`.
 
@@ -280,50 +192,3 @@ def _check_together(request: AnimationRequest) -> None:
 def with_seed(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options with a seed, drawn now if the client gave none; retries keep it."""
     return {"seed": secrets.randbelow(MAX_SEED), **options}
-
-
-def describe_job(job: Job, *, queue_place: int | None, eta_s: float | None) -> AnimationDocument:
-    """Return the document of a job."""
-    path = f"/v1/animations/{job.job_id}"
-    result = job.result
-    return AnimationDocument(
-        id=job.job_id,
-        state=job.state,
-        options=job.options,
-        queue_place=queue_place,
-        eta_s=eta_s,
-        step=job.step,
-        num_steps=job.num_steps,
-        attempt=job.attempt,
-        cancel_requested=job.cancel_requested,
-        created_s=job.created_s,
-        started_s=job.started_s,
-        finished_s=job.finished_s,
-        identity_similarity=job.identity_similarity,
-        result=None
-        if result is None
-        else ResultDocument(
-            num_bytes=result.num_bytes,
-            sha256=result.sha256,
-            width_px=result.width_px,
-            height_px=result.height_px,
-            num_frames=result.num_frames,
-            fps=result.fps,
-            identity_similarity=result.identity_similarity,
-            num_frames_without_face=result.num_frames_without_face,
-            warnings=result.warnings,
-            stage_s=result.stage_s,
-            provenance=result.provenance,
-        ),
-        error=None
-        if job.failure is None
-        else FailureDocument(
-            code=job.failure.code,
-            message=job.failure.message,
-            fix=job.failure.fix,
-            retryable=job.failure.retryable,
-        ),
-        links=Links(
-            self=path, events=f"{path}/events", content=f"{path}/content" if result else None
-        ),
-    )

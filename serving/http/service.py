@@ -1,5 +1,6 @@
 """What the routes do, without HTTP: accept, describe, cancel and remove animations."""
 
+import dataclasses
 import hashlib
 import logging
 import math
@@ -12,24 +13,15 @@ from fastapi import UploadFile
 
 from animaray.platform.errors import AnimarayError, RefusedError
 from animaray.platform.json_text import json_text
+from animaray.serving.http.documents import AnimationDocument, AnimationList, Links
 from animaray.serving.http.problems import ProblemError, problem_from_error
-from animaray.serving.http.schemas import (
-    AnimationDocument,
-    AnimationList,
-    describe_job,
-    parse_options,
-    with_seed,
-)
+from animaray.serving.http.schemas import parse_options, with_seed
 from animaray.serving.http.tenants import Tenants
 from animaray.serving.http.uploads import store_upload
+from animaray.serving.jobs.database import Job
 from animaray.serving.jobs.files import JobFiles, is_job_id
 from animaray.serving.jobs.limits import ServingLimits
-from animaray.serving.jobs.records import (
-    ACTIVE_STATES,
-    Job,
-    JobRequest,
-    JobState,
-)
+from animaray.serving.jobs.records import ACTIVE_STATES, JobState
 from animaray.serving.jobs.store import JobStore
 
 UNMEASURED_RETRY_S = 30
@@ -97,7 +89,7 @@ class AnimationService:
                 for kind in ("reference_image", "driving_video")
             )
             self.files.seal_uploads(job_id)
-            request = JobRequest(
+            request = Job(
                 job_id=job_id,
                 tenant=tenant,
                 fingerprint=_fingerprint(picture.sha256, video.sha256, options),
@@ -130,7 +122,16 @@ class AnimationService:
     def describe(self, job: Job) -> AnimationDocument:
         """Return the document of a job, with its place and a predicted end."""
         place = self.store.queue_place(job)
-        return describe_job(job, queue_place=place, eta_s=self.predict_end_s(job, place))
+        path = f"/v1/animations/{job.job_id}"
+        content = f"{path}/content" if job.result else None
+        return AnimationDocument.model_validate(
+            {
+                **dataclasses.asdict(job),
+                "queue_place": place,
+                "eta_s": self.predict_end_s(job, place),
+                "links": Links(self=path, events=f"{path}/events", content=content),
+            }
+        )
 
     def list_animations(
         self, tenant: str, state: JobState | None, limit: int, before: str | None

@@ -1,4 +1,4 @@
-"""The job database: tables, connections that must be durable, and the two ways to write.
+"""The job database: its records, connections that must be durable, and the two ways to write.
 
 SQLite (a file, the default) runs in WAL mode with synchronous=FULL; both are set and read back on
 every connection, because WAL with NORMAL loses acknowledged jobs in a power cut. PostgreSQL by URL.
@@ -7,22 +7,24 @@ every connection, because WAL with NORMAL loses acknowledged jobs in a power cut
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
+from pydantic import BaseModel
 from sqlalchemy import (
     JSON,
-    Boolean,
     Column,
     Connection,
+    Dialect,
     Engine,
+    Enum,
     Float,
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     create_engine,
     event,
@@ -32,77 +34,157 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 from sqlalchemy.sql.elements import ColumnElement
 
 from animaray.platform.errors import ConfigError, MachineError, ServiceError
 from animaray.platform.json_text import json_text
-from animaray.serving.jobs.records import FINISHED_STATES, DuplicateRowError, JobState
+from animaray.serving.jobs.records import (
+    FINISHED_STATES,
+    DuplicateRowError,
+    FailureDocument,
+    JobResult,
+    JobState,
+)
 
 BUSY_TIMEOUT_S = 30.0
 
 SCHEMA_VERSION = 1
 
-TABLES = MetaData()
-SCHEMA = Table("schema_version", TABLES, Column("version", Integer, primary_key=True))
-JOBS = Table(
-    "jobs",
-    TABLES,
-    Column("job_id", String(32), primary_key=True),
-    Column("tenant", String(64), nullable=False),
-    Column("idempotency_key", String(255)),
-    Column("fingerprint", String(64), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("options", JSON, nullable=False),
-    Column("picture_name", Text, nullable=False),
-    Column("video_name", Text, nullable=False),
-    Column("created_s", Float(53), nullable=False),
-    Column("updated_s", Float(53), nullable=False),
-    Column("started_s", Float(53)),
-    Column("finished_s", Float(53)),
-    Column("step", Integer, nullable=False, default=0),
-    Column("num_steps", Integer, nullable=False, default=0),
-    Column("attempt", Integer, nullable=False, default=0),
-    Column("max_attempts", Integer, nullable=False),
-    Column("fence", Integer, nullable=False, default=0),
-    Column("worker_id", String(64)),
-    Column("lease_until_s", Float(53)),
-    Column("cancel_requested", Boolean, nullable=False, default=False),
-    Column("identity_similarity", Float(53)),
-    Column("result", JSON(none_as_null=True)),
-    Column("failure", JSON(none_as_null=True)),
-    Column("last_event", Integer, nullable=False, default=0),
-    UniqueConstraint("tenant", "idempotency_key", name="one_job_per_key"),
-    Index("jobs_by_state", "state", "created_s"),
-    Index("jobs_by_tenant", "tenant", "created_s"),
-)
-EVENTS = Table(
-    "job_events",
-    TABLES,
-    Column("job_id", ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True),
-    Column("number", Integer, primary_key=True),
-    Column("kind", String(32), nullable=False),
-    Column("data", JSON, nullable=False),
-    Column("created_s", Float(53), nullable=False),
-)
-WORKERS = Table(
-    "workers",
-    TABLES,
-    Column("worker_id", String(64), primary_key=True),
-    Column("state", String(16), nullable=False),
-    Column("detail", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("host", String(255), nullable=False),
-    Column("heartbeat_s", Float(53), nullable=False),
-)
-TOTALS = Table(
-    "totals",
-    TABLES,
-    Column("name", String(64), primary_key=True),
-    Column("label", String(64), primary_key=True),
-    Column("count", Integer, nullable=False),
-    Column("total", Float(53), nullable=False),
-    Column("recent", Float(53), nullable=False),
-)
+
+class _Document(TypeDecorator[BaseModel]):
+    """A JSON column that holds one kind of document, or nothing."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def __init__(self, kind: type[BaseModel]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_bind_param(self, value: BaseModel | None, dialect: Dialect) -> Any:  # noqa: ANN401, ARG002
+        """Turn the document into JSON values."""
+        return None if value is None else value.model_dump()
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> BaseModel | None:  # noqa: ANN401, ARG002
+        """Read the document back."""
+        return None if value is None else self.kind.model_validate(value)
+
+
+class _Row(MappedAsDataclass, DeclarativeBase):
+    """A record of ours that is at the same time a row of the database."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        float: Float(53),
+        dict[str, Any]: JSON,
+        JobState: Enum(
+            JobState,
+            native_enum=False,
+            length=16,
+            values_callable=lambda states: [state.value for state in states],
+        ),
+    }
+
+
+class Job(_Row, kw_only=True):
+    """One durable job. Whoever asks for it gives the first fields, the store all others."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("tenant", "idempotency_key", name="one_job_per_key"),
+        Index("jobs_by_state", "state", "created_s"),
+        Index("jobs_by_tenant", "tenant", "created_s"),
+    )
+
+    job_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """Hash of the uploads' bytes and of the options; equal requests have equal fingerprints."""
+    options: Mapped[dict[str, Any]]
+    """Validated options, the seed included."""
+    picture_name: Mapped[str] = mapped_column(Text)
+    """Server-made path of the reference picture below the data folder."""
+    video_name: Mapped[str] = mapped_column(Text)
+    """Server-made path of the driving video below the data folder."""
+    idempotency_key: Mapped[str | None] = mapped_column(String(255), default=None)
+    max_attempts: Mapped[int] = mapped_column(default=3)
+
+    state: Mapped[JobState] = mapped_column(default=JobState.QUEUED)
+    created_s: Mapped[float] = mapped_column(default=0.0)
+    """Unix time."""
+    updated_s: Mapped[float] = mapped_column(default=0.0)
+    started_s: Mapped[float | None] = mapped_column(default=None)
+    """When a worker first took it, or None."""
+    finished_s: Mapped[float | None] = mapped_column(default=None)
+    step: Mapped[int] = mapped_column(default=0)
+    num_steps: Mapped[int] = mapped_column(default=0)
+    """Length of the denoising loop; 0 until it is known."""
+    attempt: Mapped[int] = mapped_column(default=0)
+    fence: Mapped[int] = mapped_column(default=0)
+    """Raised by each claim: what is written under an older one is refused."""
+    worker_id: Mapped[str | None] = mapped_column(String(64), default=None)
+    lease_until_s: Mapped[float | None] = mapped_column(default=None)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    identity_similarity: Mapped[float | None] = mapped_column(default=None)
+    result: Mapped[JobResult | None] = mapped_column(_Document(JobResult), default=None)
+    failure: Mapped[FailureDocument | None] = mapped_column(
+        _Document(FailureDocument), default=None
+    )
+    last_event: Mapped[int] = mapped_column(default=0)
+    """Number of the newest event."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether the state can never change again."""
+        return self.state in FINISHED_STATES
+
+
+class JobEvent(_Row, kw_only=True):
+    """One entry of a job's gapless event list."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(
+        ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """1, 2, 3 ... within the job."""
+    kind: Mapped[str] = mapped_column(String(32))
+    """A state's name, or "progress", "retry", "cancel_requested"."""
+    data: Mapped[dict[str, Any]]
+    created_s: Mapped[float]
+
+
+class WorkerState(_Row, kw_only=True):
+    """What a worker last said about itself."""
+
+    __tablename__ = "workers"
+
+    worker_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    """One of "loading", "ready", "busy", "draining", "failed"."""
+    detail: Mapped[str] = mapped_column(Text)
+    """What failed, or the model's digest."""
+    pid: Mapped[int]
+    host: Mapped[str] = mapped_column(String(255))
+    heartbeat_s: Mapped[float]
+    """Unix time of the last sign of life."""
+
+
+class Total(_Row, kw_only=True):
+    """A running total of one measured quantity."""
+
+    __tablename__ = "totals"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    label: Mapped[str] = mapped_column(String(64), primary_key=True)
+    count: Mapped[int]
+    total: Mapped[float]
+    recent: Mapped[float]
+    """Moving average; the newest value weighs a fifth."""
+
+
+SCHEMA = Table("schema_version", _Row.metadata, Column("version", Integer, primary_key=True))
 
 
 def open_engine(url: str) -> Engine:
@@ -135,7 +217,7 @@ def open_engine(url: str) -> Engine:
     else:
         event.listen(engine, "connect", _require_postgres_durable)
     try:
-        TABLES.create_all(engine)
+        _Row.metadata.create_all(engine)
         _check_version(engine, url)
     except SQLAlchemyError as error:
         engine.dispose()
@@ -225,7 +307,7 @@ class JobDatabase:
         self._reading_engine = self._engine.execution_options(read_only=True)
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Session]:
         """Open a transaction that commits when the block ends well.
 
         Raises:
@@ -233,23 +315,23 @@ class JobDatabase:
             ServiceError: The database failed; whether the block was committed is then unknown.
         """
         try:
-            with self._engine.begin() as connection:
-                yield connection
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                yield session
         except IntegrityError as error:
             raise DuplicateRowError(f"The job database refused: {_first_line(error)}.") from error
         except SQLAlchemyError as error:
             raise ServiceError(f"The job database failed: {_first_line(error)}.") from error
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Session]:
         """Open a transaction that sees one consistent state and takes no write lock.
 
         Raises:
             ServiceError: The database failed.
         """
         try:
-            with self._reading_engine.connect() as connection:
-                yield connection
+            with Session(self._reading_engine) as session:
+                yield session
         except SQLAlchemyError as error:
             raise ServiceError(f"The job database failed: {_first_line(error)}.") from error
 
@@ -259,7 +341,7 @@ class JobDatabase:
 
     def advance(
         self,
-        connection: Connection,
+        session: Session,
         conditions: list[ColumnElement[bool]],
         values: Mapping[str, Any],
         kind: str,
@@ -268,7 +350,7 @@ class JobDatabase:
         """Change one job and append its event, if all conditions still hold.
 
         Args:
-            connection: A transaction of `writing`.
+            session: A transaction of `writing`.
             conditions: They select at most one job and guard against a changed one.
             values: Columns to change.
             kind: The event's kind.
@@ -278,16 +360,17 @@ class JobDatabase:
             Whether the job was changed; False means that a condition failed.
         """
         now = self.clock()
-        row = connection.execute(
-            update(JOBS)
+        row = session.execute(
+            update(Job)
             .where(*conditions)
-            .values(**values, updated_s=now, last_event=JOBS.c.last_event + 1)
-            .returning(JOBS.c.job_id, JOBS.c.last_event, JOBS.c.created_s, JOBS.c.state)
+            .values(**values, updated_s=now, last_event=Job.last_event + 1)
+            .returning(Job.job_id, Job.last_event, Job.created_s, Job.state),
+            execution_options={"synchronize_session": False},
         ).first()
         if row is None:
             return False
-        connection.execute(
-            insert(EVENTS).values(
+        session.execute(
+            insert(JobEvent).values(
                 job_id=row.job_id,
                 number=row.last_event,
                 kind=kind,
@@ -295,24 +378,24 @@ class JobDatabase:
                 created_s=now,
             )
         )
-        if JobState(row.state) in FINISHED_STATES and "state" in values:
+        if row.state in FINISHED_STATES and "state" in values:
             reason = str(data.get("code") or "")
-            self.measure(connection, "jobs", f"{row.state}:{reason}", now - row.created_s)
+            self.measure(session, "jobs", f"{row.state}:{reason}", now - row.created_s)
         return True
 
-    def measure(self, connection: Connection, name: str, label: str, value: float) -> None:
+    def measure(self, session: Session, name: str, label: str, value: float) -> None:
         """Add one measured value to its running total."""
-        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        statement = dialect.insert(TOTALS).values(
+        dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+        statement = dialect.insert(Total).values(
             name=name, label=label, count=1, total=value, recent=value
         )
-        connection.execute(
+        session.execute(
             statement.on_conflict_do_update(
                 index_elements=["name", "label"],
                 set_={
-                    "count": TOTALS.c.count + 1,
-                    "total": TOTALS.c.total + value,
-                    "recent": TOTALS.c.recent * 0.8 + value * 0.2,
+                    "count": Total.count + 1,
+                    "total": Total.total + value,
+                    "recent": Total.recent * 0.8 + value * 0.2,
                 },
             )
         )

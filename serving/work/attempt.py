@@ -41,10 +41,10 @@ from animaray.platform.media.video import (
 from animaray.platform.provenance import add_provenance
 from animaray.platform.storage import sha256_file
 from animaray.serving.jobs.files import JobFiles
-from animaray.serving.jobs.leases import Leases
+from animaray.serving.jobs.leases import Lease, Leases
 from animaray.serving.jobs.limits import ServingLimits, check_driving_video
 from animaray.serving.jobs.options import JobOptions, find_warnings, read_job_options
-from animaray.serving.jobs.records import JobResult, Lease
+from animaray.serving.jobs.records import JobResult
 from animaray.serving.work.picture_child import read_picture_in_child
 
 

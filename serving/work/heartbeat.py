@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from animaray.platform.errors import RefusedError, ServiceError
-from animaray.serving.jobs.leases import Leases
+from animaray.serving.jobs.leases import Lease, Leases
 from animaray.serving.jobs.records import (
     JobCancelledError,
-    Lease,
     LeaseLostError,
     WorkerDrainedError,
 )

@@ -16,12 +16,12 @@ from animaray.models.animation.pipeline import AnimationPipeline
 from animaray.platform.errors import AnimarayError, ServiceError
 from animaray.platform.storage import content_id, sha256_file
 from animaray.serving.jobs.files import JobFiles
+from animaray.serving.jobs.leases import Lease
 from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.records import (
     OUT_OF_MEMORY_CODE,
+    FailureDocument,
     JobCancelledError,
-    JobFailure,
-    Lease,
     LeaseLostError,
     WorkerDrainedError,
 )
@@ -183,7 +183,7 @@ class AnimationWorker:
             self._files.remove_results(job.job_id, keep=keep)
 
 
-def describe_failure(error: Exception, job_id: str) -> JobFailure:
+def describe_failure(error: Exception, job_id: str) -> FailureDocument:
     """Say in the client's words why a job failed; foreign errors keep their details in the log.
 
     Args:
@@ -191,15 +191,15 @@ def describe_failure(error: Exception, job_id: str) -> JobFailure:
         job_id: Which job, for the log.
     """
     if isinstance(error, AnimarayError) and not isinstance(error, ServiceError):
-        return JobFailure(code=error.error_id, message=error.message, fix=error.fix)
+        return FailureDocument(code=error.error_id, message=error.message, fix=error.fix)
     _log.error("Job %s failed.", job_id, exc_info=error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return JobFailure(
+        return FailureDocument(
             code=OUT_OF_MEMORY_CODE,
             message="The job needs more memory than the server has.",
             fix="Send a shorter driving video, or switch face_optimization off.",
         )
-    return JobFailure(
+    return FailureDocument(
         code="AR-SRV-01",
         message="The service failed while it worked on the job.",
         fix=f"Try again; if it happens again, tell the operator the job id {job_id}.",

@@ -69,13 +69,13 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "launch", "aligner animator", "memory recipes", "pretrain_aligner pretrain_generated",
     ),
     "serving": (
-        "client_records jobs weights_folder", "http work", "client serve", "application",
+        "jobs weights_folder", "http work", "client serve", "application",
     ),
     "serving/jobs": (
-        "limits files options records", "database rows", "leases", "store",
+        "limits files options records", "database", "leases", "store",
     ),
     "serving/http": (
-        "problems tenants", "origins schemas uploads", "service", "events metrics", "app",
+        "documents problems tenants", "origins schemas uploads", "service", "events metrics", "app",
     ),
     "serving/work": (
         "heartbeat picture_child", "attempt", "worker",

@@ -79,8 +79,8 @@ def eventually(happens: Callable[[], bool], timeout_s: float = 600.0) -> None:
 
 def is_running(job: JobHandle) -> bool:
     status = job.status()
-    assert status["state"] in ("queued", "preparing", "running"), status
-    return status["state"] == "running"
+    assert status.state in ("queued", "preparing", "running"), status
+    return status.state == "running"
 
 
 def test_picture_and_video_become_a_playable_video(served: Served, tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_equal_seeds_give_equal_videos(served: Served) -> None:
 def test_cancel_stops_a_running_job_and_frees_the_worker(served: Served) -> None:
     job = served.client.submit(served.picture, served.video, **ENDLESS)
     eventually(lambda: is_running(job))
-    assert job.cancel()["cancel_requested"]
-    eventually(lambda: job.status()["state"] == "cancelled", timeout_s=300.0)
-    assert job.status()["step"] < 100
+    assert job.cancel().cancel_requested
+    eventually(lambda: job.status().state == "cancelled", timeout_s=300.0)
+    assert job.status().step < 100
     with pytest.raises(ServiceError, match="Job has no result"):
         job.content()
     served.client.animate(served.picture, served.video, timeout_s=900.0, **FAST)
@@ -131,12 +131,12 @@ def test_cancel_stops_a_running_job_and_frees_the_worker(served: Served) -> None
 def test_job_survives_the_death_of_its_replica(served: Served) -> None:
     steps = {**FAST, "num_inference_steps": 40}
     job = served.client.submit(served.picture, served.video, seed=9, **steps)
-    eventually(lambda: is_running(job) and job.status()["step"] > 0)
+    eventually(lambda: is_running(job) and job.status().step > 0)
     (pid,) = served.server.replica_pids()
     os.kill(pid, signal.SIGKILL)
     status = job.wait(900.0)
-    assert status["attempt"] == 2
-    assert status["options"]["seed"] == 9
+    assert status.attempt == 2
+    assert status.options["seed"] == 9
     assert "retry" in [event.kind for event in job.events()]
     assert served.server.replica_pids() != [pid]
 
@@ -169,5 +169,5 @@ def test_stopped_service_goes_on_with_its_jobs_when_started_again(served: Served
     with start_server(served.config):
         eventually(lambda: is_running(job))
         job.cancel()
-        eventually(lambda: job.status()["state"] == "cancelled", timeout_s=300.0)
+        eventually(lambda: job.status().state == "cancelled", timeout_s=300.0)
     store.close()

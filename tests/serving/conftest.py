@@ -29,8 +29,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Itera
         opened = JobStore(f"sqlite:///{tmp_path}/jobs.sqlite", clock)
     else:
         opened = JobStore(request.getfixturevalue("postgres_server"), clock)
-        with opened._database.writing() as connection:
+        with opened._database.writing() as session:
             for table in ("job_events", "jobs", "workers", "totals"):
-                connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608 - fixed names
+                session.connection().exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608 - fixed names
     yield opened
     opened.close()

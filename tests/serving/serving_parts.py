@@ -21,9 +21,9 @@ import uvicorn
 from animaray.serving.http.app import make_app
 from animaray.serving.http.service import AnimationService
 from animaray.serving.http.tenants import Tenants
+from animaray.serving.jobs.database import Job
 from animaray.serving.jobs.files import JobFiles
 from animaray.serving.jobs.limits import ServingLimits
-from animaray.serving.jobs.records import JobRequest
 from animaray.serving.jobs.store import JobStore
 
 
@@ -37,7 +37,7 @@ class Clock:
         return self.now
 
 
-def job_request(**changes: Any) -> JobRequest:
+def job_request(**changes: Any) -> Job:
     job_id = secrets.token_hex(16)
     values: dict[str, Any] = {
         "job_id": job_id,
@@ -48,7 +48,7 @@ def job_request(**changes: Any) -> JobRequest:
         "video_name": f"uploads/{job_id}/driving_video",
         "idempotency_key": None,
     }
-    return JobRequest(**{**values, **changes})
+    return Job(**{**values, **changes})
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ from serving_parts import Server, run_app, upload_files
 from animaray.serving.http.problems import PROBLEM_KINDS
 from animaray.serving.http.tenants import make_api_key
 from animaray.serving.jobs.limits import ServingLimits
-from animaray.serving.jobs.records import JobFailure, JobResult
+from animaray.serving.jobs.records import FailureDocument, JobResult
 
 LIMITS = ServingLimits(
     max_picture_bytes=2000, max_video_bytes=4000, max_queued_jobs=3, max_active_jobs_per_tenant=3,
@@ -272,7 +272,7 @@ def test_failed_job_tells_why(server: Server) -> None:
         address = http.post("/v1/animations", files=upload_files()).json()["links"]["self"]
         lease = server.store.leases.claim("w", 10.0)
         assert lease is not None
-        failure = JobFailure(code="AR-FAC-01", message="No face.", fix="Send another picture.")
+        failure = FailureDocument(code="AR-FAC-01", message="No face.", fix="Send another picture.")
         server.store.leases.fail(lease, failure, may_retry=False)
         error = http.get(address).json()["error"]
         assert error == {

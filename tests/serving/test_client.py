@@ -13,8 +13,9 @@ from serving_parts import Server, free_port, run_app, upload_files
 from animaray.platform.errors import FaceError, ServiceError, UsageError
 from animaray.serving.client import AnimarayClient
 from animaray.serving.http.tenants import make_api_key
+from animaray.serving.jobs.leases import Lease
 from animaray.serving.jobs.limits import ServingLimits
-from animaray.serving.jobs.records import JobFailure, JobResult, Lease
+from animaray.serving.jobs.records import FailureDocument, JobResult
 
 pytestmark = pytest.mark.timeout(60)
 MP4 = b"\x00\x00\x00\x08ftypmp4-bytes"
@@ -69,9 +70,9 @@ def test_animate_blocks_until_the_video_is_there(
     worker.start()
     job = client.animate(*media, seed=5, timeout_s=20.0)
     worker.join()
-    assert job.status()["options"] == {"seed": 5}
+    assert job.status().options == {"seed": 5}
     assert job.save(tmp_path / "out" / "video.mp4").read_bytes() == MP4
-    assert [listed["id"] for listed in client.list()] == [job.id]
+    assert [listed.id for listed in client.list()] == [job.id]
 
 
 def test_events_are_typed_and_can_start_later(
@@ -95,7 +96,7 @@ def test_failure_of_the_job_is_an_error_with_its_remedy(
     server: Server, client: AnimarayClient, media: tuple[Path, Path]
 ) -> None:
     job = client.submit(*media)
-    failure = JobFailure(code="AR-FAC-01", message="No face.", fix="Send another picture.")
+    failure = FailureDocument(code="AR-FAC-01", message="No face.", fix="Send another picture.")
     server.store.leases.fail(take(server), failure, may_retry=False)
     with pytest.raises(ServiceError, match=r"failed. No face. Send another picture.") as caught:
         job.wait(5.0)
@@ -114,7 +115,7 @@ def test_waiting_ends_without_ending_the_job(
     with pytest.raises(ServiceError, match=r"still queued after 0\.2 s") as caught:
         job.wait(0.2, poll_s=0.1)
     assert caught.value.reason == "timeout"
-    assert job.cancel()["state"] == "cancelled"
+    assert job.cancel().state == "cancelled"
     with pytest.raises(ServiceError, match=f"Job {job.id} was cancelled. .AR-JOB-02") as caught:
         job.wait(5.0)
     assert (caught.value.reason, caught.value.exit_code) == ("cancelled", 5)
@@ -148,7 +149,7 @@ def test_full_server_is_waited_for_as_told(
     timer.start()
     third = client.submit(*media)
     timer.join()
-    assert third.status()["state"] == "queued"
+    assert third.status().state == "queued"
 
 
 def test_problems_are_errors_with_their_code(
@@ -176,7 +177,7 @@ def test_key_is_sent(tmp_path: Path, media: tuple[Path, Path]) -> None:
         with wrong, pytest.raises(ServiceError, match="API key is missing or unknown"):
             wrong.submit(*media)
         with AnimarayClient(server.url, key) as client:
-            assert client.submit(*media).status()["state"] == "queued"
+            assert client.submit(*media).status().state == "queued"
             assert not client.is_ready()
             server.store.leases.record_heartbeat("w", "ready")
             assert client.is_ready()
@@ -203,7 +204,7 @@ def test_restart_of_the_service_is_sat_out(tmp_path: Path, media: tuple[Path, Pa
     time.sleep(1.0)
     with run_app(tmp_path, ServingLimits(), port=port) as server:
         work(server)
-        assert job.wait(20.0)["state"] == "succeeded"
+        assert job.wait(20.0).state == "succeeded"
         follower.join(20.0)
     assert seen[-1] == "succeeded"
     client.patience_s = 0.0

@@ -7,10 +7,10 @@ import pytest
 from serving_parts import Clock, job_request
 
 from animaray.platform.errors import RefusedError
+from animaray.serving.jobs.leases import Lease
 from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.records import (
     JobCancelledError,
-    Lease,
     LeaseLostError,
     WorkerDrainedError,
 )

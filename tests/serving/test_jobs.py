@@ -9,10 +9,11 @@ from serving_parts import Clock, job_request
 
 from animaray.platform.errors import ConfigError, MachineError, RefusedError
 from animaray.serving.jobs.limits import ServingLimits
-from animaray.serving.jobs.records import JobResult, JobState
+from animaray.serving.jobs.records import FailureDocument, JobResult, JobState
 from animaray.serving.jobs.store import JobStore
 
 LIMITS = ServingLimits()
+OLD_DATABASE = Path(__file__).with_name("jobs_of_89e19e0.sql")
 
 
 def test_submitted_job_is_found_by_its_tenant_only(store: JobStore) -> None:
@@ -175,9 +176,9 @@ def test_every_sqlite_connection_is_durable(tmp_path: Path) -> None:
     levels = []
 
     def look() -> None:
-        with store._database.reading() as connection:
-            level = connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
-            mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        with store._database.reading() as session:
+            level = session.connection().exec_driver_sql("PRAGMA synchronous").scalar_one()
+            mode = session.connection().exec_driver_sql("PRAGMA journal_mode").scalar_one()
             levels.append((level, mode))
 
     threads = [threading.Thread(target=look) for _ in range(4)]
@@ -216,3 +217,42 @@ def test_database_of_another_version_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(MachineError, match="has version 99; this program needs 1"):
         JobStore(f"sqlite:///{file}")
+
+
+def test_database_of_the_code_before_the_records_were_mapped_is_read_and_written(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """The file was written by commit 89e19e0: one job of each kind, of two tenants."""
+    with sqlite3.connect(tmp_path / "jobs.sqlite") as connection:
+        connection.executescript(OLD_DATABASE.read_text())
+    connection.close()
+    store = JobStore(f"sqlite:///{tmp_path}/jobs.sqlite", clock)
+    done, failed, running, _, cancelled = (store.get(f"{n:032x}", "public") for n in range(1, 6))
+    assert done is not None
+    assert failed is not None
+    assert running is not None
+    assert cancelled is not None
+    assert done.options == {"seed": 7, "person": ["left"]}
+    assert (done.state, done.attempt, done.last_event) == (JobState.SUCCEEDED, 1, 5)
+    assert done.result is not None
+    assert (done.result.file_name, done.result.fps, done.result.warnings) == (
+        "x.1.mp4", 7.0, ["one"],
+    )  # fmt: skip
+    assert failed.failure == FailureDocument(
+        code="AR-FAC-01", message="No face.", fix="Use another.", retryable=False
+    )
+    assert (running.state, running.worker_id, running.result) == (JobState.RUNNING, "w1", None)
+    assert (cancelled.state, cancelled.cancel_requested) == (JobState.CANCELLED, True)
+    assert [event.kind for event in store.events(done.job_id)] == [
+        "queued", "preparing", "running", "progress", "succeeded",
+    ]  # fmt: skip
+    assert {total.name: total.count for total in store.totals()}["queue_wait"] == 3
+    assert [worker.detail for worker in store.leases.workers(1e9)] == ["model-1"]
+    # The worker of that time is gone; its job and the waiting one are done by this code.
+    clock.now += 1000
+    assert store.leases.release_expired() == [running.job_id]
+    leases = [store.leases.claim("w2", 10.0) for _ in range(2)]
+    assert [lease and (lease.job.job_id, lease.fence) for lease in leases] == [
+        (running.job_id, 2), (f"{4:032x}", 1),
+    ]  # fmt: skip
+    store.close()

@@ -16,7 +16,7 @@ from animaray.platform.errors import AnimarayError, FaceError, MediaError, Perso
 from animaray.platform.media.picture import encode_jpeg
 from animaray.platform.media.video import write_mp4
 from animaray.serving.jobs.limits import ServingLimits
-from animaray.serving.jobs.records import OUT_OF_MEMORY_CODE, JobFailure
+from animaray.serving.jobs.records import OUT_OF_MEMORY_CODE, FailureDocument
 from animaray.serving.work.worker import describe_failure
 
 Capture = pytest.CaptureFixture[str]
@@ -47,7 +47,7 @@ def submit(media: list[str], capsys: Capture) -> str:
     return capsys.readouterr().out.strip()
 
 
-def fail(server: Server, failure: JobFailure) -> None:
+def fail(server: Server, failure: FailureDocument) -> None:
     deadline = time.monotonic() + 30
     while (lease := server.store.leases.claim("w", 10.0)) is None:
         assert time.monotonic() < deadline
@@ -103,7 +103,7 @@ def test_failure_that_is_the_servers_own_is_a_failed_service(
     media: list[str], server: Server, capsys: Capture
 ) -> None:
     job_id = submit(media, capsys)
-    fail(server, JobFailure(code=OUT_OF_MEMORY_CODE, message="Too large."))
+    fail(server, FailureDocument(code=OUT_OF_MEMORY_CODE, message="Too large."))
     assert run(["jobs", "watch", job_id]) == 6
     assert capsys.readouterr().err.rstrip().endswith("Too large. [AR-JOB-06]")
 
@@ -115,7 +115,7 @@ def test_cancelled_job_fails_the_watch(media: list[str], server: Server, capsys:
     assert run(["jobs", "watch", job_id]) == 5
     assert "was cancelled. [AR-JOB-02]" in capsys.readouterr().err
     job_id = submit(media, capsys)
-    fail(server, JobFailure(code="AR-FAC-01", message="No face."))
+    fail(server, FailureDocument(code="AR-FAC-01", message="No face."))
     assert run(["jobs", "cancel", job_id]) == 0
     assert "had failed before; nothing was cancelled" in capsys.readouterr().err
 

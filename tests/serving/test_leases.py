@@ -5,9 +5,9 @@ import threading
 import pytest
 from serving_parts import Clock, job_request
 
-from animaray.serving.jobs.leases import WORKER_LOST_CODE
+from animaray.serving.jobs.leases import WORKER_LOST_CODE, Lease
 from animaray.serving.jobs.limits import ServingLimits
-from animaray.serving.jobs.records import JobFailure, JobResult, JobState, Lease, LeaseLostError
+from animaray.serving.jobs.records import FailureDocument, JobResult, JobState, LeaseLostError
 from animaray.serving.jobs.store import JobStore
 
 LIMITS = ServingLimits()
@@ -15,7 +15,7 @@ RESULT = JobResult(
     file_name="x.1.mp4", num_bytes=3, sha256="0" * 64, width_px=2, height_px=2, num_frames=2,
     fps=8.0, identity_similarity=0.75, stage_s={"denoise": 2.0}, warnings=["one"],
 )  # fmt: skip
-FAILURE = JobFailure(code="AR-SRV-01", message="It broke.", retryable=True)
+FAILURE = FailureDocument(code="AR-SRV-01", message="It broke.", retryable=True)
 
 
 def claim(store: JobStore, worker_id: str = "w", lease_s: float = 10.0) -> Lease:

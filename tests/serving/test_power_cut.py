@@ -47,8 +47,9 @@ def submit_and_cut(disk: Disk, num_jobs: int) -> tuple[set[str], set[str]]:
     disk.start_again()
     store = JobStore(url)
     surviving = store.ids_in(list(job_tables.JobState))
-    with store._database.reading() as connection:
-        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
+    with store._database.reading() as session:
+        check = session.connection().exec_driver_sql("PRAGMA integrity_check")
+        assert check.scalar_one() == "ok"
     store.close()
     return accepted, surviving
 

@@ -26,9 +26,10 @@ from animaray.models.subjects.reference import Reference
 from animaray.models.subjects.tracks import PersonTrack
 from animaray.platform.errors import FaceError
 from animaray.platform.media.video import encode_mp4
+from animaray.serving.jobs.database import Job
 from animaray.serving.jobs.files import JobFiles
 from animaray.serving.jobs.limits import ServingLimits
-from animaray.serving.jobs.records import Job, JobState
+from animaray.serving.jobs.records import JobState
 from animaray.serving.jobs.store import JobStore
 from animaray.serving.work.attempt import LoadedModel
 from animaray.serving.work.worker import AnimationWorker, WorkerSettings
