@@ -17,12 +17,8 @@ import numpy as np
 import torch
 
 from animaray.models.alignment.aligner import PoseAligner
-from animaray.models.alignment.alignment import (
-    AlignmentMethod,
-    PosedPicture,
-    TransformScope,
-    align_clip,
-)
+from animaray.models.alignment.alignment import PosedPicture, align_clip
+from animaray.models.alignment.methods import AlignmentMethod, TransformScope
 from animaray.platform.storage import write_json_atomic
 
 HEIGHT_PX = 1000

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.alignment.alignment import AlignedPose
-from animaray.models.animation.options import Animation, AnimationOptions
+from animaray.models.animation.options import AnimationOptions
 from animaray.models.animation.pipeline import AnimationPipeline
+from animaray.models.animation.result import Animation
 from animaray.models.animation.run import AnimationParts, AnimationRun
-from animaray.models.diffusion.sampler import StepInfo
+from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.face.landmarks import landmarks_from_keypoints
 from animaray.models.face.loss import (
     FaceLoss,

@@ -27,8 +27,8 @@ from rehearsal.published_files import write_kit
 from rehearsal.sizes import FULL, SMALL
 
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.models.animation.options import AnimationProgress
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
+from animaray.models.animation.result import AnimationProgress
 from animaray.models.face.optimization_config import FaceOptimizationConfig
 from animaray.platform.machine import available_memory_bytes
 from animaray.platform.media.video import write_mp4, write_picture

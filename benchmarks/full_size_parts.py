@@ -19,7 +19,8 @@ from rehearsal.sizes import KitSizes
 from torch import Tensor
 
 from animaray.models.animation.memory import MemoryEstimate, estimate_memory
-from animaray.models.diffusion.sampler import SamplerConfig, StepInfo, sample
+from animaray.models.diffusion.sampler import sample
+from animaray.models.diffusion.sampler_config import SamplerConfig, StepInfo
 from animaray.models.face.optimization import FaceOptimizer, FaceTarget
 from animaray.models.face.optimization_config import (
     FaceOptimizationConfig,

@@ -42,10 +42,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from animaray.models.alignment.alignment import AlignedPose
-from animaray.models.animation.options import Animation, AnimationOptions
+from animaray.models.animation.options import AnimationOptions
 from animaray.models.animation.pipeline import AnimationPipeline
+from animaray.models.animation.result import Animation
 from animaray.models.animation.run import AnimationParts, AnimationRun
-from animaray.models.diffusion.sampler import StepInfo
+from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.face.loss import (
     FaceLoss,
     FullFrameLoss,

@@ -23,7 +23,7 @@ from animaray.evaluation.metrics import (
     ssim,
 )
 from animaray.evaluation.table import EvaluationRow, EvaluationTable, FailedClip
-from animaray.models.alignment.alignment import AlignmentMethod
+from animaray.models.alignment.methods import AlignmentMethod
 from animaray.models.alignment.misalignment import Misalignment
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
 from animaray.models.perception.find_people import MAX_PERCEPTION_PX

@@ -273,8 +273,8 @@ class AnimarayClient:
             picture: File of the reference picture.
             video: File of the driving video.
             idempotency_key: Your own name for this request; None makes a random one.
-            **options: Fields of `AnimationRequest` (animaray.serving.http.schemas), such as seed,
-                num_inference_steps, face_optimization, alignment, person or fps.
+            **options: Fields of `AnimationRequest` (animaray.models.animation.options), such as
+                seed, num_inference_steps, face_optimization, alignment, person or fps.
 
         Raises:
             UsageError: A file does not exist.

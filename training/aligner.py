@@ -15,17 +15,9 @@ from torch import Tensor, nn
 
 from animaray.datasets.reader import CurationDataset
 from animaray.models.alignment.aligner import AlignerConfig, PoseAligner
-from animaray.models.alignment.alignment import (
-    AlignmentMethod,
-    PosedPicture,
-    TransformScope,
-    align_clip,
-)
-from animaray.models.alignment.misalignment import (
-    Misalignment,
-    alignment_loss,
-    random_similarity,
-)
+from animaray.models.alignment.alignment import PosedPicture, align_clip
+from animaray.models.alignment.methods import AlignmentMethod, TransformScope
+from animaray.models.alignment.misalignment import Misalignment, alignment_loss, random_similarity
 from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.platform.errors import ConfigError, PoseError
 from animaray.platform.progress import StageProgress

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from animaray.datasets.conditions import ConditionsTable, open_conditions
-from animaray.models.animation.options import default_sampler
+from animaray.models.animation.settings import default_sampler
 from animaray.models.perception.generated.codec import GeneratedCodec
 from animaray.models.perception.protocols import LatentCodec
 from animaray.platform.progress import stage_progress

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from animaray.models.diffusion.sampler import SamplerConfig, sample
+from animaray.models.diffusion.sampler import sample
+from animaray.models.diffusion.sampler_config import SamplerConfig
 from animaray.models.frames import to_uint8
 from animaray.models.networks.animator import Animator
 from animaray.models.perception.protocols import LatentCodec

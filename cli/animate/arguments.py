@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from animaray.cli.animate.options import OUTPUTS, PEOPLE, SAMPLING
-from animaray.models.parts.options import DEFAULT_LONG_SIDE_PX, MAX_LONG_SIDE_PX, MIN_LONG_SIDE_PX
 
 INPUTS, ENGINE = "Inputs", "Engine"
 
@@ -88,10 +87,10 @@ ProfileOption = Annotated[
 LongSideOption = Annotated[
     int | None,
     typer.Option(
-        min=MIN_LONG_SIDE_PX,
-        max=MAX_LONG_SIDE_PX,
+        min=512,
+        max=1080,
         help="Long side of the result of `parts`, pixels",
-        show_default=str(DEFAULT_LONG_SIDE_PX),
+        show_default="768",
         rich_help_panel=ENGINE,
     ),
 ]

@@ -51,8 +51,8 @@ from animaray.cli.animate.request import refuse_diffusion_options
 from animaray.cli.early_checks import check_picture, check_video, check_weights
 from animaray.cli.output import JsonOption, print_hint
 from animaray.cli.sizes import read_size
-from animaray.models.animation.engine_choice import choose_engine
-from animaray.models.parts.options import DEFAULT_LONG_SIDE_PX, PartsOptions
+from animaray.models.animation.options import choose_engine
+from animaray.models.parts.options import PartsOptions
 from animaray.models.subjects.choice import Casting
 from animaray.platform.errors import UsageError
 from animaray.platform.media.file_kind import is_pose_file
@@ -127,9 +127,7 @@ def _by_parts(asked: Mapping[str, Any], image: Path, driving: Path) -> None:
         image=image,
         driving=driving,
         out=asked["out"],
-        options=PartsOptions(
-            long_side_px=asked["long_side"] or DEFAULT_LONG_SIDE_PX, mode=asked["mode"]
-        ),
+        options=PartsOptions(long_side_px=asked["long_side"] or 768, mode=asked["mode"]),
         casting=casting,
         fps=asked["fps"],
         max_frames=asked["max_frames"],

@@ -12,8 +12,8 @@ from jaxtyping import UInt8
 from animaray.cli.animate.request import MIN_FRAMES, check_paths, wanted_fps
 from animaray.cli.animate.result import SoundSource, origin_facts, sound_words, write_result
 from animaray.cli.output import print_hint, print_json, print_lines
-from animaray.models.animation.engine_choice import MADE_BY
 from animaray.models.animation.engines import AnimatedFrames, DrivingFrames, PartsEngine
+from animaray.models.animation.options import MADE_BY
 from animaray.models.parts.options import PartsOptions
 from animaray.models.parts.pipeline import PartsPipeline
 from animaray.models.perception.find_people import DRIVING_SHORT_SIDE_PX

@@ -14,13 +14,14 @@ from animaray.cli.animate.inputs import (
     prepare_people,
     read_driving,
 )
-from animaray.models.alignment.alignment import AlignedPose, AlignmentMethod
+from animaray.models.alignment.alignment import AlignedPose
+from animaray.models.alignment.methods import AlignmentMethod
 from animaray.models.alignment.quality import AlignmentQuality, judge_alignment
 from animaray.models.animation.memory import MemoryEstimate
-from animaray.models.animation.options import face_settings, sampler_settings
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
 from animaray.models.animation.run import chosen_method
-from animaray.models.diffusion.sampler import SamplerConfig
+from animaray.models.animation.settings import face_settings, sampler_settings
+from animaray.models.diffusion.sampler_config import SamplerConfig
 from animaray.models.diffusion.tiles import tile_indices
 from animaray.models.subjects.pairing import CastMember, pair_people, with_identities
 from animaray.models.subjects.reference import check_face_sizes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from animaray.cli.output import print_hint
-from animaray.models.animation.engine_choice import MADE_BY, EngineName
+from animaray.models.animation.options import MADE_BY, EngineName
 from animaray.platform.disk import disk_errors
 from animaray.platform.media.video import VideoInfo, add_sound_in_child
 from animaray.platform.provenance import append_provenance

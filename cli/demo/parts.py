@@ -12,7 +12,7 @@ from animaray.cli.demo.choice import clip_facts
 from animaray.cli.demo.photo import find_photo
 from animaray.cli.demo.run import DemoRun
 from animaray.datasets.reader import CurationDataset
-from animaray.models.animation.engine_choice import MADE_BY
+from animaray.models.animation.options import MADE_BY
 from animaray.models.parts.options import PartsOptions
 from animaray.models.subjects.choice import Casting, PersonChoice
 from animaray.pipelines.curate import CurationConfig, curate

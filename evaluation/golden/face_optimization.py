@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from animaray.evaluation.golden.pipeline import codec_of
 from animaray.evaluation.golden.sampling import sampler_of, schedule_of
 from animaray.evaluation.golden.vectors import GoldenVector
-from animaray.models.diffusion.sampler import StepInfo
+from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.diffusion.steps import euler_update, published_euler_step
 from animaray.models.face.loss import FullFrameLoss, VisibleFaces, crop_boxes
 from animaray.models.face.optimization import (

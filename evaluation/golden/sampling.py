@@ -8,7 +8,8 @@ from torch import Tensor
 
 from animaray.evaluation.golden.recording import RecordingAnimator, ScriptedNetwork
 from animaray.evaluation.golden.vectors import GoldenVector
-from animaray.models.diffusion.sampler import SamplerConfig, sample
+from animaray.models.diffusion.sampler import sample
+from animaray.models.diffusion.sampler_config import SamplerConfig
 from animaray.models.diffusion.schedule import karras_sigmas
 from animaray.models.diffusion.steps import churned_sigma, published_euler_step
 from animaray.models.diffusion.tiles import published_tiles, tile_indices, tile_weights

@@ -5,7 +5,6 @@ further points (feet, face, hands) go with them, so hands stay at their wrists.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from animaray.models.alignment.aligner import PoseAligner
+from animaray.models.alignment.methods import AlignmentMethod, TransformScope
 from animaray.models.alignment.procrustes import (
     SimilarityTransform,
     closed_form,
@@ -23,9 +23,6 @@ from animaray.models.alignment.published_fit import published_fit
 from animaray.models.pose.further_points import map_further
 from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.platform.errors import ConfigError, PoseError
-
-AlignmentMethod = Literal["none", "fit", "procrustes", "learned"]
-TransformScope = Literal["clip", "frame"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

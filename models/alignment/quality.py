@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from animaray.models.alignment.alignment import AlignedPose, AlignmentMethod, PosedPicture
+from animaray.models.alignment.alignment import AlignedPose, PosedPicture
+from animaray.models.alignment.methods import AlignmentMethod
 from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 
 MAX_SHOWN_OUT_OF_FRAME_SHARE = 0.1

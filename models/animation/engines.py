@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from animaray.models.animation.engine_choice import PHOTO_PROFILE, EngineName, choose_engine
+from animaray.models.animation.options import PHOTO_PROFILE, EngineName, choose_engine
 from animaray.models.parts.options import PartsOptions
 from animaray.models.parts.pipeline import PartsPipeline
 from animaray.models.subjects.choice import Casting

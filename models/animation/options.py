@@ -1,255 +1,235 @@
-"""What goes into an animation and what comes out of it: options, progress, previews, results."""
+"""What a user may choose of an animation, written once.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+The HTTP request, the options of `animaray animate` and `animaray jobs submit` and the table in
+docs/cli.md derive from these fields. Loads nothing heavy.
+"""
 
-import numpy as np
-import torch
-from jaxtyping import Float32, UInt8
+from typing import Annotated, Literal
 
-from animaray.models.alignment.alignment import (
-    AlignmentMethod,
-    AlignmentReport,
-    TransformScope,
-)
-from animaray.models.diffusion.sampler import SamplerConfig, SamplerMethod
-from animaray.models.diffusion.seams import Seam
-from animaray.models.diffusion.tiles import WindowRule
-from animaray.models.face.optimization import (
-    FaceOptimizationConfig,
-    FaceOptimizationStep,
-)
-from animaray.models.face.optimization_config import FaceOptimizationMode
-from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.platform.errors import ConfigError
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from animaray.models.alignment.methods import AlignmentMethod, TransformScope
+from animaray.models.diffusion.sampler_config import SamplerMethod, WindowRule
+from animaray.models.face.optimization_config import FaceOptimizationConfig, FaceOptimizationMode
+from animaray.models.parts.options import PartsOptions
+from animaray.models.subjects.choice import Casting
+from animaray.platform.errors import ConfigError, UsageError
+from animaray.platform.options import STRICT, Options, fields_of
+
+EngineName = Literal["parts", "diffusion"]
+EngineChoice = Literal["auto", "parts", "diffusion"]
+MADE_BY: dict[EngineName, str] = {
+    "parts": "moved by parts, no generative network",
+    "diffusion": "made by a diffusion model",
+}
+"""For pages and messages."""
+PHOTO_PROFILE = "permissive"
+"""The profile whose networks the engine `parts` uses."""
+MAX_SEED = 2**31 - 1
+PYTHON_ONLY = frozenset({"alignment_scope", "face_optimization_config"})
+"""Fields that no command and no request offers."""
+
+Guidance = Annotated[float, Field(ge=1.0, le=20.0)]
+People = str | Annotated[list[str], Field(min_length=1)]
+Rate = Annotated[float, Field(gt=0, le=240)]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnimationOptions:
-    """What a user may choose; None takes the model's default."""
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AnimationOptions(Options):
+    """What a user may choose for the engine `diffusion`; None takes the model's default."""
 
-    seed: int = 0
-    """Equal seeds and options give equal frames on one machine."""
-    num_inference_steps: int | None = None
-    """Denoising steps."""
-    sampler: SamplerMethod | None = None
-    """`euler` as published, or `heun`: corrected steps, twice the work."""
-    guidance_scale: float | None = None
-    """1 is off; higher follows picture and pose more strictly."""
-    guidance_min: float | None = None
-    """Guidance scale of the first frame, rising evenly to `guidance_max`; instead of
-    `guidance_scale`."""
-    guidance_max: float | None = None
-    """Guidance scale of the last frame."""
-    window_frames: int | None = None
-    """Frames denoised together."""
-    window_overlap: int | None = None
-    """Frames that neighbouring windows share."""
-    window_rule: WindowRule | None = None
-    """How windows lie over a long video."""
-    alignment: AlignmentMethod | None = None
-    """None: `learned` where there is an aligner (the bundled one at least), else `procrustes`."""
+    seed: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_SEED,
+        description="Start of the random numbers; equal requests with equal seeds give equal"
+        " frames on one machine. Left out: 0; over HTTP, drawn once by the server and kept for"
+        " retries.",
+    )
+    num_inference_steps: int | None = Field(
+        default=None, ge=1, le=1000, description="Denoising steps. Left out: the model's."
+    )
+    sampler: SamplerMethod | None = Field(
+        default=None,
+        description="`heun` corrects every step, for twice the work. Left out: `euler`.",
+    )
+    guidance_scale: Guidance | None = Field(
+        default=None,
+        description="1 is off; higher follows the picture and the pose more strictly. Left out:"
+        " the model's.",
+    )
+    guidance_min: Guidance | None = Field(
+        default=None,
+        description="Guidance scale of the first frame, rising evenly to `guidance_max`; instead of"
+        " `guidance_scale`.",
+    )
+    guidance_max: Guidance | None = Field(
+        default=None, description="Guidance scale of the last frame."
+    )
+    window_frames: int | None = Field(
+        default=None, ge=1, le=256, description="Frames denoised together. Left out: as trained."
+    )
+    window_overlap: int | None = Field(
+        default=None,
+        ge=0,
+        le=255,
+        description="Frames that neighbouring windows share. Left out: as trained.",
+    )
+    window_rule: WindowRule | None = Field(
+        default=None, description="How windows lie over a long video. Left out: as trained."
+    )
+    alignment: AlignmentMethod | None = Field(
+        default=None,
+        description="How the driving body is fitted to the body in the picture. Left out:"
+        " `learned`, by the weights' aligner or else the bundled one.",
+    )
     alignment_scope: TransformScope = "clip"
     """One transform for the whole clip, or one per frame."""
-    face_optimization: bool | FaceOptimizationMode | None = None
-    """Steer denoising steps towards the reference's identity, and which way; False is `off`, True
-    and None mean `face_optimization_config` as it is."""
-    face_optimization_config: FaceOptimizationConfig = field(default_factory=FaceOptimizationConfig)
+    face_optimization: bool | FaceOptimizationMode | None = Field(
+        default=None,
+        description="Steer steps towards the reference face, and which way; `published` and"
+        " `literal` need much more time and memory. Left out: `fast`.",
+    )
+    face_optimization_config: FaceOptimizationConfig = Field(default_factory=FaceOptimizationConfig)
     """How, if it is on and no mode is named."""
-    no_face: bool = False
-    """The picture shows no human face, as of a drawn animal: the animator is told no identity,
-    and face optimization is off."""
-    preview_every: int = 0
-    """Decode some frames of the estimate every so many steps; 0 never."""
-    sampler_config: SamplerConfig | None = None
-    """All sampler settings; those above still override theirs."""
+    no_face: bool = Field(
+        default=False,
+        description="The picture shows no human face, as of a drawn animal: none is looked for,"
+        " the model is told no identity, face optimization is off, and `identity_similarity` of"
+        " the result is null. Left out: a picture without a face is refused.",
+    )
+    preview_every: int = Field(
+        default=0,
+        ge=0,
+        description="Write decoded estimates as PNG every so many steps, into the report's folder"
+        " or beside the result. Left out: never.",
+    )
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other.
 
         Raises:
-            ConfigError: Both one guidance scale and a range are given, or half a range; or faces
-                are to be optimized where there are none.
+            ConfigError: Half a range of guidance is given, or a range beside one scale; faces are
+                to be optimized where there are none; windows share all of their frames.
         """
+        ends = {"guidance_min": self.guidance_min, "guidance_max": self.guidance_max}
+        missing = [name for name, value in ends.items() if value is None]
+        if len(missing) == 1:
+            raise ConfigError(
+                f"Option `{missing[0]}`: needed, since the other end of the range is given;"
+                " `guidance_min` and `guidance_max` belong together."
+            )
+        if not missing and self.guidance_scale is not None:
+            raise ConfigError(
+                "Option `guidance_scale`: not together with `guidance_min` and `guidance_max`;"
+                " give one scale or a range, not both."
+            )
         if self.no_face and self.face_optimization not in (None, False, "off"):
             raise ConfigError(
-                "`no_face` leaves no identity that face optimization could work towards.",
+                "Option `face_optimization`: not together with `no_face`, which leaves no identity"
+                " that face optimization could work towards.",
                 fix="Leave one of the two out.",
             )
-        given = [self.guidance_min is not None, self.guidance_max is not None]
-        if any(given) and not all(given):
-            raise ConfigError("`guidance_min` and `guidance_max` belong together; one is missing.")
-        if any(given) and self.guidance_scale is not None:
+        frames, overlap = self.window_frames, self.window_overlap
+        if frames is not None and overlap is not None and overlap >= frames:
             raise ConfigError(
-                "Give either `guidance_scale` or `guidance_min` and `guidance_max`, not both."
+                f"Option `window_overlap`: must be below `window_frames` ({frames}), got {overlap}."
             )
-        if self.preview_every < 0:
-            raise ConfigError(f"`preview_every` must not be negative, got {self.preview_every}.")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnimationProgress:
-    """How far an animation is; sent after each step and between Adam steps."""
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AnimationRequest(AnimationOptions, PartsOptions):
+    """What is asked of one animation, whichever engine makes it."""
 
-    phase: str
-    """`align`, `denoise`, `decode` or `measure`."""
-    step: int
-    """Steps done."""
-    num_steps: int
-    """Steps in all: the denoising steps and two."""
-    identity_similarity: float | None = None
-    """Cosine to the reference identity as face optimization saw it last, or None."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnimationPreview:
-    """Some frames of what is expected to come out, decoded in the middle of the work."""
-
-    step: int
-    """Denoising steps done."""
-    num_steps: int
-    """Denoising steps in all."""
-    frame_indices: tuple[int, ...]
-    """Which frames of the clip."""
-    frames_uint8: UInt8[np.ndarray, "shown height width 3"]
-    """RGB."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PersonResult:
-    """What is known about one person of an animation."""
-
-    keypoints: Float32[np.ndarray, "frames 18 2"]
-    """Aligned driving keypoints, pixels of the result."""
-    keypoint_confidence: Float32[np.ndarray, "frames 18"]
-    """In [0, 1]."""
-    alignment_report: AlignmentReport
-    """How well the driving clip fits the reference."""
-    identity_similarity: Float32[np.ndarray, " frames"]
-    """Cosine of each frame's face to the reference's; NaN where no face is found."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Animation:
-    """A finished animation and what is known about it; figures are the main person's."""
-
-    frames_uint8: UInt8[np.ndarray, "frames height width 3"]
-    """RGB."""
-    pose_images: UInt8[np.ndarray, "frames height width 3"]
-    """The poses that were followed."""
-    keypoints: Float32[np.ndarray, "frames 18 2"]
-    """Aligned driving keypoints, pixels of the result."""
-    keypoint_confidence: Float32[np.ndarray, "frames 18"]
-    """In [0, 1]."""
-    alignment_report: AlignmentReport
-    """How well the driving clip fits the reference."""
-    identity_similarity: Float32[np.ndarray, " frames"]
-    """Cosine of each frame's face to the reference's; NaN where no face is found."""
-    face_optimization: tuple[FaceOptimizationStep, ...]
-    """What face optimization did in each denoising step, to all faces together."""
-    companions: tuple[PersonResult, ...] = ()
-    """The other people, where several are animated."""
-    seams: tuple[Seam, ...] = ()
-    """How well neighbouring windows of a long clip fit together, border by border."""
-
-    def summary(self) -> dict[str, Any]:
-        """Return the figures as JSON values."""
-        mean, without = _mean_similarity(self.identity_similarity)
-        report = self.alignment_report
-        summary = {
-            "num_frames": len(self.frames_uint8),
-            "width_px": self.frames_uint8.shape[2],
-            "height_px": self.frames_uint8.shape[1],
-            "identity_similarity": mean,
-            "num_frames_without_face": without,
-            "alignment_residual": report.residual,
-            "out_of_frame_share": report.out_of_frame_share,
-        }
-        if self.companions:
-            summary["companions"] = [
-                dict(
-                    zip(
-                        ("identity_similarity", "num_frames_without_face"),
-                        _mean_similarity(person.identity_similarity),
-                        strict=True,
-                    )
-                )
-                for person in self.companions
-            ]
-        return summary
-
-    def describe(self) -> str:
-        """Return the figures in one line."""
-        figures = self.summary()
-        means = [figures["identity_similarity"]]
-        means += [person["identity_similarity"] for person in figures.get("companions", [])]
-        shown = " and ".join("no face found" if mean is None else f"{mean:.3f}" for mean in means)
-        identity = shown if means == [None] else f"identity similarity {shown}"
-        size = f"{figures['width_px']}x{figures['height_px']}"
-        return f"{figures['num_frames']} frames, {size}, {identity}"
-
-
-OnProgress = Callable[[AnimationProgress], None]
-"""Raising ends the animation."""
-OnPreview = Callable[[AnimationPreview], None]
-"""Gets each preview."""
-
-
-def default_sampler(config: AnimatorConfig) -> SamplerConfig:
-    """Return sampler settings that suit a model: published ones, or those of small models."""
-    if config.unconditional == "published":
-        return SamplerConfig(window_frames=config.num_frames)
-    drafts = config.moved_reference
-    return SamplerConfig(
-        num_inference_steps=20 if drafts is None else 12,
-        sigma_min=0.02,
-        sigma_max=80.0 if drafts is None else drafts.start_sigma,
-        guidance_scale=1.5,
-        window_frames=config.num_frames,
-        window_overlap=config.num_frames // 2 - 1,
-        window_rule="sliding",
-        repeat_noise=False,
-        use_bfloat16=_has_fast_bfloat16(),
+    engine: EngineChoice = Field(
+        default="auto",
+        description="`parts` moves the photo's own pixels, without a generative network;"
+        " `diffusion` takes an animator's weights. Left out: `auto`, which is diffusion where"
+        " weights are given or poses drive, and on a server.",
+    )
+    person: People | None = Field(
+        default=None,
+        description="Who of several drives: `left`, `right`, `largest`, `all`, a number from 1"
+        " (counted from the left) or a point `x,y` in pixels; several to pair several. Left out:"
+        " asks where several are seen; a server takes the largest, with a warning.",
+    )
+    reference_person: People | None = Field(
+        default=None,
+        description="Who of the picture is animated; the k-th follows the k-th `person`. Left out:"
+        " as for `person`.",
+    )
+    audio: bool = Field(
+        default=True,
+        description="Keep the driving video's sound, unchanged and as long as the result. Left out:"
+        " kept.",
+    )
+    fps: Literal["source", "model"] | Rate = Field(
+        default="source",
+        description="Frames per second that are animated: the driving video's, the model's or a"
+        " number; also the result's rate. Left out: `source`; a server takes the model's, but for"
+        " `parts`.",
     )
 
+    def __post_init__(self) -> None:
+        """Refuse people that cannot be paired, and what AnimationOptions refuses.
 
-def sampler_settings(config: AnimatorConfig, options: AnimationOptions) -> SamplerConfig:
-    """Return the sampler settings of one animation; ConfigError where they contradict.
+        Raises:
+            PersonChoiceError: A choice is none, or the choices do not pair.
+        """
+        AnimationOptions.__post_init__(self)
+        _ = self.casting
+
+    @property
+    def casting(self) -> Casting:
+        """Who is animated, and who drives."""
+        return Casting.parse(self.person, self.reference_person)
+
+    def of_diffusion(self) -> AnimationOptions:
+        """Return what the engine `diffusion` takes of it."""
+        return AnimationOptions(
+            **{name: getattr(self, name) for name in fields_of(AnimationOptions)}
+        )
+
+    def of_parts(self) -> PartsOptions:
+        """Return what the engine `parts` takes of it."""
+        return PartsOptions(long_side_px=self.long_side_px, mode=self.mode)
+
+    def frame_rate(self, source_fps: float | None, model_fps: float) -> float | None:
+        """Return the rate to read the driving video at; None where it is to tell and does not."""
+        if self.fps == "model":
+            return model_fps
+        if self.fps == "source":
+            return source_fps if source_fps is not None and source_fps > 0 else None
+        return float(self.fps)
+
+
+def choose_engine(wanted: str, *, has_weights: bool, profile: str = PHOTO_PROFILE) -> EngineName:
+    """Return the engine that works.
 
     Args:
-        config: The model, for the defaults.
-        options: What the user chose.
+        wanted: `auto` or an engine's name.
+        has_weights: Whether a weights folder of an animator is given.
+        profile: Perception profile.
+
+    Raises:
+        ConfigError: The engine is unknown, or profile and engine do not go together.
+        UsageError: Weights are given to the engine that has none.
     """
-    sampler = options.sampler_config or default_sampler(config)
-    names = ("num_inference_steps", "sampler", "guidance_scale", "guidance_max", "window_frames",
-             "window_overlap", "window_rule")  # fmt: skip
-    changes = {name: getattr(options, name) for name in names}
-    if options.guidance_min is not None:
-        changes["guidance_scale"] = options.guidance_min
-    if options.window_frames is not None and options.window_overlap is None:
-        # Keep the share that overlaps.
-        share = sampler.window_overlap / sampler.window_frames
-        changes["window_overlap"] = int(share * options.window_frames)
-    return replace(sampler, **{name: v for name, v in changes.items() if v is not None})
-
-
-def face_settings(options: AnimationOptions) -> FaceOptimizationConfig | None:
-    """Return how faces are optimized, or None where they are not."""
-    config, wanted = options.face_optimization_config, options.face_optimization
-    if wanted is False or options.no_face:
-        return None
-    if isinstance(wanted, str):
-        config = replace(config, mode=wanted)
-    return None if config.mode == "off" else config
-
-
-def _mean_similarity(similarity: Float32[np.ndarray, " frames"]) -> tuple[float | None, int]:
-    """Return the mean over frames that show a face, and how many do not."""
-    has_face = np.isfinite(similarity)
-    mean = float(similarity[has_face].mean()) if has_face.any() else None
-    return mean, int((~has_face).sum())
-
-
-def _has_fast_bfloat16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+    if wanted == "auto":
+        return "parts" if not has_weights and profile == PHOTO_PROFILE else "diffusion"
+    if wanted == "diffusion":
+        return "diffusion"
+    if wanted != "parts":
+        raise ConfigError(f"Unknown engine `{wanted}`; known are auto, parts, diffusion.")
+    if has_weights:
+        raise UsageError(
+            "The engine `parts` has no animator; weights belong to `diffusion`.",
+            fix="Leave out the weights, or use --engine diffusion.",
+        )
+    if profile != PHOTO_PROFILE:
+        raise ConfigError(
+            f"The engine `parts` works with the profile {PHOTO_PROFILE}, got `{profile}`.",
+            fix=f"Use --profile {PHOTO_PROFILE}, or --engine diffusion.",
+        )
+    return "parts"

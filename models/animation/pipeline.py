@@ -12,22 +12,20 @@ from torch import nn
 from animaray.models.alignment.aligner import PoseAligner
 from animaray.models.alignment.alignment import AlignedPose
 from animaray.models.animation.memory import MemoryEstimate, estimate_memory
-from animaray.models.animation.options import (
+from animaray.models.animation.options import AnimationOptions
+from animaray.models.animation.result import (
     Animation,
-    AnimationOptions,
     AnimationPreview,
     AnimationProgress,
     OnPreview,
     OnProgress,
-    default_sampler,
-    face_settings,
-    sampler_settings,
 )
 from animaray.models.animation.run import (
     AnimationParts,
     AnimationRun,
     align_cast,
 )
+from animaray.models.animation.settings import default_sampler, face_settings, sampler_settings
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.weights_folder import load_config, save_config
 from animaray.models.perception.protocols import ImageEncoder, LatentCodec, Perception

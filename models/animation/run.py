@@ -14,24 +14,25 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from animaray.models.alignment.aligner import PoseAligner
-from animaray.models.alignment.alignment import AlignedPose, AlignmentMethod, align_clip
+from animaray.models.alignment.alignment import AlignedPose, align_clip
+from animaray.models.alignment.methods import AlignmentMethod
 from animaray.models.animation.conditioning import (
     PosedPerson,
     ReferenceInputs,
     assemble_conditioning,
 )
-from animaray.models.animation.options import (
+from animaray.models.animation.options import AnimationOptions
+from animaray.models.animation.result import (
     Animation,
-    AnimationOptions,
     AnimationPreview,
     AnimationProgress,
     OnPreview,
     OnProgress,
     PersonResult,
-    face_settings,
-    sampler_settings,
 )
-from animaray.models.diffusion.sampler import StepInfo, sample
+from animaray.models.animation.settings import face_settings, sampler_settings
+from animaray.models.diffusion.sampler import sample
+from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.diffusion.seams import Seam
 from animaray.models.face.identity import measure_identity
 from animaray.models.face.landmarks import landmarks_from_keypoints

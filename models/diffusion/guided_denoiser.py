@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from animaray.models.diffusion.sampler_config import WindowRule
 from animaray.models.diffusion.seams import Seam, disagreement, jumps
-from animaray.models.diffusion.tiles import WindowRule, blend_weights, num_shared, tile_indices
+from animaray.models.diffusion.tiles import blend_weights, num_shared, tile_indices
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.conditioning import EncodedConditioning
 

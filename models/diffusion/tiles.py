@@ -1,15 +1,12 @@
 """Overlapping windows over time, so that clips of any length fit a network of few frames."""
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from animaray.platform.errors import ConfigError
-
-WindowRule = Literal["published", "sliding"]
+from animaray.models.diffusion.sampler_config import WindowRule, check_windows
 
 
 def tile_indices(
@@ -22,21 +19,15 @@ def tile_indices(
     are consecutive frames, evenly spread, so that every pair of neighbours shares `window_overlap`
     frames or a few more. A clip shorter than a window is one window under both rules.
 
+    An overlap that leaves frames uncovered is a ConfigError.
+
     Args:
         num_frames: Frames of the clip; up to `window_frames` of them give one window.
         window_frames: Frames of a window.
         window_overlap: Frames that neighbours share; 0 is allowed for `sliding`.
         window_rule: Rule of the windows.
-
-    Raises:
-        ConfigError: The overlap leaves frames uncovered or the windows do not advance.
     """
-    minimum = 1 if window_rule == "published" else 0
-    if not minimum <= window_overlap < window_frames:
-        raise ConfigError(
-            f"`window_overlap` must be within [{minimum}, {window_frames - 1}] for {window_rule}"
-            f" windows, got {window_overlap}."
-        )
+    check_windows(window_frames, window_overlap, window_rule)
     if num_frames <= window_frames:
         return [torch.arange(num_frames)]
     if window_rule == "published":

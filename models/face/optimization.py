@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from animaray.models.diffusion.sampler import StepInfo
+from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.face.landmarks import detect_landmarks, move_alike
 from animaray.models.face.loss import (
     FaceLoss,

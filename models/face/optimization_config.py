@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from animaray.models.diffusion.sampler import StepInfo
+from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.platform.errors import ConfigError
 
-FaceOptimizationMode = Literal["off", "published", "literal", "fast"]
+FaceOptimizationMode = Literal["off", "fast", "published", "literal"]
 """off        sample without it
 published  as the released code: whole frames in chunks of 4, box crops, falling learning rate
 literal    Algorithm 1: ten Adam steps in each of the first ten denoising steps, whole frames

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from animaray.models.diffusion.sampler import CorrectDenoised, StepInfo
+from animaray.models.diffusion.sampler import CorrectDenoised
+from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.platform.errors import ConfigError
 
 FrameAxis = Literal["frames_first", "channels_first"]

@@ -87,25 +87,6 @@ class SeenPerson:
         return float((across**2 + down**2) ** 0.5)
 
 
-def parse_choices(texts: Sequence[str]) -> list[PersonChoice]:
-    """Read several choices; `all` stands alone.
-
-    Raises:
-        PersonChoiceError: One is not a choice, or `all` is joined by another.
-    """
-    choices = [PersonChoice.parse(text) for text in texts]
-    if len(choices) > 1 and any(choice.kind == "all" for choice in choices):
-        raise PersonChoiceError("`all` already names everybody; leave out the other choices.")
-    return choices
-
-
-def choices_of(value: str | Sequence[str] | None) -> list[str]:
-    """Return no choice, one or several as a list of texts."""
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else list(value)
-
-
 def choose_people(
     people: Sequence[SeenPerson],
     choices: Sequence[PersonChoice],
@@ -219,8 +200,12 @@ class Casting:
     """People of the reference picture; empty takes the largest."""
 
     @classmethod
-    def parse(cls, persons: Sequence[str] = (), reference_persons: Sequence[str] = ()) -> "Casting":
-        """Read both lists of choices; `all` in one of them means all in both.
+    def parse(
+        cls,
+        persons: str | Sequence[str] | None = None,
+        reference_persons: str | Sequence[str] | None = None,
+    ) -> "Casting":
+        """Read no choice, one or several of both; `all` in one of them means all in both.
 
         Args:
             persons: People of the driving video.
@@ -229,20 +214,22 @@ class Casting:
         Raises:
             PersonChoiceError: A choice cannot be read, or the lists are not equally long.
         """
-        driving, reference = parse_choices(persons), parse_choices(reference_persons)
+        driving = _parse("person", persons)
+        reference = _parse("reference_person", reference_persons)
         kinds = {choice.kind for choice in (*driving, *reference)}
         if "all" in kinds:
             if kinds != {"all"}:
                 raise PersonChoiceError(
-                    "`all` for the video and single people for the picture do not go together.",
+                    "Option `reference_person`: `all` for the video and single people for the"
+                    " picture do not go together.",
                     fix="Leave out the other choice.",
                 )
             everybody = (PersonChoice(kind="all"),)
             return cls(driving=everybody, reference=everybody)
         if max(1, len(driving)) != max(1, len(reference)):
             raise PersonChoiceError(
-                f"{max(1, len(driving))} people of the driving video would move "
-                f"{max(1, len(reference))} of the picture.",
+                f"Option `reference_person`: {max(1, len(driving))} people of the driving video"
+                f" would move {max(1, len(reference))} of the picture.",
                 fix="Choose as many people in the one as in the other.",
             )
         return cls(driving=tuple(driving), reference=tuple(reference))
@@ -251,3 +238,21 @@ class Casting:
     def is_all(self) -> bool:
         """Tell whether everybody is animated, paired from left to right."""
         return any(choice.kind == "all" for choice in self.driving)
+
+
+def _parse(option: str, texts: str | Sequence[str] | None) -> list[PersonChoice]:
+    """Read the choices of an option; `all` stands alone.
+
+    Raises:
+        PersonChoiceError: One is not a choice, or `all` is joined by another.
+    """
+    texts = [texts] if isinstance(texts, str) else texts
+    try:
+        choices = [PersonChoice.parse(text) for text in texts or ()]
+    except PersonChoiceError as error:
+        raise PersonChoiceError(f"Option `{option}`: {error.message}") from error
+    if len(choices) > 1 and any(choice.kind == "all" for choice in choices):
+        raise PersonChoiceError(
+            f"Option `{option}`: `all` already names everybody; leave out the other choices."
+        )
+    return choices

@@ -36,7 +36,7 @@ from animaray.serving.http.problems import (
     ProblemError,
     problem_from_error,
 )
-from animaray.serving.http.schemas import AnimationRequest
+from animaray.serving.http.schemas import OptionsDocument
 from animaray.serving.http.service import AnimationService
 from animaray.serving.http.uploads import UploadGuard, read_form
 from animaray.serving.jobs.records import JobState
@@ -181,7 +181,7 @@ _FORM = {
                             "format": "binary",
                             "description": f"Shows the motion: {', '.join(VIDEO_FORMATS)}.",
                         },
-                        "options": AnimationRequest.model_json_schema(),
+                        "options": OptionsDocument.model_json_schema(),
                     },
                 },
                 "encoding": {"options": {"contentType": "application/json"}},

@@ -1,13 +1,11 @@
 """A job's stored options as the worker uses them, and what to warn the client of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from animaray.models.animation.engine_choice import EngineName
-from animaray.models.animation.pipeline import Animation, AnimationOptions
-from animaray.models.parts.options import Mode
-from animaray.models.subjects.choice import Casting, choices_of
+from animaray.models.animation.options import AnimationRequest
+from animaray.models.animation.result import Animation
+from animaray.models.subjects.choice import Casting
 from animaray.models.subjects.pairing import CastMember
 from animaray.models.subjects.reference import check_face_sizes
 
@@ -15,55 +13,18 @@ MAX_OUT_OF_FRAME_SHARE = 0.1
 """Above this share of keypoints outside the picture a result carries a warning."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobOptions:
-    """Options of one job, sorted by who needs them."""
-
-    animation: AnimationOptions
-    """For the pipeline."""
-    casting: Casting
-    """Who is animated, and who drives."""
-    fps: str | float
-    """`model`, `source` or frames per second."""
-    engine: EngineName = "diffusion"
-    """What animates."""
-    mode: Mode | None = None
-    """What the engine `parts` moves; None chooses."""
-    has_audio: bool = True
-    """Whether the driving video's sound is kept."""
-
-    def fps_of(self, source_fps: float, model_fps: float) -> float:
-        """Return the frame rate to read the driving video at, and to play the result at."""
-        if self.fps == "model" or (self.fps == "source" and source_fps <= 0):
-            return model_fps
-        return source_fps if isinstance(self.fps, str) else float(self.fps)
-
-
-def read_job_options(options: Mapping[str, Any]) -> JobOptions:
-    """Sort stored options; they were checked when the job was accepted.
+def read_job_options(options: Mapping[str, Any]) -> AnimationRequest:
+    """Return a job's options with a server's defaults; they were checked when it was accepted.
 
     Args:
         options: What `parse_options` returned, and the seed.
     """
-    rest = dict(options)
-    casting = Casting.parse(
-        choices_of(rest.pop("person", None)), choices_of(rest.pop("reference_person", None))
-    )
-    # a server has weights: without a wish they are what it serves
-    engine: EngineName = "parts" if rest.pop("engine", "auto") == "parts" else "diffusion"
-    mode = rest.pop("mode", None)
-    has_audio = rest.pop("audio", True)
-    fps = rest.pop("fps", "model")
+    # A server has weights: without a wish they are what it serves, at their own rate.
+    engine = "parts" if options.get("engine") == "parts" else "diffusion"
+    fps = options.get("fps", "model")
     if engine == "parts" and fps == "model":  # there is no model
         fps = "source"
-    return JobOptions(
-        animation=AnimationOptions(**rest),
-        casting=casting,
-        fps=fps,
-        engine=engine,
-        mode=mode,
-        has_audio=has_audio,
-    )
+    return AnimationRequest(**{**options, "engine": engine, "fps": fps})
 
 
 def find_warnings(

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from animaray.models.animation.engine_choice import MADE_BY
 from animaray.models.animation.engines import DrivingFrames, PartsEngine
 from animaray.models.animation.memory import MemoryEstimate
-from animaray.models.animation.pipeline import AnimationPipeline, AnimationProgress
-from animaray.models.parts.options import PartsOptions
+from animaray.models.animation.options import MADE_BY, AnimationRequest
+from animaray.models.animation.pipeline import AnimationPipeline
+from animaray.models.animation.result import AnimationProgress
 from animaray.models.parts.pipeline import PartsPipeline
 from animaray.models.perception.find_people import DRIVING_SHORT_SIDE_PX
 from animaray.models.subjects.pairing import pair_people
@@ -43,7 +43,7 @@ from animaray.platform.storage import sha256_file
 from animaray.serving.jobs.files import JobFiles
 from animaray.serving.jobs.leases import Lease, Leases
 from animaray.serving.jobs.limits import ServingLimits, check_driving_video
-from animaray.serving.jobs.options import JobOptions, find_warnings, read_job_options
+from animaray.serving.jobs.options import find_warnings, read_job_options
 from animaray.serving.jobs.records import JobResult
 from animaray.serving.work.picture_child import read_picture_in_child
 
@@ -119,7 +119,7 @@ class Attempt:
         self.check()
         with self._timed(made.written_in):
             facts = {**self._origin(), **made.facts}
-            silent_or_not, about_sound = self._encode(made, driving, has_audio=options.has_audio)
+            silent_or_not, about_sound = self._encode(made, driving, has_audio=options.audio)
             mp4 = add_provenance(silent_or_not, facts["generator"], facts)
             name = self.files.write_result(job.job_id, self.lease.fence, mp4)
         has_gpu = torch.cuda.is_available() and options.engine == "diffusion"
@@ -139,12 +139,12 @@ class Attempt:
             provenance=facts,
         )
 
-    def _decode_driving(self, options: JobOptions, model_fps: float) -> _DrivingVideo:
+    def _decode_driving(self, options: AnimationRequest, model_fps: float) -> _DrivingVideo:
         path, limits, decode = (
             self.files.path(self.lease.job.video_name), self.limits, self._decode_limits
         )  # fmt: skip
         info = probe_in_child(path, decode)
-        fps = options.fps_of(info.fps, model_fps)
+        fps = options.frame_rate(info.fps, model_fps) or model_fps
         size = {"width_px": info.width, "height_px": info.height}
         num_frames = max(2, math.floor(info.duration_s * fps))
         check_driving_video(
@@ -185,25 +185,25 @@ class Attempt:
         self,
         picture: UInt8[np.ndarray, "height width 3"],
         driving: _DrivingVideo,
-        options: JobOptions,
+        options: AnimationRequest,
         model: LoadedModel,
     ) -> _Made:
         pipeline, casting = model.pipeline, options.casting
         with self._timed("perceive"):
             references = pipeline.prepare_references(
-                picture, casting.reference, no_face=options.animation.no_face
+                picture, casting.reference, no_face=options.no_face
             )
             check_face_sizes(references)
             self.check()
             choices = [choice.scaled(driving.scale) for choice in casting.driving]
             motions = pipeline.follow_people(driving.frames_uint8).motions(choices)
             cast = pair_people(references, motions, casting)
-            _check_memory(pipeline.estimate_memory(len(driving.frames_uint8), options.animation))
+            _check_memory(pipeline.estimate_memory(len(driving.frames_uint8), options))
         self.check()
         with self._timed("denoise"):
             animation = pipeline.animate(
                 *cast[0],
-                options.animation,
+                options.of_diffusion(),
                 on_progress=self._reporter(),
                 companions=cast[1:],
             )
@@ -230,10 +230,10 @@ class Attempt:
         self,
         picture: UInt8[np.ndarray, "height width 3"],
         driving: _DrivingVideo,
-        options: JobOptions,
+        options: AnimationRequest,
     ) -> _Made:
         """Move the photo by parts; the server's weights stay unused, frames are made one by one."""
-        engine = PartsEngine(pipeline=_parts_pipeline(), options=PartsOptions(mode=options.mode))
+        engine = PartsEngine(pipeline=_parts_pipeline(), options=options.of_parts())
         frames = DrivingFrames(
             frames_uint8=driving.frames_uint8, fps=driving.fps, scale=driving.scale
         )

@@ -23,14 +23,14 @@ MAY_IMPORT = {
     "cli": set(OURS),
 }
 MODELS_MAY_NAME_OF_PLATFORM = {
-    "config", "disk", "errors", "json_text", "media.file_kind", "removal", "storage", "terminal",
-    "weights",
+    "config", "disk", "errors", "json_text", "media.file_kind", "options", "removal", "storage",
+    "terminal", "weights",
 }  # fmt: skip
 FLOORS: dict[str, tuple[str, ...]] = {
     "platform": (
         "errors json_text packages progress quantities removal terminal",
         "cards disk machine provenance ray_session sandbox setting_values",
-        "config storage",
+        "config options storage",
         "media weights",
     ),
     "models": (

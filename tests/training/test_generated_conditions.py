@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from animaray.datasets.conditions import ClipConditions
-from animaray.models.diffusion.sampler import SamplerConfig
+from animaray.models.diffusion.sampler_config import SamplerConfig
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.perception.generated.codec import GeneratedCodec

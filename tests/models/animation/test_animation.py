@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from animaray.models.alignment.aligner import AlignerConfig, PoseAligner
-from animaray.models.animation.options import sampler_settings
 from animaray.models.animation.pipeline import (
     AnimationOptions,
     AnimationPipeline,
     default_sampler,
 )
+from animaray.models.animation.settings import sampler_settings
 from animaray.models.face.identity import FaceIdentity
 from animaray.models.face.optimization import FaceOptimizationConfig
 from animaray.models.networks.animator import Animator
@@ -208,7 +208,7 @@ def test_options_change_the_sampler():
     [
         ({"guidance_min": 2.0}, "belong together"),
         ({"guidance_min": 1.0, "guidance_max": 2.0, "guidance_scale": 2.0}, "not both"),
-        ({"preview_every": -1}, "must not be negative"),
+        ({"preview_every": -1}, "`preview_every`: Input should be greater than or equal to 0"),
     ],
 )
 def test_contradicting_options_are_refused(options, message):

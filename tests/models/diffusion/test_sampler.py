@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from animaray.models.diffusion.sampler import SamplerConfig, StepInfo, sample
+from animaray.models.diffusion.sampler import sample
+from animaray.models.diffusion.sampler_config import SamplerConfig, StepInfo
 from animaray.models.diffusion.schedule import karras_sigmas
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig

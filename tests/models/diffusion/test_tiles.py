@@ -2,11 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from animaray.models.diffusion.tiles import (
-    blend_weights,
-    num_shared,
-    tile_indices,
-)
+from animaray.models.diffusion.tiles import blend_weights, num_shared, tile_indices
 from animaray.platform.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from animaray.models.diffusion.sampler import StepInfo
+from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.face.loss import (
     FullFrameLoss,
     VisibleFaces,

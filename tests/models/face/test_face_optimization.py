@@ -5,7 +5,7 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import nn
 from torch.testing import assert_close
 
-from animaray.models.diffusion.sampler import StepInfo
+from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.face.optimization import (
     FaceOptimizationConfig,
     FaceOptimizer,
