@@ -72,7 +72,7 @@ def test_continuous_integration_runs_every_check() -> None:
     lines = [line.strip() for line in script.splitlines()]
     assert lines.index("make check") < lines.index("make test || exit $?")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "\ncheck: lint types lock-check wheel-check\n" in makefile
+    assert "\ncheck: lint types docs lock-check wheel-check\n" in makefile
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     steps = workflow["jobs"]["check"]["steps"]
     assert steps[-1] == {"run": "bash .ci/run"}

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from animaray.cli.demo.run import DemoSettings
-from animaray.cli.main import app
+from animaray.cli.main import app, run
 from animaray.platform.weights.store import WEIGHTS
 from animaray.training.recipes import RECIPES
 
@@ -254,16 +254,60 @@ def test_every_example_of_a_help_page_is_a_call_of_that_command(
 ) -> None:
     first, *words = shlex.split(line)
     assert first == "animaray"
-    node = program()
-    taken = []
+    assert " ".join(parsed(words, monkeypatch)) == path
+
+
+def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the command that takes the words; it refuses options, values and missing words."""
+    node, taken = program(), []
     while hasattr(node, "commands"):
-        taken.append(words.pop(0) if words[0] in node.commands else next(iter(node.commands)))
+        is_named = bool(words) and words[0] in node.commands
+        taken.append(words.pop(0) if is_named else next(iter(node.commands)))
         node = node.commands[taken[-1]]
-    assert " ".join(taken) == path
     for parameter in node.params:  # whether the user's files are there is no question here
         monkeypatch.setattr(parameter, "callback", None)
-    context = node.make_context(path, list(words))  # refuses options, values and missing words
-    assert context.params
+    node.make_context(" ".join(taken), list(words))
+    return taken
+
+
+def shell_lines() -> list[tuple[str, str]]:
+    """Return the command lines of ours in the shell blocks of README and docs."""
+    found = []
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        name = str(page.relative_to(ROOT))
+        for block in re.findall(r"^```(?:sh|bash)?\n(.*?)^```", page.read_text(), re.M | re.S):
+            lines = re.sub(r"^(\w+=\S+ )+", "", block.replace("\\\n", " "), flags=re.M).splitlines()
+            found += [(name, line) for line in lines if line.startswith("animaray ")]
+    return [each for each in found if each[0] not in HISTORY]
+
+
+def words_of(line: str) -> list[str]:
+    """Return what follows `animaray`, up to a comment, pipe or redirection."""
+    words = shlex.split(line, comments=True)[1:]
+    return words[: min((place for place, word in enumerate(words) if word in ENDS), default=None)]
+
+
+def test_there_are_command_lines_on_every_page_for_users() -> None:
+    pages = [page for page, _ in shell_lines()]
+    for page in ("README", "docs/index", "docs/ml-teams", "docs/operators", "docs/services"):
+        assert pages.count(f"{page}.md") >= 3
+
+
+@pytest.mark.parametrize(("page", "line"), shell_lines())
+def test_every_command_line_of_a_page_is_understood(
+    page: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert parsed(words_of(line), monkeypatch)
+
+
+@pytest.mark.parametrize(("page", "line"), [x for x in shell_lines() if " --set " in x[1]])
+def test_every_setting_of_a_page_is_known(
+    page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = words_of(line)
+    if words[:2] != ["curate", "tune"]:
+        assert run([*words, "--print-config"]) == 0
 
 
 def test_everything_named_below_demo_is_made_by_the_demo() -> None:
@@ -279,6 +323,6 @@ def test_everything_named_below_demo_is_made_by_the_demo() -> None:
         for text in texts()
         if text.file not in HISTORY
         for name in re.findall(r"(?<![\w/.-])demo/[\w./-]*\w", text.text)
-        if Path(name) not in made
+        if Path(name) not in made and not name.endswith(".py")  # a file of cli/demo/
     ]
     assert problems == []
