@@ -140,10 +140,10 @@ def kind_of(process: psutil.Process) -> str | None:
         words = process.cmdline()
         if words and words[0].startswith("ray::"):
             return None if words[0].strip().startswith(_NO_WORKERS) else "worker"
-        if "animaray.platform.media.video_child" in words:
+        if "animaray.platform.media.decoder_child" in words:
             parent = process.parent()
             is_server = (
-                parent is None or "animaray.platform.media.video_child" not in parent.cmdline()
+                parent is None or "animaray.platform.media.decoder_child" not in parent.cmdline()
             )
             return "decoder_server" if is_server else "decoder"
     except psutil.Error:

@@ -28,7 +28,7 @@ import numpy as np
 
 from animaray.platform.errors import MediaError
 from animaray.platform.json_text import json_text
-from animaray.platform.media.video_child import ChildFrameStream, decoder_peak_memory_bytes
+from animaray.platform.media.bounded_decoding import ChildFrameStream, decoder_peak_memory_bytes
 from animaray.platform.media.video_decode import FrameSelection
 from animaray.platform.media.video_file import DecodeLimits
 from animaray.platform.storage import write_json_atomic

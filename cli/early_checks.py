@@ -47,9 +47,9 @@ def check_weights(folder: Path | None) -> None:
 def check_picture(path: Path) -> None:
     """Refuse a file that is no readable picture."""
     _check_file_exists(path)
-    from animaray.platform.media.picture import read_picture
+    from animaray.platform.media.video import read_picture_in_child
 
-    read_picture(path)
+    read_picture_in_child(path)
 
 
 def check_video(path: Path) -> None:

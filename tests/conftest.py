@@ -141,3 +141,15 @@ def local_ray() -> Iterator[None]:
 
     with ray_session(num_cpus=4):
         yield
+
+
+@pytest.fixture(scope="session")
+def landlock() -> None:
+    """Skip where the kernel cannot forbid files and system calls to a process."""
+    code = (
+        "from animaray.platform.sandbox.confinement import *;"
+        "print(allow_only(reading=[]) and forbid_system_calls())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)  # noqa: S603
+    if b"True" not in done.stdout:
+        pytest.skip("this kernel has no Landlock or no seccomp")

@@ -26,7 +26,7 @@ from animaray.platform.media.video import (
     Mp4Writer,
     VideoInfo,
     probe_in_child,
-    read_picture,
+    read_picture_in_child,
     write_picture,
 )
 from animaray.platform.progress import stage_progress
@@ -116,7 +116,7 @@ def _look(request: PartsRequest, engine: PartsEngine, info: VideoInfo) -> Animat
     total = max(1, int(info.duration_s * fps))
     total = total if request.max_frames is None else min(total, request.max_frames)
     short_side = min(info.width, info.height)
-    picture = read_picture(request.image)
+    picture = read_picture_in_child(request.image)
     with (
         stage_progress("follow person", total) as row,
         closing(ChildFrameStream(request.driving, None, selection)) as stream,

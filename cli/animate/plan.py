@@ -28,7 +28,7 @@ from animaray.models.subjects.reference import check_face_sizes
 from animaray.platform.disk import check_room
 from animaray.platform.errors import PoseError, UsageError
 from animaray.platform.machine import available_memory_bytes, check_memory
-from animaray.platform.media.video import read_picture
+from animaray.platform.media.video import read_picture_in_child
 from animaray.platform.weights.store import BUNDLED_ANIMATOR, resolve_weights
 
 _MP4_BYTES_PER_PIXEL = 0.3
@@ -140,8 +140,8 @@ def make_plan(request: AnimateRequest) -> AnimatePlan:
         request: What the user asks for.
     """
     request.check_paths()
-    picture = read_picture(request.image)
-    portraits = [read_picture(path) for path in request.identities]
+    picture = read_picture_in_child(request.image)
+    portraits = [read_picture_in_child(path) for path in request.identities]
     weights = request.weights or resolve_weights(BUNDLED_ANIMATOR)
     pipeline = AnimationPipeline.from_pretrained(weights)
     sampler = sampler_settings(pipeline.animator.config, request.options)

@@ -1,17 +1,14 @@
 """Fetch from video sites with yt-dlp, in a child process that is killed when its time is up.
 
 The only file that names yt-dlp. The child gets no program to run, no configuration, no plugins and
-no private address to connect to; it writes into one folder, from which one video is taken.
+no private address to connect to; it reads and writes one folder, from which one video is taken.
 `classify` says which site an address belongs to and asks nobody.
 """
 
-import asyncio
 import io
 import ipaddress
-import json
 import os
-import resource
-import signal
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +19,11 @@ from typing import Any
 from animaray.pipelines.acquire.addresses import is_public
 from animaray.pipelines.acquire.config import AcquireConfig, FetchOutcome
 from animaray.platform.errors import RefusedError, ServiceError
-from animaray.platform.json_text import json_text
+from animaray.platform.sandbox.bounded_child import (
+    answer_request,
+    confine_to_folder,
+    run_bounded_child,
+)
 from animaray.platform.storage import content_id
 
 _MODULE = "animaray.pipelines.acquire.ytdlp"
@@ -87,9 +88,12 @@ async def classify(urls: Sequence[str]) -> list[tuple[str, str | None]]:
     """
     with tempfile.TemporaryDirectory() as folder:
         request = {"task": "classify", "urls": list(urls)}
-        answer, tail = await _run_child(request, Path(folder), _CLASSIFY_S)
-    if answer is None:
-        raise ServiceError(f"yt-dlp cannot be started: {tail}", fix="pip install -U yt-dlp")
+        try:
+            answer = await _run_child(request, Path(folder), _CLASSIFY_S)
+        except ServiceError as error:
+            raise ServiceError(
+                f"yt-dlp cannot be started: {error.message}", fix="pip install -U yt-dlp"
+            ) from error
     return [(site, video_id) for site, video_id in answer["sites"]]
 
 
@@ -111,11 +115,12 @@ async def fetch(url: str, folder: Path, config: AcquireConfig) -> FetchOutcome:
         )
     }  # fmt: skip
     request = {"task": "fetch", "url": url, "settings": settings}
-    answer, tail = await _run_child(request, folder, config.item_timeout_s)
-    if answer is None:
-        reason = "timeout" if tail == "" else "crash"
-        detail = tail or f"yt-dlp took longer than {config.item_timeout_s:g} s and was killed"
-        return FetchOutcome(state="failed", reason=reason, detail=detail)
+    # A browser's cookies lie below the home folder; nothing else there is any of yt-dlp's business.
+    home = str(Path.home()) if config.cookies_from_browser else str(folder.absolute())
+    try:
+        answer = await _run_child(request, folder, config.item_timeout_s, home)
+    except ServiceError as error:
+        return FetchOutcome(state="failed", reason=error.reason or "crash", detail=error.message)
     if "error" in answer:
         state, reason = classify_error(answer["error"], answer["kind"], answer["status"])
         detail = f"{answer['error']}"[:_TAIL_CHARS]
@@ -145,39 +150,14 @@ def _take_video(folder: Path, facts: dict[str, Any], config: AcquireConfig) -> F
 
 
 async def _run_child(
-    request: dict[str, Any], folder: Path, timeout_s: float
-) -> tuple[dict[str, Any] | None, str]:
-    """Run this module as a child; return its answer, or None and why (empty for a time-out)."""
-    result = folder / "result.json"
-    result.unlink(missing_ok=True)
-    log = folder / "log.txt"
-    environment = {
-        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL") if name in os.environ
-    }
-    environment |= {
-        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "YTDLP_NO_PLUGINS": "1",
-    }
-    with log.open("wb") as sink:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", _MODULE,
-            stdin=asyncio.subprocess.PIPE, stdout=sink, stderr=sink, env=environment,
-            cwd=folder, start_new_session=True,
-        )  # fmt: skip
-    try:
-        async with asyncio.timeout(timeout_s):
-            await process.communicate(json_text(request).encode())
-    except TimeoutError:
-        return None, ""
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-    if result.is_file():
-        return json.loads(result.read_text(encoding="utf-8")), ""
-    tail = log.read_text(encoding="utf-8", errors="replace")[-_TAIL_CHARS:]
-    return None, f"yt-dlp died (exit code {process.returncode}): {tail}"
+    request: dict[str, Any], folder: Path, timeout_s: float, home: str | None = None
+) -> dict[str, Any]:
+    """Run this module as a child; errors as in `run_bounded_child`."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
+    return await run_bounded_child(
+        _MODULE, "yt-dlp", request, folder, timeout_s,
+        **kept, HOME=home or str(folder), YTDLP_NO_PLUGINS="1",
+    )  # fmt: skip
 
 
 class _SilentLogger:
@@ -268,15 +248,27 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
     return {"error": str(error), "kind": type(inner).__name__, "status": status}
 
 
+def _confine(folder: Path, settings: dict[str, Any]) -> None:
+    """Hold this process to its folder, to reading what Python and TLS need, and to the network."""
+    reading = [Path(settings["cookies_file"])] if settings["cookies_file"] else []
+    reading += [Path.home()] if settings["cookies_from_browser"] else []
+    found = [shutil.which(name) for name in sorted(_ALLOWED_PROGRAMS)]
+    confine_to_folder(
+        folder,
+        memory_bytes=_CHILD_MEMORY_BYTES,
+        cpu_s=settings["item_timeout_s"],
+        written_bytes=settings["max_file_bytes"] + (64 << 20),
+        reading=reading,
+        programs=[os.path.realpath(program) for program in found if program],
+    )
+
+
 def _child_fetch(request: dict[str, Any]) -> dict[str, Any]:
     """Fetch in this process; only ever run in the child."""
     import yt_dlp
 
     settings = request["settings"]
-    size = settings["max_file_bytes"] + (64 << 20)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-    resource.setrlimit(resource.RLIMIT_AS, (_CHILD_MEMORY_BYTES, _CHILD_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _confine(Path.cwd(), settings)
     refused = _guard(allow_private=settings["allow_private_hosts"])
     try:
         with yt_dlp.YoutubeDL(_options(settings)) as downloader:
@@ -321,16 +313,11 @@ def _child_classify(urls: Sequence[str]) -> dict[str, Any]:
     return {"sites": sites}
 
 
-def _main() -> None:
-    request = json.loads(sys.stdin.buffer.read())
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
     if request["task"] == "classify":
-        answer = _child_classify(request["urls"])
-    else:
-        answer = _child_fetch(request)
-    temporary = Path("result.tmp")
-    temporary.write_text(json_text(answer), encoding="utf-8")
-    temporary.rename("result.json")
+        return _child_classify(request["urls"])
+    return _child_fetch(request)
 
 
 if __name__ == "__main__":
-    _main()
+    answer_request(_answer)

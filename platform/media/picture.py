@@ -53,7 +53,7 @@ def _heif_reader() -> frozenset[str]:
 
 
 def read_picture(
-    source: Path | str | bytes, *, max_pixels: int = MAX_PICTURE_PIXELS
+    source: Path | str | bytes, *, max_pixels: int = MAX_PICTURE_PIXELS, name: str | None = None
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Read a picture as sRGB: turned upright, transparent parts over white.
 
@@ -63,11 +63,12 @@ def read_picture(
     Args:
         source: Local file, or the file's bytes.
         max_pixels: Larger pictures are refused before they are decoded.
+        name: What messages call it; None: its file name.
 
     Raises:
         MediaError: `reason` is missing, empty, not_a_picture, broken or too_large.
     """
-    name = "The picture" if isinstance(source, bytes) else Path(source).name
+    name = name or ("The picture" if isinstance(source, bytes) else Path(source).name)
     if isinstance(source, bytes):
         data = source
     else:

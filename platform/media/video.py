@@ -3,16 +3,17 @@
 Decoding in this process (own files) and in a bounded child (untrusted files), encoding, pictures.
 """
 
-from animaray.platform.media.frame_choice import FrameSelection
-from animaray.platform.media.frame_times import measure_rate
-from animaray.platform.media.picture import encode_jpeg, read_picture, write_picture
-from animaray.platform.media.video_child import (
+from animaray.platform.media.bounded_decoding import (
     ChildFrameStream,
     add_sound_in_child,
     decode_in_child,
     probe_in_child,
+    read_picture_in_child,
     try_decoding,
 )
+from animaray.platform.media.frame_choice import FrameSelection
+from animaray.platform.media.frame_times import measure_rate
+from animaray.platform.media.picture import encode_jpeg, read_picture, write_picture
 from animaray.platform.media.video_decode import (
     DecodedVideo,
     FrameStream,
@@ -47,6 +48,7 @@ __all__ = [
     "probe_in_child",
     "probe_video",
     "read_picture",
+    "read_picture_in_child",
     "try_decoding",
     "write_mp4",
     "write_picture",

@@ -1,7 +1,7 @@
 """Decode video frames: RGB as displayed with true time stamps, from damaged files too.
 
 Limits hold for what is really decoded; a damaged file gives its good frames plus a warning.
-Untrusted files go through platform/media/video_child, which runs this in a bounded process.
+Untrusted files go through platform/media/bounded_decoding, which runs this in a bounded process.
 """
 
 import heapq

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from animaray.platform.errors import MachineError
 from animaray.platform.json_text import json_text
+from animaray.platform.sandbox.bounded_child import child_environment
 from animaray.platform.sandbox.confinement import die_with_parent, leave_network
 
 Handler = Callable[[dict[str, Any], IO[bytes]], None]
@@ -156,20 +157,13 @@ class ForkServer:
             return self._socket
         self._stop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # The server needs our modules, wherever this process found them, and nothing else.
-        environment = {
-            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-P", "-m", self._module, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=environment,
+                env=child_environment(),
                 cwd="/",
                 start_new_session=True,
                 pass_fds=[theirs.fileno()],

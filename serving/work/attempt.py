@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from animaray.platform.media.video import (
     add_sound_in_child,
     decode_in_child,
     probe_in_child,
+    read_picture_in_child,
     write_mp4,
 )
 from animaray.platform.provenance import add_provenance
@@ -45,7 +46,6 @@ from animaray.serving.jobs.leases import Lease, Leases
 from animaray.serving.jobs.limits import ServingLimits, check_driving_video
 from animaray.serving.jobs.options import find_warnings, read_job_options
 from animaray.serving.jobs.records import JobResult
-from animaray.serving.work.picture_child import read_picture_in_child
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +108,15 @@ class Attempt:
             torch.cuda.reset_peak_memory_stats()
         # Uploads are opened in bounded child processes only.
         with self._timed("decode"):
-            picture = read_picture_in_child(self.files.path(job.picture_name), self.limits)
+            picture = read_picture_in_child(
+                self.files.path(job.picture_name),
+                replace(
+                    self._decode_limits,
+                    max_frame_pixels=self.limits.max_picture_pixels,
+                    cpu_s=self.limits.decode_s,
+                ),
+                name="The picture",
+            )
             driving = self._decode_driving(options, model.pipeline.fps)
         self.check()
         made = (

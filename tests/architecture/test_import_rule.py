@@ -78,7 +78,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "documents problems tenants", "origins schemas uploads", "service", "events metrics", "app",
     ),
     "serving/work": (
-        "heartbeat picture_child", "attempt", "worker",
+        "heartbeat", "attempt", "worker",
     ),
     "evaluation": (
         "golden ledger_parts measured_memory metrics operation_counts table", "evaluate ledger",

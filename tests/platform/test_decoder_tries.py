@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from animaray.platform.errors import DecoderDiedError, MediaError
-from animaray.platform.media import video_child
+from animaray.platform.media import bounded_decoding
 from animaray.platform.media.video import (
     ChildFrameStream,
     DecodeLimits,
@@ -34,7 +34,7 @@ class Decoding:
 
 
 def decoder_pid() -> int:
-    server = video_child._DECODERS._process
+    server = bounded_decoding._DECODERS._process
     assert server is not None
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
     (pid,) = (int(word) for word in children.split())
@@ -49,16 +49,16 @@ def long_video(tmp_path: Path) -> Path:
 
 
 def test_decoder_that_was_killed_is_tried_again(long_video: Path) -> None:
-    decode = Decoding(long_video, video_child.MAX_DECODER_TRIES - 1)
+    decode = Decoding(long_video, bounded_decoding.MAX_DECODER_TRIES - 1)
     assert try_decoding(decode) == 60
-    assert decode.num_tries == video_child.MAX_DECODER_TRIES
+    assert decode.num_tries == bounded_decoding.MAX_DECODER_TRIES
 
 
 def test_file_that_kills_every_decoder_is_given_up(long_video: Path) -> None:
     decode = Decoding(long_video, 100)
     with pytest.raises(DecoderDiedError) as caught:
         try_decoding(decode)
-    assert decode.num_tries == video_child.MAX_DECODER_TRIES
+    assert decode.num_tries == bounded_decoding.MAX_DECODER_TRIES
     assert caught.value.reason == "broken"
 
 
@@ -67,7 +67,7 @@ def test_server_that_stands_still_holds_nobody_up(
 ) -> None:
     monkeypatch.setattr(fork_server, "_END_S", 0.3)
     with ChildFrameStream(long_video):
-        server = video_child._DECODERS._process
+        server = bounded_decoding._DECODERS._process
         assert server is not None
         os.kill(server.pid, signal.SIGSTOP)
     server.kill()

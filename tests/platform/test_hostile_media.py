@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from animaray.platform.errors import MediaError
-from animaray.platform.media import video_child
+from animaray.platform.media import bounded_decoding
 from animaray.platform.media.video import DecodeLimits, decode_in_child, probe_in_child, write_mp4
 from animaray.platform.sandbox.fork_server import ForkedChild
 
@@ -63,14 +63,14 @@ def test_picture_that_grows_in_mid_stream_is_refused(tmp_path: Path) -> None:
 
 
 def test_small_file_of_huge_pictures_costs_no_memory(tmp_path: Path) -> None:
-    before = video_child.decoder_peak_memory_bytes()
+    before = bounded_decoding.decoder_peak_memory_bytes()
     path = video(tmp_path / "bomb.mp4", 4608, 4608, frames=1)
     assert path.stat().st_size < 200_000
     assert reason_of(path) == "too_large"
     gif = tmp_path / "bomb.gif"
     gif.write_bytes(b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\x80\0\0" + b"\0" * 6 + b",")
     assert reason_of(gif) in {"too_large", "broken", "truncated"}
-    grown = video_child.decoder_peak_memory_bytes() - before
+    grown = bounded_decoding.decoder_peak_memory_bytes() - before
     assert grown < 400 * 1024**2
 
 
@@ -105,11 +105,11 @@ def test_disguised_playlists_read_nothing_and_call_nobody(tmp_path: Path) -> Non
 _ATTEMPTS = """
 import json, os, socket, subprocess, sys
 from pathlib import Path
-from animaray.platform import confinement as c
+from animaray.platform.sandbox import confinement as c
 allowed = sys.argv[1]
 has = {"network": c.leave_network()}
 c.limit_resources(memory_bytes=1 << 30, cpu_s=20)
-has["landlock"] = c.allow_only_reading([Path(allowed)])
+has["landlock"] = c.allow_only(reading=[Path(allowed)])
 has["seccomp"] = c.forbid_system_calls()
 def attempt(call):
     try:
@@ -152,7 +152,7 @@ def test_confined_process_can_read_one_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def decoder_pids() -> list[int]:
-    server = video_child._DECODERS._process
+    server = bounded_decoding._DECODERS._process
     assert server is not None
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
     return [int(pid) for pid in children.split()]
@@ -171,7 +171,7 @@ def long_video(tmp_path: Path) -> Path:
 def test_stopped_or_killed_decoder_ends_with_a_reason(
     long_video: Path, number: signal.Signals, reason: str
 ) -> None:
-    with video_child.ChildFrameStream(long_video, DecodeLimits(timeout_s=1.0)) as frames:
+    with bounded_decoding.ChildFrameStream(long_video, DecodeLimits(timeout_s=1.0)) as frames:
         (pid,) = decoder_pids()
         os.kill(pid, number)
         with pytest.raises(MediaError) as caught:
@@ -182,9 +182,9 @@ def test_stopped_or_killed_decoder_ends_with_a_reason(
 
 def test_dead_server_is_replaced(long_video: Path) -> None:
     probe_in_child(long_video)
-    server = video_child._DECODERS._process
+    server = bounded_decoding._DECODERS._process
     assert server is not None
-    with video_child.ChildFrameStream(long_video) as frames:
+    with bounded_decoding.ChildFrameStream(long_video) as frames:
         os.kill(server.pid, signal.SIGKILL)
         with pytest.raises(MediaError):
             list(frames)  # its children end with it
@@ -224,7 +224,7 @@ def test_decoder_that_was_taken_over_cannot_confuse_the_parent(
     ]  # fmt: skip
     for answer in answers:
         monkeypatch.setattr(
-            video_child._DECODERS, "start", functools.partial(_forged_child, answer)
+            bounded_decoding._DECODERS, "start", functools.partial(_forged_child, answer)
         )
         with pytest.raises(MediaError):
             decode_in_child(long_video)

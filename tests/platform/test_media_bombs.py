@@ -19,7 +19,7 @@ from animaray.pipelines.stages.clips import ClipsConfig, split_clips
 from animaray.pipelines.stages.cut_clip import CutClipConfig, _Preview
 from animaray.pipelines.stages.shots import ShotsConfig, find_shots
 from animaray.platform.errors import MediaError
-from animaray.platform.media import video_child
+from animaray.platform.media import bounded_decoding
 from animaray.platform.media.video import DecodeLimits, decode_in_child
 
 LIMITS = DecodeLimits(
@@ -168,7 +168,7 @@ def test_bomb_ends_with_a_reason_and_costs_little(name: str, tmp_path: Path) -> 
     path = tmp_path / name
     path.write_bytes(make(path))
     assert path.stat().st_size < 2_000_000
-    video_child._DECODERS.peak_memory_bytes = 0
+    bounded_decoding._DECODERS.peak_memory_bytes = 0
     started = time.process_time()
     reason = "frames"
     try:
@@ -178,7 +178,7 @@ def test_bomb_ends_with_a_reason_and_costs_little(name: str, tmp_path: Path) -> 
         reason = str(error.reason)
     assert reason in (reasons or "frames broken too_large truncated").split()
     limit = LIMITS.memory_bytes if name == "packed.mov" else MAX_RESIDENT
-    assert video_child.decoder_peak_memory_bytes() < limit
+    assert bounded_decoding.decoder_peak_memory_bytes() < limit
     assert time.process_time() - started < 5.0
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from animaray.platform.errors import MediaError
-from animaray.platform.media import video_child
+from animaray.platform.media import bounded_decoding
 from animaray.platform.media.video import add_sound_in_child, encode_mp4, probe_in_child
 
 RATE = 8000
@@ -91,6 +91,6 @@ def test_unreadable_sound_does_not_cost_the_pictures(
         raise MediaError("its sound hangs the decoder.")
 
     source = talking_video(tmp_path / "source.mp4")
-    monkeypatch.setattr(video_child, "copy_sound_in_child", refuse)
+    monkeypatch.setattr(bounded_decoding, "copy_sound_in_child", refuse)
     report, _ = add(tmp_path, source, num_frames=5)
     assert report.warning == "The driving video's sound was left out: its sound hangs the decoder."

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -57,6 +58,97 @@ def test_hanging_child_is_killed(site, generic: AcquireConfig, tmp_path: Path) -
     outcome = get(site.url("hang"), tmp_path / "w", config)
     assert (outcome.state, outcome.reason) == ("failed", "timeout")
     assert time.monotonic() - started < 5
+
+
+_ATTEMPTS = """
+import ctypes, json, socket, subprocess, sys
+from pathlib import Path
+from animaray.pipelines.acquire import ytdlp
+folder, outside = Path(sys.argv[1]), Path(sys.argv[2])
+settings = {"cookies_file": None, "cookies_from_browser": None, "item_timeout_s": 20,
+            "max_file_bytes": 1 << 20}
+ytdlp._confine(folder, settings)
+def attempt(call):
+    try:
+        call()
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+def trace():
+    if ctypes.CDLL(None).ptrace(0, 0, 0, 0) != 0:
+        raise PermissionError
+found = {
+    "write_inside": attempt(lambda: (folder / "a.part").write_text("a")),
+    "rename_inside": attempt(lambda: (folder / "a.part").rename(folder / "a.mp4")),
+    "import": attempt(lambda: __import__("yt_dlp.extractor.youtube")),
+    "certificates": attempt(lambda: __import__("ssl").create_default_context()),
+    "names": attempt(lambda: socket.getaddrinfo("localhost", 80)),
+    "connect": attempt(lambda: socket.socket().connect(("127.0.0.1", int(sys.argv[3])))),
+    "program": attempt(lambda: subprocess.run([sys.executable, "-c", ""], check=True)),
+    "read_outside": attempt(lambda: outside.read_text()),
+    "list_outside": attempt(lambda: list(outside.parent.iterdir())),
+    "write_outside": attempt(lambda: outside.write_text("b")),
+    "remove_outside": attempt(lambda: outside.unlink()),
+    "link_inside": attempt(lambda: (folder / "link").symlink_to(outside)),
+    "listen": attempt(lambda: socket.create_server(("127.0.0.1", 0))),
+    "trace": attempt(trace),
+    "large_file": attempt(lambda: (folder / "large").write_bytes(bytes(66 << 20))),
+}
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.usefixtures("landlock")
+def test_child_is_held_to_its_folder(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "item", tmp_path / "secrets" / "key.txt"
+    for made in (folder, outside.parent):
+        made.mkdir()
+    outside.write_text("secret")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", _ATTEMPTS, str(folder), str(outside),
+             str(server.getsockname()[1])],
+            capture_output=True, check=False, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    allowed = ("write_inside", "rename_inside", "import", "certificates", "names", "connect",
+               "program")  # fmt: skip
+    assert {name: found.pop(name) for name in allowed} == dict.fromkeys(allowed, "done")
+    assert found.pop("large_file") == "OSError"
+    assert found == dict.fromkeys(found, "PermissionError")
+    assert outside.read_text() == "secret"
+
+
+def test_child_that_its_parent_left_ends(tmp_path: Path) -> None:
+    """A parent that is killed leaves no downloader behind."""
+    child = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", _PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    pid = int(child.stdout.readline())
+    child.kill()
+    child.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+_PARENT = """
+import asyncio, sys, threading, time
+from pathlib import Path
+from animaray.pipelines.acquire import ytdlp
+def tell():
+    children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children")
+    while not (pids := children.read_text().split()):
+        time.sleep(0.05)
+    time.sleep(1.0)
+    print(pids[0], flush=True)
+threading.Thread(target=tell).start()
+urls = ["https://nobody.example/page"] * 20_000  # minutes of work
+asyncio.run(ytdlp._run_child({"task": "classify", "urls": urls}, Path(sys.argv[1]), 60.0))
+"""
 
 
 def test_private_address_is_refused_inside_yt_dlp(

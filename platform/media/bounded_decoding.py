@@ -1,58 +1,51 @@
-"""Decode untrusted video in a bounded child process.
+"""Decode untrusted videos and pictures in a bounded child process.
 
 A server process forks one child for each file, with limits on memory, processor time, open files
 and written bytes, without network, other files, new processes or sockets (see
-platform/sandbox/confinement); the child sends frames through a pipe. Whatever happens to it
-(crash, hang, kill for memory), the parent gets frames or a MediaError.
+platform/sandbox/confinement); the child sends pixels through a pipe. Whatever happens to it
+(crash, hang, kill for memory), the parent gets pixels or a MediaError.
 """
 
-import importlib
 import json
 import os
-import pkgutil
 import select
 import signal
-import struct
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
-import av
 import numpy as np
 from av.error import FFmpegError
+from jaxtyping import UInt8
 
-from animaray.platform.errors import AnimarayError, DecoderDiedError, MediaError
-from animaray.platform.json_text import json_text
+from animaray.platform.errors import DecoderDiedError, MediaError
+from animaray.platform.media.decoder_child import (
+    FRAME,
+    HEADER,
+    MAX_MESSAGE_BYTES,
+    SIZE,
+    smaller,
+)
 from animaray.platform.media.frame_choice import FrameSelection
-from animaray.platform.media.sound import SoundReport, copy_sound, join_sound
+from animaray.platform.media.picture import MAX_PICTURE_PIXELS
+from animaray.platform.media.sound import SoundReport, join_sound
 from animaray.platform.media.video_decode import (
     DecodedVideo,
     FrameSource,
-    FrameStream,
     StreamEnd,
     TimedFrame,
     collect_frames,
 )
 from animaray.platform.media.video_file import DecodeLimits, VideoInfo
-from animaray.platform.sandbox.confinement import (
-    allow_only_reading,
-    forbid_system_calls,
-    limit_resources,
-)
-from animaray.platform.sandbox.fork_server import ChildEnd, ForkServer, serve_forever
+from animaray.platform.sandbox.fork_server import ChildEnd, ForkServer
 
-_HEADER = struct.Struct(">cI")
-_MAX_MESSAGE_BYTES = 1 << 20
-_TINY_GIF = bytes.fromhex(
-    "47494638376102000200810000ff00000000000000000000002c0000000002000200000806000108041010003b"
-)
-_DECODERS = ForkServer("animaray.platform.media.video_child")
+_DECODERS = ForkServer("animaray.platform.media.decoder_child")
+PICTURE_LIMITS = DecodeLimits(max_frame_pixels=MAX_PICTURE_PIXELS, memory_bytes=8 * 1024**3)
+"""The largest pictures are held several times while they are turned and brought to sRGB."""
 MAX_DECODER_TRIES = 3
 """A file whose decoder died or hung so often is given up: it is the file's fault."""
 
@@ -108,6 +101,27 @@ def probe_in_child(path: Path | str, limits: DecodeLimits | None = None) -> Vide
             return frames.info
 
     return try_decoding(probe)
+
+
+def read_picture_in_child(
+    path: Path | str, limits: DecodeLimits = PICTURE_LIMITS, *, name: str | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Read an untrusted picture in a bounded child process, as `read_picture` does.
+
+    Errors are those of `read_picture`; too_large also where it passes another limit, and broken
+    where it breaks the decoder.
+
+    Args:
+        path: Local file.
+        limits: What it may cost.
+        name: What messages call it; None: its file name.
+    """
+
+    def read() -> UInt8[np.ndarray, "height width 3"]:
+        with _ChildPicture(path, limits, {"picture": name}, name) as answers:
+            return answers.read()
+
+    return try_decoding(read)
 
 
 def copy_sound_in_child(
@@ -194,10 +208,18 @@ class _ChildAnswers:
         path: The untrusted file.
         limits: What it may cost; None takes the defaults.
         wish: What the child is asked to do with the file.
+        name: What messages call the file; None: its name.
     """
 
-    def __init__(self, path: Path | str, limits: DecodeLimits | None, wish: dict[str, Any]) -> None:
-        self._name = Path(path).name
+    def __init__(
+        self,
+        path: Path | str,
+        limits: DecodeLimits | None,
+        wish: dict[str, Any],
+        name: str | None = None,
+    ) -> None:
+        self._name = name or Path(path).name
+        self._kind = "picture" if "picture" in wish else "video"
         self._limits = limits or DecodeLimits()
         request = {
             "path": str(Path(path).absolute()),  # the child runs elsewhere
@@ -234,7 +256,7 @@ class _ChildAnswers:
         return message
 
     def _read_header(self) -> tuple[bytes, int]:
-        kind, length = _HEADER.unpack(self._read(_HEADER.size))
+        kind, length = HEADER.unpack(self._read(HEADER.size))
         return kind, length
 
     def _read(self, length: int) -> bytearray:
@@ -244,7 +266,7 @@ class _ChildAnswers:
             DecoderDiedError: The child died, or waits too long.
             MediaError: It announces too much.
         """
-        if length > self._limits.max_frame_pixels * 3 + _MAX_MESSAGE_BYTES:
+        if length > self._limits.max_frame_pixels * 3 + MAX_MESSAGE_BYTES:
             raise self._failure(b"?", 0)
         data = bytearray(length)
         view = memoryview(data)
@@ -270,7 +292,7 @@ class _ChildAnswers:
             self._child.kill()
             raise DecoderDiedError(
                 f"{self._name} took longer than {self._limits.timeout_s:g} s to decode.",
-                fix="Give a shorter or smaller video.",
+                fix=smaller(self._kind),
                 reason="too_large",
             )
 
@@ -280,12 +302,12 @@ class _ChildAnswers:
         if code == -signal.SIGXCPU:
             return MediaError(
                 f"{self._name} needs more than {self._limits.cpu_s:g} s of processor time.",
-                fix="Give a shorter or smaller video.",
+                fix=smaller(self._kind),
                 reason="too_large",
             )
         return DecoderDiedError(
-            f"The decoder of {self._name} died (exit code {code}): the file is damaged or needs "
-            "more memory or time than allowed.",
+            f"{self._name} ended its decoder (exit code {code}): the file is damaged or needs more"
+            " memory or time than allowed.",
             reason="broken",
         )
 
@@ -298,7 +320,7 @@ class _ChildAnswers:
         )
 
     def _nonsense(self) -> MediaError:
-        return MediaError(f"The decoder of {self._name} broke the protocol.", reason="broken")
+        return MediaError(f"{self._name} made its decoder break the protocol.", reason="broken")
 
 
 class ChildFrameStream(_ChildAnswers, FrameSource):
@@ -327,7 +349,7 @@ class ChildFrameStream(_ChildAnswers, FrameSource):
 
     def __iter__(self) -> Iterator[TimedFrame]:
         """Yield the frames; may be called once."""
-        budget = self._limits.max_returned_bytes + _MAX_MESSAGE_BYTES
+        budget = self._limits.max_returned_bytes + MAX_MESSAGE_BYTES
         while True:
             kind, length = self._read_header()
             if kind == b"D":
@@ -336,10 +358,10 @@ class ChildFrameStream(_ChildAnswers, FrameSource):
             if kind != b"F" or length > budget:
                 raise self._failure(kind, length)
             budget -= length
-            pts_s, height, width = struct.unpack(">dII", self._read(16))
-            if length != 16 + height * width * 3:
+            pts_s, height, width = FRAME.unpack(self._read(FRAME.size))
+            if length != FRAME.size + height * width * 3:
                 raise self._failure(b"?", 0)
-            frame = np.frombuffer(self._read(length - 16), dtype=np.uint8)
+            frame = np.frombuffer(self._read(length - FRAME.size), dtype=np.uint8)
             yield TimedFrame(pts_s, frame.reshape(height, width, 3))
 
     def _read_info(self) -> VideoInfo:
@@ -366,6 +388,25 @@ class ChildFrameStream(_ChildAnswers, FrameSource):
             raise self._nonsense() from error
 
 
+class _ChildPicture(_ChildAnswers):
+    """One picture."""
+
+    def __enter__(self) -> "_ChildPicture":
+        """Return the answers."""
+        return self
+
+    def read(self) -> UInt8[np.ndarray, "height width 3"]:
+        """Return its pixels."""
+        kind, length = self._read_header()
+        if kind != b"P":
+            raise self._failure(kind, length)
+        height, width = SIZE.unpack(self._read(SIZE.size))
+        if length != SIZE.size + height * width * 3:
+            raise self._nonsense()
+        pixels = np.frombuffer(self._read(length - SIZE.size), dtype=np.uint8)
+        return pixels.reshape(height, width, 3)
+
+
 class _ChildBytes(_ChildAnswers):
     """Bytes that the child sends in pieces."""
 
@@ -383,76 +424,3 @@ class _ChildBytes(_ChildAnswers):
             if kind != b"B" or len(data) + length > self._limits.max_returned_bytes:
                 raise self._failure(kind, length)
             data += self._read(length)
-
-
-def _send(output: IO[bytes], kind: bytes, data: bytes) -> None:
-    output.write(_HEADER.pack(kind, len(data)))
-    output.write(data)
-
-
-def _serve(request: dict[str, Any], output: IO[bytes]) -> None:
-    """Decode one file; frames or one failure go to the output."""
-    limits = DecodeLimits(**request["limits"])
-    limit_resources(memory_bytes=limits.memory_bytes, cpu_s=limits.cpu_s)
-    allow_only_reading([Path(request["path"])])
-    forbid_system_calls()
-    try:
-        if "sound" in request:
-            _send_sound(request, limits, output)
-            return
-        selection = FrameSelection(**request["selection"])
-        with FrameStream(request["path"], selection, limits, in_child=True) as frames:
-            _send(output, b"I", json_text(asdict(frames.info)).encode())
-            for pts_s, frame in frames:
-                height, width = frame.shape[:2]
-                output.write(_HEADER.pack(b"F", 16 + frame.nbytes))
-                output.write(struct.pack(">dII", pts_s, height, width))
-                output.write(frame.data)
-            _send(output, b"D", json_text(asdict(frames.end)).encode())
-    except AnimarayError as error:
-        failure = {"message": error.message, "fix": error.fix, "reason": error.reason}
-        _send(output, b"E", json_text(failure).encode())
-    except MemoryError:
-        failure = {
-            "message": f"{Path(request['path']).name} needs more memory than allowed.",
-            "fix": "Give a smaller video.",
-            "reason": "too_large",
-        }
-        _send(output, b"E", json_text(failure).encode())
-    except Exception as error:  # noqa: BLE001 - fields of a damaged file may be any nonsense
-        message = f"{Path(request['path']).name} is damaged: {type(error).__name__}: {error}"[:300]
-        failure = {"message": message, "fix": "Fetch it again.", "reason": "broken"}
-        _send(output, b"E", json_text(failure).encode())
-    output.flush()
-
-
-def _send_sound(request: dict[str, Any], limits: DecodeLimits, output: IO[bytes]) -> None:
-    """Send the sound of a file in pieces, then an empty message."""
-    sound = copy_sound(Path(request["path"]), limits, **request["sound"]) or b""
-    for start in range(0, len(sound), _MAX_MESSAGE_BYTES):
-        _send(output, b"B", sound[start : start + _MAX_MESSAGE_BYTES])
-    _send(output, b"D", b"")
-    output.flush()
-
-
-def _warm_up() -> None:
-    """Decode once and fail once, so that a confined child need not import anything."""
-    # PyAV imports what a file's streams need (subtitles, data) when it meets them.
-    for module in pkgutil.walk_packages(av.__path__, "av."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tiny.gif"
-        path.write_bytes(_TINY_GIF)
-        with FrameStream(path, FrameSelection(fps=1.0, short_side_px=1)) as frames:
-            list(frames)
-        for damaged in (_TINY_GIF[:20], b"\0\1\2\3nothing"):
-            path.write_bytes(damaged)
-            with suppress(AnimarayError), FrameStream(path) as frames:
-                list(frames)
-        json_text(asdict(DecodeLimits()))
-
-
-if __name__ == "__main__":
-    _warm_up()
-    serve_forever(int(sys.argv[1]), _serve)
