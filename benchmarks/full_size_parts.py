@@ -26,7 +26,6 @@ from animaray.models.face.optimization_config import (
     FaceOptimizationConfig,
     FaceOptimizationMode,
 )
-from animaray.models.networks.activation_checkpointing import checkpoint_activations
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning
@@ -305,7 +304,7 @@ def train_step(config: AnimatorTrainingConfig, device: torch.device, *, repeats:
         with torch.device(device):
             animator = Animator(animator_settings).train()
         select_trainable(animator, config.trainable)
-        checkpoint_activations(animator.unet, config.activation_checkpointing)
+        animator.unet.recompute(config.activation_checkpointing)
         objective = AnimatorObjective(animator, config.loss, config.scale.precision)
         engine = make_engine(objective, config.optimizer, config.scale, num_passes=1)
         average = (

@@ -28,7 +28,7 @@ from animaray.models.networks import attention, identity_adapter
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning
-from animaray.models.networks.unet import TemporalConv
+from animaray.models.networks.unet_layers import TemporalConv
 
 NUM_FRAMES = 28
 TILE, OVERLAP = 16, 4

@@ -24,7 +24,6 @@ from animaray.models.face.loss import (
 )
 from animaray.models.face.optimization_config import FaceOptimizationConfig
 from animaray.models.face.windows import cell_boxes, face_boxes_px
-from animaray.models.networks.activation_checkpointing import checkpoint_activations
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import ActivationCheckpointing, AnimatorConfig
 from animaray.models.networks.conditioning import EncodedConditioning
@@ -126,7 +125,10 @@ def training_step(
         else:
             unet = Animator(AnimatorConfig.published()).unet
     unet = _to_meta(unet).train()
-    checkpoint_activations(unet, mode)
+    if not stock:
+        unet.recompute(mode)
+    elif mode != "none":
+        unet.enable_gradient_checkpointing()
     frames, _, height, width = size.latent_shape
     inputs = (
         tensor(1, frames, 8, height, width),

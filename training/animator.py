@@ -16,7 +16,6 @@ from animaray.datasets.reader import CurationDataset
 from animaray.datasets.splits import held_out_sources, write_trained_sources
 from animaray.models.alignment.aligner import PoseAligner
 from animaray.models.diffusion.loss import LossConfig, denoising_loss
-from animaray.models.networks.activation_checkpointing import checkpoint_activations
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.perception.profiles import load_codec
@@ -68,7 +67,7 @@ class AnimatorTask:
         torch.manual_seed(config.loop.seed)
         animator = load_initial_animator(config)
         select_trainable(animator, config.trainable)
-        checkpoint_activations(animator.unet, config.activation_checkpointing)
+        animator.unet.recompute(config.activation_checkpointing)
         self._config = config
         self._sources = set(table.source_ids().values())
         self.objective = AnimatorObjective(animator, config.loss, config.scale.precision)
@@ -266,7 +265,7 @@ def select_trainable(animator: Animator, trainable: Literal["all", "published"])
     if trainable == "published":
         for name, weight in animator.unet.named_parameters():
             if "attentions" not in name:
-                weight.requires_grad_(requires_grad=False)
+                weight.requires_grad = False
 
 
 def _by_sigma(sigma: Tensor, per_clip: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

@@ -6,12 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.networks.animator_config import UNetConfig
-from animaray.models.networks.attention import SelfAttention
 from animaray.models.networks.face_encoder import FaceEncoder, FaceEncoderConfig
 from animaray.models.networks.identity_adapter import (
     STANDARD_DEVIATION_FLOOR,
@@ -20,6 +18,7 @@ from animaray.models.networks.identity_adapter import (
 )
 from animaray.models.networks.pose_net import PoseNet, PoseNetConfig
 from animaray.models.networks.unet import AnimatorUNet
+from animaray.models.networks.unet_layers import Attention, IdentityAttention, Mixer
 from animaray.models.perception.paper.iresnet import IResNetBlock
 
 
@@ -115,29 +114,18 @@ def run_face_encoder(vector: GoldenVector) -> None:
 def run_self_attention(vector: GoldenVector) -> None:
     """Compare spatial self-attention."""
     dim, heads = vector.setting("config", "hidden_size"), vector.setting("config", "heads")
-    layer = Attention(query_dim=dim, heads=heads, dim_head=dim // heads)
-    layer.set_processor(SelfAttention())
+    layer = Attention(dim, heads)
     vector.load(layer, vector.weights())
     vector.close("output", layer.eval()(vector.tensor("hidden_states")))
 
 
-def _adapter_layer(vector: GoldenVector, mode: AdapterMode, scale: float) -> Attention:
+def _adapter_layer(vector: GoldenVector, mode: AdapterMode, scale: float) -> IdentityAttention:
     sizes = vector.setting("config")
-    layer = Attention(
-        query_dim=sizes["hidden_size"],
-        cross_attention_dim=sizes["cross_attention_dim"],
-        heads=sizes["heads"],
-        dim_head=sizes["dim_head"],
+    dim, cross = sizes["hidden_size"], sizes["cross_attention_dim"]
+    adapter = IdentityAdapter(
+        dim, cross, num_face_tokens=sizes["num_tokens"], mode=mode, scale=scale
     )
-    layer.set_processor(
-        IdentityAdapter(
-            layer.inner_dim,
-            sizes["cross_attention_dim"],
-            num_face_tokens=sizes["num_tokens"],
-            mode=mode,
-            scale=scale,
-        )
-    )
+    layer = IdentityAttention(dim, sizes["heads"], cross, adapter)
     vector.load(layer, vector.weights())
     return layer.eval()
 
@@ -157,7 +145,7 @@ def run_identity_adapter(vector: GoldenVector) -> None:
         """Return the layer's output, and the merged attention before the output projection."""
         layer = _adapter_layer(vector, mode, weight)
         with recorded({"merged": layer.to_out[0]}, inputs=True) as seen:
-            return layer(hidden, encoder_hidden_states=states), seen["merged"]
+            return layer(hidden, states), seen["merged"]
 
     vector.close("output", run(context)[0])
     for match in vector.names(r"encoder_hidden_states_(\w+)"):
@@ -234,10 +222,15 @@ def run_unet(vector: GoldenVector) -> None:
         "output_no_pose": without_pose,
         "output_scalar_t": unet(sample, torch.tensor(float(scalar)), context, ids, features),
         "output_zero_face": unet(sample, timestep, silent, ids, features),
-        "output_image_only": unet(sample, timestep, context, ids, features, image_only=True),
     }.items():
         if vector.has(name):
             vector.close(name, ours)
+    for mixer in unet.modules():
+        if isinstance(mixer, Mixer):
+            mixer.mix_factor.fill_(torch.inf)  # all space, no time: every frame a picture
+    if vector.has("output_image_only"):
+        as_pictures = unet(sample, timestep, context, ids, features)
+        vector.close("output_image_only", as_pictures)
 
 
 @torch.no_grad()

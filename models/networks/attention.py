@@ -5,12 +5,10 @@ products and a softmax take half the time of PyTorch's fused kernel in bfloat16 
 backward, 576 tokens: 24 ms against 46 ms), while in float32 and on GPUs the fused kernel wins.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as nnf
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 EXPLICIT_MAX_TOKENS = 1024
 """Above this many queries the explicit form would hold too large a matrix."""
@@ -50,22 +48,3 @@ def attend_heads(
         return nnf.scaled_dot_product_attention(query, key, value)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     return torch.softmax(scores, dim=-1).to(value.dtype) @ value
-
-
-class SelfAttention(nn.Module):
-    """Self-attention of diffusers' `Attention` layers through `attend`; no weights."""
-
-    def forward(
-        self,
-        attn: Any,  # noqa: ANN401 - diffusers' Attention, which is untyped
-        hidden_states: Float[Tensor, "batch tokens channels"],
-        encoder_hidden_states: None = None,  # noqa: ARG002 - fixed by diffusers
-        attention_mask: None = None,  # noqa: ARG002 - fixed by diffusers
-        temb: None = None,  # noqa: ARG002 - fixed by diffusers
-    ) -> Float[Tensor, "batch tokens channels"]:
-        """Return the attended tokens."""
-        query, key, value = (
-            project(hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v)
-        )
-        output = attend(query, key, value, attn.heads)
-        return attn.to_out[1](attn.to_out[0](output))

@@ -1,7 +1,7 @@
 """The identity adapter: face attention merged with image attention by distribution (eq. 13, 14).
 
-Both processors live inside diffusers' `Attention`, so the adapter's weights are stored under
-`...attn2.processor.id_to_k` and `.id_to_v`, as in the published checkpoints.
+The adapter is the `processor` of a cross-attention, ours or diffusers', so that its weights lie
+under `...attn2.processor.id_to_k` and `.id_to_v`, as in the published checkpoints.
 """
 
 from typing import Any, Literal
@@ -44,7 +44,7 @@ class IdentityAdapter(nn.Module):
 
     def forward(
         self,
-        attn: Any,  # noqa: ANN401 - diffusers' Attention, which is untyped
+        attn: Any,  # noqa: ANN401 - ours, or diffusers' Attention, which is untyped
         hidden_states: Float[Tensor, "frames tokens channels"],
         encoder_hidden_states: Float[Tensor, "frames context cross"] | None = None,
         attention_mask: None = None,  # noqa: ARG002 - fixed by diffusers
@@ -86,31 +86,3 @@ def align_to_image(
         return normalised
     image_deviation, image_mean = torch.std_mean(image, dim=(1, 2), keepdim=True)
     return normalised * image_deviation + image_mean
-
-
-class TemporalContextAttention(nn.Module):
-    """Temporal cross-attention that sees the context without the face tokens; no weights."""
-
-    def __init__(self, *, num_face_tokens: int) -> None:
-        super().__init__()
-        self.num_face_tokens = num_face_tokens
-
-    def forward(
-        self,
-        attn: Any,  # noqa: ANN401 - diffusers' Attention, which is untyped
-        hidden_states: Float[Tensor, "positions frames channels"],
-        encoder_hidden_states: Float[Tensor, "positions context cross"] | None = None,
-        attention_mask: None = None,  # noqa: ARG002 - fixed by diffusers
-        temb: None = None,  # noqa: ARG002 - fixed by diffusers
-    ) -> Float[Tensor, "positions frames channels"]:
-        """Return cross-attention over the image tokens alone.
-
-        Raises:
-            ValueError: diffusers called the layer without a context.
-        """
-        if encoder_hidden_states is None:
-            raise ValueError("Temporal cross-attention needs a context.")
-        image = encoder_hidden_states[:, : -self.num_face_tokens]
-        query = attn.to_q(hidden_states)
-        output = attend(query, attn.to_k(image), attn.to_v(image), attn.heads)
-        return attn.to_out[1](attn.to_out[0](output))

@@ -65,7 +65,7 @@ def test_unet_is_stock_but_for_the_adapter(start, stock):
     ours = Animator.from_pretrained(start).unet
     state = ours.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in stock.state_dict().items())
-    plain = AnimatorUNet(replace(ours.animator_config, adapter_scale=0.0))
+    plain = AnimatorUNet(replace(ours.config, adapter_scale=0.0))
     plain.load_state_dict(state)
     sample, context = torch.randn(1, 2, 8, 8, 8), torch.randn(1, 5, 64)
     ids = torch.tensor([[6.0, 127.0, 0.02]])

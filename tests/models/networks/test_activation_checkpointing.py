@@ -5,7 +5,6 @@ import torch
 from torch.testing import assert_close
 
 from animaray.evaluation.operation_counts import count_peak_bytes
-from animaray.models.networks.activation_checkpointing import checkpoint_activations
 from animaray.models.networks.animator_config import UNetConfig
 from animaray.models.networks.unet import AnimatorUNet
 
@@ -39,7 +38,7 @@ def loss_of(unet, device="cpu"):
 @pytest.mark.parametrize("mode", ["spatial", "all"])
 def test_gradients_do_not_change(unet, mode):
     saving = copy.deepcopy(unet)
-    checkpoint_activations(saving, mode)
+    saving.recompute(mode)
     assert list(saving.state_dict()) == list(unet.state_dict())
     gradients = []
     for network in (unet, saving):
@@ -53,7 +52,7 @@ def test_each_mode_stores_less_than_the_one_before(unet):
     shapes = copy.deepcopy(unet).to("meta")
     peaks = []
     for mode in ("none", "spatial", "all", "none"):
-        checkpoint_activations(shapes, mode)
+        shapes.recompute(mode)
         peaks.append(count_peak_bytes(lambda: loss_of(shapes, "meta").backward()))
     assert peaks[1] < 0.8 * peaks[0]
     assert peaks[2] < 0.8 * peaks[1]
@@ -62,8 +61,8 @@ def test_each_mode_stores_less_than_the_one_before(unet):
 
 def test_sampling_stores_nothing_with_checkpointing(unet):
     shapes = copy.deepcopy(unet).to("meta")
-    checkpoint_activations(shapes, "all")
+    shapes.recompute("all")
     with torch.no_grad():
         saving = count_peak_bytes(lambda: loss_of(shapes, "meta"))
-        checkpoint_activations(shapes, "none")
+        shapes.recompute("none")
         assert saving == count_peak_bytes(lambda: loss_of(shapes, "meta"))

@@ -1,29 +1,19 @@
 import pytest
 import torch
-from diffusers.models.attention_processor import Attention
 from torch.testing import assert_close
 
 from animaray.models.networks.identity_adapter import IdentityAdapter
+from animaray.models.networks.unet_layers import IdentityAttention
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def layer_of(weights, config, mode="distribution", scale=1.0):
-    layer = Attention(
-        query_dim=config["hidden_size"],
-        cross_attention_dim=config["cross_attention_dim"],
-        heads=config["heads"],
-        dim_head=config["dim_head"],
+    dim, cross, tokens = (
+        config[key] for key in ("hidden_size", "cross_attention_dim", "num_tokens")
     )
-    layer.set_processor(
-        IdentityAdapter(
-            config["hidden_size"],
-            config["cross_attention_dim"],
-            num_face_tokens=config["num_tokens"],
-            mode=mode,
-            scale=scale,
-        )
-    )
+    adapter = IdentityAdapter(dim, cross, num_face_tokens=tokens, mode=mode, scale=scale)
+    layer = IdentityAttention(dim, config["heads"], cross, adapter)
     layer.load_state_dict(weights)
     return layer.eval()
 
@@ -37,12 +27,11 @@ def test_norm_mode_adds_the_normalised_face_branch(golden):
     with torch.no_grad():
         expected = layer.to_out[0](tensors["z_img"] + normalised)
         context = tensors["encoder_hidden_states"]
-        result = layer(tensors["hidden_states"], encoder_hidden_states=context)
+        result = layer(tensors["hidden_states"], context)
     assert_close(result, expected, **TOLERANCE)
 
 
 def test_self_attention_is_refused():
-    layer = Attention(query_dim=8, cross_attention_dim=8, heads=1, dim_head=8)
-    layer.set_processor(IdentityAdapter(8, 8, num_face_tokens=1))
+    layer = IdentityAttention(8, 1, 8, IdentityAdapter(8, 8, num_face_tokens=1))
     with pytest.raises(ValueError, match="needs a context"):
         layer(torch.zeros(1, 2, 8))
