@@ -15,7 +15,7 @@ from animaray.platform.errors import ConfigError
 
 ATTENDING_VALUES = 28.0
 """Values per cell and channel at the peak of a U-Net level that attends."""
-PLAIN_VALUES = 11.5
+PLAIN_VALUES = 9.5
 """The same of a level of residual blocks only."""
 POSE_NET_VALUES = 768
 """Values per cell at PoseNet's peak, which sees all frames at once."""

@@ -1,7 +1,11 @@
 import pytest
 import torch
-from diffusers import CogVideoXTransformer3DModel, UNet2DModel, UNetMotionModel
-from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers import (
+    CogVideoXTransformer3DModel,
+    UNet2DModel,
+    UNetMotionModel,
+    UNetSpatioTemporalConditionModel,
+)
 from torch import nn
 from torch.testing import assert_close
 
@@ -12,7 +16,6 @@ from animaray.models.interop.attach import (
     spatial_attention,
 )
 from animaray.models.networks.animator_config import UNetConfig
-from animaray.models.networks.identity_adapter import IdentityAdapter
 from animaray.models.networks.unet import AnimatorUNet
 from animaray.platform.errors import ConfigError, WeightsError
 
@@ -256,31 +259,27 @@ def test_published_start_copies_the_models_projections():
 
 @torch.no_grad()
 def test_attached_layer_equals_our_own_adapter():
-    # One spatial layer of our U-Net, by its own processor and by hooks on a stock one.
+    # One spatial layer of our U-Net, and hooks on the same layer of diffusers' own.
     torch.manual_seed(0)
-    unet = AnimatorUNet(
-        UNetConfig(
-            block_out_channels=(32, 32),
-            num_attention_heads=(2, 2),
-            has_attention=(True, False),
-            layers_per_block=1,
-            cross_attention_dim=32,
-            addition_time_embed_dim=8,
-        )
+    config = UNetConfig(
+        block_out_channels=(32, 32),
+        num_attention_heads=(2, 2),
+        has_attention=(True, False),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        addition_time_embed_dim=8,
     )
-    name, layer = next(
-        (name, layer)
-        for name, layer in spatial_attention(unet).items()
-        if isinstance(layer.processor, IdentityAdapter)
-    )
+    ours = AnimatorUNet(config)
+    stock = UNetSpatioTemporalConditionModel(**config.stock_settings())
+    stock.load_state_dict(ours.state_dict(), strict=False)
     states, prompt, face = torch.randn(2, 6, 32), torch.randn(2, 3, 32), torch.randn(2, 4, 32)
-    expected = layer(states, torch.cat([prompt, face], dim=1))
-    adapter = layer.processor
-    layer.set_processor(AttnProcessor2_0())
-    attached = attach_identity_adapter(unet, config_of())
+    name, layer = next(iter(spatial_attention(stock).items()))
+    own = ours.get_submodule(name)
+    expected = own(states, torch.cat([prompt, face], dim=1))
+    attached = attach_identity_adapter(stock, config_of())
     branch = attached.branches[name.replace(".", "/")]
-    branch.id_to_k.load_state_dict(adapter.id_to_k.state_dict())
-    branch.id_to_v.load_state_dict(adapter.id_to_v.state_dict())
+    branch.id_to_k.load_state_dict(own.processor.id_to_k.state_dict())
+    branch.id_to_v.load_state_dict(own.processor.id_to_v.state_dict())
     with attached.faces(face):
         assert_close(layer(states, prompt), expected)
 
