@@ -109,7 +109,7 @@ def _camera(case: CalibrationCase, truths: Sequence[FrameTruth], policy: Policy)
     if "cut" in case.spec.effects:
         return True
     if case.spec.stirred_share and policy.min_rigid is not None:
-        # Three tenths must not be kept (curation.md 5.2), whatever half of them the points see.
+        # Three tenths must not be kept, whatever half of them the points see.
         beyond = (1 - policy.min_rigid) / case.spec.stirred_share
         return True if beyond <= 1.0 + 1e-9 else None
     scores = true_camera_scores([truth.camera for truth in truths], case)

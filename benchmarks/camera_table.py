@@ -1,4 +1,4 @@
-"""Reproduce the reference's table of camera rules (curation.md 5.2) on rendered videos.
+"""Judge eleven camera motions on rendered videos: two steady ones, nine that must not be kept.
 
     python benchmarks/camera_table.py --seconds 75 --size 384 --work /tmp/camera_table
 

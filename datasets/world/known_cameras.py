@@ -1,6 +1,6 @@
 """Camera paths of known size, and the eleven cases on which rules about cameras are compared.
 
-The cases are those of the reference note (curation.md 5.2): two steady cameras, which must be kept,
+The cases: two steady cameras, which must be kept,
 and nine that must not be. Lengths are shares of the frame's short side.
 """
 

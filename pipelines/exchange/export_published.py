@@ -5,7 +5,7 @@
     video_rec_path.txt, video_vec_path.txt         one clip folder per line
     export.json                                    which clip each number is, and its window
 
-Some 300 times the bytes of the dataset (reference curation.md, section 3.3): for runs of the
+Some 300 times the bytes of the dataset: for runs of the
 published code only. Poses show hands and faces of clips whose tracks have them, as published.
 """
 

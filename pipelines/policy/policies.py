@@ -1,8 +1,8 @@
 """Policies: named thresholds on raw scores, as small files with a hash.
 
 Scores never depend on a policy, so new thresholds mean new verdicts without running a model. The
-shipped files are in policy_files/; the thresholds follow reference curation.md, table 5.3, and
-where "standard" differs, docs/decisions/0003-standard-policy.md says why.
+shipped files are in files/; docs/decisions/0003-standard-policy.md says where the thresholds of
+"standard" come from.
 """
 
 import functools

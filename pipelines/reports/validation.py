@@ -1,6 +1,6 @@
 """Check that a dataset keeps every promise of its format; each broken one is named with its row.
 
-The invariants are those of reference curation.md, section 3.4. Nothing is repaired here.
+Nothing is repaired here.
 """
 
 from collections import Counter

@@ -61,7 +61,7 @@ class CameraConfig:
     know, and are not missed; of the square root of the people's area. The next value is taken
     where fewer than `min_fit_points` lie further away."""
     noise_multiple: float = 5.0
-    """Inlier tolerance over the tracker's own noise; 3 loses a tripod's points (curation.md)."""
+    """Inlier tolerance over the tracker's own noise; 3 loses a tripod's points."""
     tolerance_px: tuple[float, float] = (0.75, 3.0)
     """Least and largest inlier tolerance, pixels at `short_side_px`."""
     min_fit_points: int = 12

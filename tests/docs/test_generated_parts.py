@@ -98,12 +98,14 @@ def settings(kind: type, prefix: str = "") -> str:
 
 
 def shown(value: object) -> object:
-    """Return a default as a user would type it."""
-    if value is None:
-        return "null"
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
-        return f"{value:,}"
-    return str(value).lower() if isinstance(value, bool) else value
+    """Return a default as a user would type it, large numbers with commas."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, int | float) and value >= 10_000:
+        return f"{value:,.0f}"
+    return value
 
 
 def thresholds() -> str:

@@ -1,4 +1,4 @@
-"""The counts of ../shared/reference/performance.md, section 1, and the limits of section 7."""
+"""Counts of operations and memory of the published model, and the limits that hold for them."""
 
 from functools import cache
 

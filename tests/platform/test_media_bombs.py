@@ -1,6 +1,6 @@
 """Small files that ask for much: each ends with a reason, in little memory and time.
 
-The list is that of reliability.md, sections 0.1, 2 and 3.1: lies about sizes and counts, compressed
+Lies about sizes and counts, compressed
 indexes, repeated edits, time stamps years apart, lines for pictures, streams without end.
 """
 

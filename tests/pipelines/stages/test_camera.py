@@ -1,6 +1,6 @@
 """The camera score against known camera paths, tracked by optical flow through rendered frames.
 
-The cases are those of the reference note's table (curation.md 5.2): steady ones must be kept,
+Steady cameras must be kept,
 moving and unstable ones must not.
 """
 
