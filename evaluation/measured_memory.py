@@ -1,7 +1,7 @@
 """Peaks of memory that were measured, to be believed before any estimate.
 
-The shipped table is `measured_memory.json`; `benchmarks/full_size_gpu.py` writes more rows of the
-same form on a machine with a GPU.
+The shipped table is `measured_memory.json`; benchmarks/costs/full_size_gpu.py writes more rows
+of the same form on a machine with a GPU.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def read_measured(files: Sequence[Path] = ()) -> list[MeasuredPeak]:
         except (DatasetError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{file} is no table of measured peaks: {error}.",
-                fix="Pass a file that benchmarks/full_size_gpu.py wrote.",
+                fix="Pass a file that benchmarks/costs/full_size_gpu.py wrote.",
             ) from error
     return rows
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,6 @@ import torch
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))  # `rehearsal`: stand-ins of the published files
 
 
 class RealData:
@@ -111,8 +109,8 @@ def rehearsal_kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     With it as ANIMARAY_WEIGHTS, profile paper sees the people of the generated world.
     """
-    from rehearsal.published_files import write_kit
-    from rehearsal.sizes import SMALL
+    from benchmarks.rehearsal.published_files import write_kit
+    from benchmarks.rehearsal.sizes import SMALL
 
     return write_kit(tmp_path_factory.mktemp("rehearsal") / "kit", SMALL)
 

@@ -63,7 +63,7 @@ def aligner_demo_cpu() -> AlignerTrainingConfig:
 def aligner_pretrain_cpu() -> AlignerTrainingConfig:
     """Train the demo's aligner from the closed form on generated motion: one process, one core.
 
-    Used by animaray.training.pretrain_aligner to make the bundled aligner; about ten minutes.
+    Used by benchmarks.bundled_weights.aligner to make the bundled aligner; about ten minutes.
     """
     demo = aligner_demo_cpu()
     return replace(
@@ -152,7 +152,7 @@ def animator_permissive_cpu() -> AnimatorTrainingConfig:
 def animator_pretrain_cpu() -> AnimatorTrainingConfig:
     """Train the small animator from fresh weights on generated clips: one process, two cores.
 
-    Used by animaray.training.pretrain_generated to make the bundled weights; an hour or more.
+    Used by benchmarks.bundled_weights.animator to make the bundled weights; an hour or more.
     """
     return replace(
         animator_demo_cpu(),

@@ -229,8 +229,8 @@ def face_template() -> np.ndarray:
     ]
     bridge = np.stack([np.zeros(4), np.linspace(-7, 0, 4)], axis=1)
     nostrils = np.stack([np.linspace(-4, 4, 5), np.full(5, 2.0)], axis=1)
-    eyes = [_ring(6, (3.0, 1.5), (x, -7)) for x in (-7, 7)]
-    mouth = [_ring(12, (6.0, 3.0), (0, 8)), _ring(8, (4.0, 1.5), (0, 8))]
+    eyes = [_ring(6, (3.0, 1.5), (x, -7.0)) for x in (-7.0, 7.0)]
+    mouth = [_ring(12, (6.0, 3.0), (0.0, 8.0)), _ring(8, (4.0, 1.5), (0.0, 8.0))]
     return np.concatenate([jaw, *brows, bridge, nostrils, *eyes, *mouth])
 
 

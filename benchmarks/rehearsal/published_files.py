@@ -33,10 +33,10 @@ from animaray.platform.storage import sha256_file, write_json_atomic
 from animaray.platform.weights.archive import unpack_folder
 from animaray.platform.weights.own import OwnFile, write_own_weights
 from animaray.platform.weights.store import WEIGHTS
-from rehearsal.looking_detectors import write_looking_dwpose, write_looking_scrfd
-from rehearsal.onnx_iresnet import write_onnx
-from rehearsal.random_networks import random_network
-from rehearsal.sizes import KitSizes
+from benchmarks.rehearsal.looking_detectors import write_looking_dwpose, write_looking_scrfd
+from benchmarks.rehearsal.onnx_iresnet import write_onnx
+from benchmarks.rehearsal.random_networks import random_network
+from benchmarks.rehearsal.sizes import KitSizes
 
 PACKAGES = Path(__file__).parent / "packages"
 """Holds the stand-in for the package cotracker: a folder for PYTHONPATH."""

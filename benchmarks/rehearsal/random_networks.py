@@ -11,7 +11,7 @@ from animaray.models.networks.pose_net import PoseNet
 from animaray.models.networks.unet import AnimatorUNet
 from animaray.models.perception.paper.backbone_files import make_autoencoder, make_image_encoder
 from animaray.models.perception.paper.iresnet import CROP_PX, IResNet, IResNetConfig
-from rehearsal.sizes import KitSizes
+from benchmarks.rehearsal.sizes import KitSizes
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 NAMES = ("unet", "pose_net", "face_encoder", "vae", "image_encoder", "arc_face")

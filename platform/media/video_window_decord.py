@@ -1,7 +1,7 @@
 """Read single frames of our own MP4 bytes with decord, the other way beside `video_window`.
 
 The package is `decord2`, the maintained decord; it is optional and slower than PyAV here, see
-benchmarks/window_decoders.py. It opens only what we encoded ourselves: nothing confines it.
+benchmarks/costs/window_decoders.py. It opens only what we encoded ourselves: nothing confines it.
 """
 
 import io

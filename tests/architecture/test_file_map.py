@@ -14,8 +14,7 @@ INTRODUCTIONS = {
     "models": "Networks, diffusion, pose and frozen encoders; plain torch, no cluster.",
     "datasets": "What lies on disk and how it is read; `world/` draws generated people.",
     "pipelines": "Videos to a curated dataset, and clips to training conditions, on Ray Data.",
-    "training": "The pose aligner and the animator on Ray Train; `perception/` trains the bundled "
-    "networks.",
+    "training": "The pose aligner and the animator on Ray Train.",
     "serving": "Durable animation jobs over HTTP on Ray Serve.",
     "evaluation": "Metrics, and the evaluation of weights on held-out clips.",
     "cli": "The doors: one file per command, the demo and its pages.",

@@ -63,10 +63,9 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "faces shots", "camera", "motion",
     ),
     "training": (
-        "aligner_pairs batch_order checkpoints cluster_file generated_conditions perception"
-        " prefetch ema",
-        "animator_batches configs run_folder", "divergence engines sample_sheet", "train_loop",
-        "launch", "aligner animator", "memory recipes", "pretrain_aligner pretrain_generated",
+        "aligner_pairs batch_order checkpoints cluster_file ema prefetch",
+        "animator_batches configs run_folder", "divergence engines", "train_loop", "launch",
+        "aligner animator", "memory recipes",
     ),
     "serving": (
         "jobs weights_folder", "http work", "client serve", "application",

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OWNER = "platform/json_text.py"
 FOLDERS = (
     "platform", "models", "datasets", "pipelines", "training", "serving", "evaluation", "cli",
-    "benchmarks",
+    "benchmarks", "tests/faults",
 )  # fmt: skip
 WRITERS = {"dump", "dumps", "JSONEncoder"}
 

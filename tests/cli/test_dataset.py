@@ -11,9 +11,9 @@ import pytest
 from animaray.cli.main import run
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
-from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.pipelines.policy.policies import STANDARD, read_policy
 from animaray.pipelines.policy.verdicts import reapply_policy
+from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from animaray.training.recipes import RECIPES
 ROOT = Path(__file__).resolve().parents[2]
 CODE = (
     "platform", "models", "datasets", "pipelines", "training", "serving", "evaluation", "cli",
-    "benchmarks",
+    "benchmarks", "tests/faults",
 )  # fmt: skip
 TEXTS = (
     "*.md", "*.yaml", "Makefile", "pyproject.toml", ".ci/run", "docs/**/*.md", "runs/*",
@@ -32,7 +32,8 @@ TEXTS = (
 HISTORY = ("docs/lab_log.md", "CHANGELOG.md")
 """They tell what was typed then."""
 FOREIGN_OPTIONS = {"--motion-prefix", "--no-deps"}
-"""Options of other programs that a remedy names: of training/pretrain_aligner.py, of pip."""
+"""Options of other programs that a remedy names: of benchmarks.bundled_weights.aligner, of pip."""
+RUN_AS_MODULE = r"python -m (?:animaray\.)?([a-z_]+\.[a-z_.]*[a-z])"
 STARTS = re.compile(r"(?<![\w.-])animaray(?: +|(?<=`animaray)\s+|(?<=/animaray) +)(?=[a-z-])")
 BEFORE_A_COMMAND = re.compile(r"[\s#>$@*-]*(run: |exec |Example: |Command: |[\w$()./]*/)?")
 ENDS = {"&&", "||", "|", ";", ">", "2>", "·", "<", "&"}
@@ -231,10 +232,10 @@ def test_every_named_make_target_module_and_script_exists() -> None:
             continue
         for target in re.findall(r"(?:`|\n)make ([a-z][a-z-]+)", text.text):
             problems += [f"make {target}"] if target not in targets else []
-        for module in re.findall(r"python -m animaray\.([a-z_.]+[a-z])", text.text):
+        for module in re.findall(RUN_AS_MODULE, text.text):
             exists = (ROOT / f"{module.replace('.', '/')}.py").is_file()
-            problems += [] if exists else [f"{text.file}:{text.line}: python -m animaray.{module}"]
-        for script in re.findall(r"(?:python |`)((?:benchmarks|runs)/\w+\.(?:py|sh))", text.text):
+            problems += [] if exists else [f"{text.file}:{text.line}: python -m {module}"]
+        for script in re.findall(r"\b((?:benchmarks|tests|runs)/[\w/]+\.(?:py|sh))", text.text):
             exists = (ROOT / script).is_file()
             problems += [] if exists else [f"{text.file}:{text.line}: {script}"]
     assert problems == []

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pseudo_terminal import run_on_terminal
 
 from animaray.platform.media.video import write_mp4
+from tests.cli.pseudo_terminal import run_on_terminal
 
 ANIMARAY = [sys.executable, "-m", "animaray.cli.main"]
 READ_IN_BACKGROUND = """

@@ -8,7 +8,7 @@ from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.compaction import compact, merge_small_files
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.shards import write_media_shard, write_shard
-from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
+from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 
 def make_dataset(root: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import TABLES
-from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.pipelines.policies import LAX
 from animaray.pipelines.verdicts import reapply_policy
+from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 
 @pytest.fixture(scope="module")

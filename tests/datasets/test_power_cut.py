@@ -1,18 +1,15 @@
 """Commits survive a power cut: a file system is cut off under the writer of a dataset.
 
-A small part of benchmarks/power_cuts.py, which cuts at every call. Needs root and a loop device.
+A small part of tests/faults/power_cuts.py, which cuts at every call. Needs root and a loop device.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-from cut_disk import Disk, NoDiskError, small_disk
-from power_cuts import Life, cut_at_every_call, no_file_sync, no_folder_sync
+from tests.faults.cut_disk import Disk, NoDiskError, small_disk
+from tests.faults.power_cuts import Life, cut_at_every_call, no_file_sync, no_folder_sync
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import yaml
 
 from animaray.cli.main import run
 from animaray.datasets.reader import CurationDataset
-from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.pipelines.policy.verdicts import reapply_policy
+from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(

@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 import ray
 import torch
-from rehearsal.sizes import SMALL
 from safetensors.torch import load_file
 
 from animaray.cli.main import run
@@ -34,6 +33,7 @@ from animaray.models.subjects.pose_files import read_pose_file
 from animaray.platform.machine import find_free_port
 from animaray.platform.media.video import decode_video, write_picture
 from animaray.platform.provenance import read_provenance
+from benchmarks.rehearsal.sizes import SMALL
 
 SIZE = "64x96"
 RECIPE = "animator_1gpu"

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from animaray.datasets.reader import CurationDataset
-from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.models.alignment.misalignment import MisalignmentConfig
 from animaray.pipelines.exchange.import_frames import find_sequences, import_frames
 from animaray.pipelines.policy.policies import LAX
@@ -23,6 +22,7 @@ from animaray.pipelines.sets.misalign import (
 )
 from animaray.platform.errors import DatasetError
 from animaray.platform.media.video import decode_video
+from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 
 def made(root: Path, **sizes: object) -> Path:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from animaray.datasets.reader import CurationDataset
-from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.models.pose.layouts import NUM_FURTHER_POINTS
 from animaray.models.subjects.framing import FrameFit
 from animaray.pipelines.exchange.export_published import _write_clip, export_published, face_mask
@@ -19,6 +18,7 @@ from animaray.pipelines.exchange.export_webdataset import export_webdataset
 from animaray.pipelines.policy.policies import LAX
 from animaray.pipelines.policy.verdicts import reapply_policy
 from animaray.platform.errors import DatasetError
+from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,13 @@ from animaray.datasets.conditions import ClipConditions, commit_conditions, writ
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import schema_of
 from animaray.datasets.shards import write_shard
-from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.pipelines.policy.policies import LAX, THRESHOLDS
 from animaray.pipelines.policy.verdicts import reapply_policy
 from animaray.pipelines.reports.story import explain
 from animaray.pipelines.reports.validation import INVARIANTS, validate
 from animaray.platform.errors import DatasetError
 from animaray.platform.media.video import encode_mp4
+from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 Row = dict[str, Any]
 

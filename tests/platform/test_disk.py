@@ -13,7 +13,6 @@ import pytest
 from safetensors import SafetensorError
 
 from animaray.cli import cache, main
-from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.pipelines.curation.stage_runner import new_row, run_family, run_stage
 from animaray.platform.disk import check_folder, check_room, disk_error, disk_errors, free_bytes
 from animaray.platform.errors import DiskError, MediaError
@@ -21,6 +20,7 @@ from animaray.platform.media.picture import write_png
 from animaray.platform.media.video import write_mp4
 from animaray.platform.storage import write_bytes_atomic
 from animaray.platform.weights.store import resolve_weights
+from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 WRITE_BEYOND_LIMIT = """
 import resource, sys

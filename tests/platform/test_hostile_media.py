@@ -251,7 +251,7 @@ def _forged_child(answer: bytes, _request: object) -> ForkedChild:
 def test_two_hundred_damaged_files_all_end_with_frames_or_a_reason(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     done = subprocess.run(  # noqa: S603
-        [sys.executable, str(ROOT / "benchmarks/hostile_media.py"), "--cases", "200", "--seed", "7",
+        [sys.executable, "-m", "tests.faults.hostile_media", "--cases", "200", "--seed", "7",
          "--out", str(out)],
         capture_output=True, check=False, text=True,
     )  # fmt: skip

@@ -3,25 +3,23 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from full_size_gpu import TINY, Session
-from full_size_parts import Parts
 
 from animaray.evaluation.measured_memory import read_measured
-
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.costs.full_size_gpu import TINY, Session
+from benchmarks.costs.full_size_parts import Parts
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     out = tmp_path_factory.mktemp("measured")
-    script = ROOT / "benchmarks" / "full_size_gpu.py"
     subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, str(script), "--out", str(out), "--tiny", "--device", "cpu"], check=True
-    )
+        [sys.executable, "-m", "benchmarks.costs.full_size_gpu", "--out", str(out), "--tiny",
+         "--device", "cpu"],
+        check=True,
+    )  # fmt: skip
     return out
 
 
@@ -49,9 +47,9 @@ def test_its_peaks_are_what_estimate_believes(measured):
 
 
 def test_what_does_not_fit_the_budget_is_named(tmp_path):
-    session = Session(tmp_path, torch.device("cpu"), TINY, budget_s=5)
-    session.run("long", 10, dict)
-    session.run("broken", 0, lambda: {"x": 1 / 0})
+    session = Session(tmp_path, torch.device("cpu"), TINY, budget_s=5.0)
+    session.run("long", 10.0, dict)
+    session.run("broken", 0.0, lambda: {"x": 1 / 0})
     assert session.left_out == ["long"]
     assert session.cases[0]["failed"].startswith("ZeroDivisionError")
 

@@ -7,8 +7,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from rehearsal.random_networks import random_network
-from rehearsal.sizes import FULL, SMALL
 
 from animaray.cli.main import run
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
@@ -17,6 +15,8 @@ from animaray.models.perception.paper.dwpose import DwposeEstimator
 from animaray.models.perception.paper.scrfd import ScrfdFaceDetector
 from animaray.models.perception.profiles import load_perception
 from animaray.platform.weights.store import profile_entries, resolve_weights, verify_weights
+from benchmarks.rehearsal.random_networks import random_network
+from benchmarks.rehearsal.sizes import FULL, SMALL
 
 BACKBONE = "stable-video-diffusion-img2vid-xt"
 

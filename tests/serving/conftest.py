@@ -1,16 +1,12 @@
 """Fixtures of the serving tests: a clock to turn, and a job store on SQLite and PostgreSQL."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # serving_parts, shared by the tests of this folder
-
-from serving_parts import Clock, postgres_url
-
 from animaray.serving.jobs.store import JobStore
+from tests.serving.serving_parts import Clock, postgres_url
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from serving_parts import Server, run_app, upload_files
 
 from animaray.serving.http.problems import PROBLEM_KINDS
 from animaray.serving.http.tenants import make_api_key
 from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.records import FailureDocument, JobResult
+from tests.serving.serving_parts import Server, run_app, upload_files
 
 LIMITS = ServingLimits(
     max_picture_bytes=2000, max_video_bytes=4000, max_queued_jobs=3, max_active_jobs_per_tenant=3,

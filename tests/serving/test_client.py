@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving_parts import Server, free_port, run_app, upload_files
 
 from animaray.platform.errors import FaceError, ServiceError, UsageError
 from animaray.serving.client import AnimarayClient
@@ -16,6 +15,7 @@ from animaray.serving.http.tenants import make_api_key
 from animaray.serving.jobs.leases import Lease
 from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.records import FailureDocument, JobResult
+from tests.serving.serving_parts import Server, free_port, run_app, upload_files
 
 pytestmark = pytest.mark.timeout(60)
 MP4 = b"\x00\x00\x00\x08ftypmp4-bytes"

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from serving_parts import Clock, job_request
 
 from animaray.platform.errors import RefusedError
 from animaray.serving.jobs.leases import Lease
@@ -16,6 +15,7 @@ from animaray.serving.jobs.records import (
 )
 from animaray.serving.jobs.store import JobStore
 from animaray.serving.work.heartbeat import Heartbeat
+from tests.serving.serving_parts import Clock, job_request
 
 LIMITS = ServingLimits()
 

@@ -5,12 +5,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from serving_parts import Clock, job_request
 
 from animaray.platform.errors import ConfigError, MachineError, RefusedError
 from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.records import FailureDocument, JobResult, JobState
 from animaray.serving.jobs.store import JobStore
+from tests.serving.serving_parts import Clock, job_request
 
 LIMITS = ServingLimits()
 OLD_DATABASE = Path(__file__).with_name("jobs_of_89e19e0.sql")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving_parts import Server, run_app
 
 from animaray.cli.main import run
 from animaray.platform.errors import AnimarayError, FaceError, MediaError, PersonChoiceError
@@ -18,6 +17,7 @@ from animaray.platform.media.video import write_mp4
 from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.records import OUT_OF_MEMORY_CODE, FailureDocument
 from animaray.serving.work.worker import describe_failure
+from tests.serving.serving_parts import Server, run_app
 
 Capture = pytest.CaptureFixture[str]
 

@@ -3,12 +3,12 @@
 import threading
 
 import pytest
-from serving_parts import Clock, job_request
 
 from animaray.serving.jobs.leases import WORKER_LOST_CODE, Lease
 from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.records import FailureDocument, JobResult, JobState, LeaseLostError
 from animaray.serving.jobs.store import JobStore
+from tests.serving.serving_parts import Clock, job_request
 
 LIMITS = ServingLimits()
 RESULT = JobResult(

@@ -6,21 +6,17 @@ Needs root and a loop device; the cut is ext4's own "shut down without flushing 
 import contextlib
 import os
 import secrets
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving_parts import job_request
 
 from animaray.platform.errors import AnimarayError
 from animaray.serving.jobs import database as job_tables
 from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.store import JobStore
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-from cut_disk import Disk, NoDiskError, small_disk
+from tests.faults.cut_disk import Disk, NoDiskError, small_disk
+from tests.serving.serving_parts import job_request
 
 LIMITS = ServingLimits(max_active_jobs_per_tenant=1000, max_queued_jobs=1000)
 

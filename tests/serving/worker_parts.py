@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from serving_parts import job_request
 
 from animaray.models.alignment.alignment import AlignmentReport, PosedPicture
 from animaray.models.animation.memory import MemoryEstimate
@@ -33,6 +32,7 @@ from animaray.serving.jobs.records import JobState
 from animaray.serving.jobs.store import JobStore
 from animaray.serving.work.attempt import LoadedModel
 from animaray.serving.work.worker import AnimationWorker, WorkerSettings
+from tests.serving.serving_parts import job_request
 
 LIMITS = ServingLimits(max_video_frames=40, max_video_s=4.0)
 SIZE = 32

@@ -20,10 +20,10 @@ from animaray.training.aligner_pairs import (
     split_clips,
 )
 from animaray.training.configs import LoopConfig
-from animaray.training.pretrain_aligner import generated_pose_clip
 from animaray.training.recipes import aligner_demo_cpu
 from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import LoopSettings, Topology, run_training
+from benchmarks.bundled_weights.aligner import generated_pose_clip
 
 REST = np.array(
     [

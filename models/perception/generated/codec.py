@@ -1,7 +1,7 @@
 """The latent codec of the generated world: frames to 4 x h/8 x w/8 latents and back.
 
 The place of Stable Video Diffusion's VAE in the demo. Trained by
-animaray.training.perception.codec; the card generated/codec.md has its measured accuracy.
+benchmarks.bundled_weights.codec; the card generated/codec.md has its measured accuracy.
 """
 
 from pathlib import Path

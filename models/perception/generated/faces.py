@@ -1,6 +1,6 @@
 """Find generated faces with five landmarks: a centre heat map and what lies around each centre.
 
-Trained by animaray.training.perception.people; the card is generated/face_detector.md.
+Trained by benchmarks.bundled_weights.people; the card is generated/face_detector.md.
 """
 
 from pathlib import Path

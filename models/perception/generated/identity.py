@@ -1,6 +1,6 @@
 """Identity embeddings of generated faces: 112x112 aligned crops to 128-d unit vectors.
 
-Trained by animaray.training.perception.identity with an additive angular margin; the card
+Trained by benchmarks.bundled_weights.identity with an additive angular margin; the card
 generated/identity.md has the held-out accuracy.
 """
 

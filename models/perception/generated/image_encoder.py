@@ -1,7 +1,7 @@
 """Summarise pictures of the generated world in 256 numbers: who, in what clothes, where.
 
 The place of CLIP's image encoder in the demo. Trained by
-animaray.training.perception.image_encoder; the card is generated/image_encoder.md.
+benchmarks.bundled_weights.image_encoder; the card is generated/image_encoder.md.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The small convolutional networks of the generated profile, as plain modules without files.
 
-All are trained by animaray.training.perception on the generated world and nothing else. The
+All are trained by benchmarks/bundled_weights on the generated world and nothing else. The
 adapters beside this file (generated_codec.py, generated_identity.py, ...) load their weights.
 """
 

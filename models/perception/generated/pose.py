@@ -2,7 +2,7 @@
 
 A heat map of person centres says who is there; offsets from each centre say roughly where that
 person's keypoints are, also hidden ones and those outside the picture; the keypoint's own heat map
-near that place says it precisely. Trained by animaray.training.perception.people; the card is
+near that place says it precisely. Trained by benchmarks.bundled_weights.people; the card is
 generated/pose.md.
 
 References:

@@ -37,7 +37,7 @@ _COLOUR_SCALE = 256.0
 # Where eyes, nose and corners of the mouth lie in the crops that the network was trained on: the
 # median of faces aligned by dlib's own five points (corners of the eyes, and below the nose).
 _TEMPLATE = ((47.85, 47.44), (100.14, 47.89), (75.48, 81.42), (50.11, 100.5), (98.31, 100.6))
-# Mean of 29 people in photographs and clips (`benchmarks/permissive_perception.py --middle`).
+# Mean of 29 people in photographs and clips: benchmarks/quality/permissive_perception.py --middle.
 _MIDDLE = (
     -0.099, 0.100, 0.060, -0.055, -0.094, -0.015, -0.048, -0.087, 0.159, -0.093, 0.194, -0.014,
     -0.228, -0.042, -0.012, 0.146, -0.167, -0.130, -0.089, -0.069, 0.041, 0.036, 0.017, 0.056,

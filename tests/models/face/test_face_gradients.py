@@ -21,7 +21,7 @@ from animaray.models.face.windows import cell_boxes, face_boxes_px
 from animaray.models.frames import to_frames
 from animaray.models.perception.decoding.windowed_decoding import DecoderRecord
 from animaray.models.perception.profiles import load_codec, load_perception
-from animaray.training.perception.render_cache import render_scene
+from benchmarks.bundled_weights.render_cache import render_scene
 
 FIRST_SCENE = 61_000
 SETTINGS = FaceOptimizationConfig()

@@ -1,8 +1,8 @@
 """The negative control: a plain crop of the latents misleads where a window does not.
 
 The decoder is a small one of Stable Video Diffusion's class (norms over frame and clip, attention
-over the frame, convolutions over time), trained by benchmarks/temporal_decoder.py; its file also
-has the clips.
+over the frame, convolutions over time), trained by benchmarks/quality/temporal_decoder.py;
+its file also has the clips.
 """
 
 from pathlib import Path

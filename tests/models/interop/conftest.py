@@ -4,9 +4,10 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from rehearsal.published_files import write_networks
-from rehearsal.random_networks import NAMES, random_network
-from rehearsal.sizes import SMALL
+
+from benchmarks.rehearsal.published_files import write_networks
+from benchmarks.rehearsal.random_networks import NAMES, random_network
+from benchmarks.rehearsal.sizes import SMALL
 
 
 def write_published(networks, folder):

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rehearsal import scripted_detectors
 
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
 from animaray.models.face.optimization_config import FaceOptimizationConfig
@@ -13,6 +12,7 @@ from animaray.models.networks.weights_folder import WEIGHTS_FILE
 from animaray.models.perception.paper.arc_face import ArcFaceEmbedder
 from animaray.models.perception.paper.insightface_analysis import is_installed
 from animaray.platform.errors import ConfigError
+from benchmarks.rehearsal import scripted_detectors
 
 OPTIONS = AnimationOptions(
     seed=3,

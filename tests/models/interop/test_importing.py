@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rehearsal import onnx_iresnet
 
 from animaray.models.interop.importing import ImportOptions, import_published, write_state
 from animaray.models.networks.animator import Animator
@@ -14,6 +13,7 @@ from animaray.models.perception.checkpoint_files import open_state
 from animaray.models.perception.paper.arc_face import ArcFaceEmbedder
 from animaray.models.perception.profiles import load_codec, load_image_encoder
 from animaray.platform.errors import ConfigError, UsageError, WeightsError
+from benchmarks.rehearsal import onnx_iresnet
 
 SMALL = ImportOptions(width_px=64, height_px=64)
 

@@ -9,8 +9,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rehearsal.random_networks import random_network
-from rehearsal.sizes import SMALL as SIZES
 from safetensors.torch import save_file
 
 from animaray.cli.main import run
@@ -19,6 +17,8 @@ from animaray.models.interop.layout import BACKBONE_FOLDER
 from animaray.models.interop.new_folder import new_folder
 from animaray.models.networks.pose_net import PoseNetConfig
 from animaray.platform.errors import WeightsError
+from benchmarks.rehearsal.random_networks import random_network
+from benchmarks.rehearsal.sizes import SMALL as SIZES
 
 SMALL = ImportOptions(width_px=64, height_px=64)
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:6c46bde1\nsize 6201376518\n"

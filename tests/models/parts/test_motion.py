@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from synthetic_people import standing
 
 from animaray.models.parts.landmarks import PersonLandmarks
 from animaray.models.parts.retarget import Retargeter
 from animaray.models.parts.smoothing import smooth_people
+from tests.models.parts.synthetic_people import standing
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.7, 40.0)])

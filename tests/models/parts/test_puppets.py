@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from synthetic_people import matte_of, picture, standing
 
 from animaray.models.parts.body_mode import BodyPuppet
 from animaray.models.parts.head_mode import HeadPuppet
@@ -13,6 +12,7 @@ from animaray.models.parts.patch_fill import fill_by_patches
 from animaray.models.parts.raster import OUTSIDE, Box, draw_triangles, empty_map
 from animaray.models.parts.skinning import Bone, blend_about
 from animaray.platform.errors import FaceError
+from tests.models.parts.synthetic_people import matte_of, picture, standing
 
 
 @pytest.fixture(scope="module")

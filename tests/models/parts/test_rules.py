@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from synthetic_people import HEIGHT, WIDTH, flat_face, standing
 
 from animaray.models.parts.landmarks import PersonLandmarks, axes_of, head_angles
 from animaray.models.parts.retarget import Retargeter
 from animaray.models.parts.rules import judge_driving, judge_reference, motion_warnings
 from animaray.platform.errors import FaceError, PoseError
+from tests.models.parts.synthetic_people import HEIGHT, WIDTH, flat_face, standing
 
 
 def unseen(person: PersonLandmarks, *points: int) -> PersonLandmarks:

@@ -2,11 +2,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from rehearsal import onnx_iresnet
 
 from animaray.models.perception.paper.arc_face import ArcFaceEmbedder
 from animaray.models.perception.paper.arc_face_onnx import state_from_onnx
 from animaray.platform.errors import WeightsError
+from benchmarks.rehearsal import onnx_iresnet
 
 
 @pytest.mark.parametrize("folded", [True, False])

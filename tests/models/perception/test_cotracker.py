@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from rehearsal.packages.cotracker.predictor import CoTrackerOnlinePredictor, OnlineShifts
 
 from animaray.models.perception.paper.cotracker import CoTrackerConfig, CoTrackerTracker
 from animaray.models.perception.permissive.optical_flow import OpticalFlowTracker
@@ -21,6 +20,7 @@ from animaray.pipelines.stages.camera import (
     score_camera,
 )
 from animaray.platform.errors import ConfigError, MachineError, WeightsError
+from benchmarks.rehearsal.packages.cotracker.predictor import CoTrackerOnlinePredictor, OnlineShifts
 
 
 def pan(num_frames: int, step_px: float = 1.0, size: tuple[int, int] = (96, 128)) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 
 from animaray.models.perception.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.perception.protocols import Perception
-from animaray.training.perception.render_cache import Picture, render_scene
+from benchmarks.bundled_weights.render_cache import Picture, render_scene
 
 FIRST_TEST_SCENE = 50_000
 """Scenes that neither the trainings nor their held-out measurements drew."""

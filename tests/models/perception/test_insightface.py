@@ -6,7 +6,6 @@ import socket
 import numpy as np
 import pytest
 import torch
-from rehearsal import onnx_iresnet, scripted_detectors
 
 from animaray.models.perception import profiles
 from animaray.models.perception.paper import insightface_analysis, scrfd
@@ -15,6 +14,7 @@ from animaray.models.perception.paper.insightface_analysis import InsightFaceAna
 from animaray.models.perception.paper.scrfd import ScrfdFaceDetector
 from animaray.models.perception.protocols import FaceDetector, IdentityEmbedder
 from animaray.platform.errors import MachineError, WeightsError
+from benchmarks.rehearsal import onnx_iresnet, scripted_detectors
 
 FACE = np.array([[300, 100], [360, 100], [330, 140], [305, 170], [355, 170]], np.float32)
 BOX = [270, 70, 390, 200]

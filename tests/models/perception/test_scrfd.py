@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from rehearsal import scripted_detectors
 
 from animaray.models.perception.paper.scrfd import ScrfdFaceDetector
 from animaray.models.perception.protocols import FaceDetector
 from animaray.platform.errors import WeightsError
+from benchmarks.rehearsal import scripted_detectors
 
 LARGE = np.array([[300, 100], [360, 100], [330, 140], [305, 170], [355, 170]], float)
 SMALL = LARGE / 4 + 400

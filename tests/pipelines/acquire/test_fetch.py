@@ -13,8 +13,6 @@ from animaray.pipelines.acquire.config import AcquireConfig
 from animaray.pipelines.acquire.fetch import Fetcher
 from animaray.pipelines.acquire.states import AcquisitionStates, Item
 
-ROOT = Path(__file__).resolve().parents[3]
-
 
 def fetch(urls: list[str], folder: Path, config: AcquireConfig) -> dict[str, Item]:
     ended = [item for batch in Fetcher(urls, folder, config).stream() for item in batch]
@@ -95,7 +93,7 @@ def test_rate_holds_across_restarts(tmp_path: Path) -> None:
 def test_kills_lose_nothing_fetch_nothing_twice_and_keep_every_wait(tmp_path: Path) -> None:
     # The rig of the lab log, small: it starts a server that also answers 429, 403 and nothing.
     command = [
-        sys.executable, str(ROOT / "benchmarks/ingest_chaos.py"), "--kills", "4", "--ids", "24",
+        sys.executable, "-m", "tests.faults.ingest_chaos", "--kills", "4", "--ids", "24",
         "--out", str(tmp_path),
     ]  # fmt: skip
     ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603

@@ -8,13 +8,13 @@ import pytest
 
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
-from animaray.datasets.world.score_tables import ScoreTables, write_score_dataset
 from animaray.pipelines.policy.policies import LAX, POLICIES, STANDARD, write_policy
 from animaray.pipelines.policy.rules import judge
 from animaray.pipelines.policy.tuning import change_policy, find_rule, tune
 from animaray.pipelines.policy.verdicts import applied_policy, reapply_policy, renew_stale_verdicts
 from animaray.pipelines.reports.story import explain
 from animaray.platform.errors import ConfigError, DatasetError
+from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The camera stage on mp4 files of the generated world, people masked where they truly are.
 
-The whole table of eleven cases and 75 seconds is benchmarks/camera_table.py.
+The whole table of eleven cases and 75 seconds is benchmarks/quality/camera_table.py.
 """
 
 from pathlib import Path
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from animaray.datasets.world.clips import RenderedClip, render_clip
-from animaray.datasets.world.known_cameras import camera_case
 from animaray.models.perception.permissive.optical_flow import OpticalFlowTracker
 from animaray.pipelines.curation.perception_worker import ClipSamples
 from animaray.pipelines.policy.policies import STANDARD
@@ -18,6 +17,7 @@ from animaray.pipelines.stages.camera import CameraStage
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.pose import PoseTracks
 from animaray.platform.media.video import write_mp4
+from benchmarks.quality.known_cameras import camera_case
 
 FPS, SECONDS, SIDE = 6.0, 5.0, 256
 COUNT = round(FPS * SECONDS)

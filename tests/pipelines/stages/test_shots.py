@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.datasets.world.transitions import join_shots
 from animaray.pipelines.stages.shots import ADDS, ShotsConfig, find_shots, split_shots
 from animaray.platform.media.video import DecodeLimits, write_mp4
+from benchmarks.quality.transitions import join_shots
 
 FPS = 25.0
 
@@ -65,7 +65,7 @@ def test_gradual_changes_are_no_part_of_a_shot(tmp_path: Path, kind: str) -> Non
 
 
 def test_transitions_of_moving_people_are_found(tmp_path: Path) -> None:
-    """Somebody dances through a dissolve and a fade; benchmarks/shots_on_known_cuts.py has more."""
+    """A dissolve and a fade; benchmarks/quality/shots_on_known_cuts.py has many more."""
     rendered = [
         render_clip(
             sample_clip_spec(seed, num_frames=36, fps=12.0, size=(96, 96), motion_kind="dance")

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from worker_parts import PacedPipeline, make_worker
 
 from animaray.serving.jobs.files import JobFiles
 from animaray.serving.jobs.store import JobStore
 from animaray.serving.work.attempt import LoadedModel
 from animaray.serving.work.worker import AnimationWorker
+from tests.serving.worker_parts import PacedPipeline, make_worker
 
 
 @pytest.fixture

@@ -4,16 +4,6 @@ import threading
 import time
 
 import pytest
-from worker_parts import (
-    LIMITS,
-    PacedPipeline,
-    await_state,
-    dawdle,
-    go_on,
-    make_worker,
-    read,
-    submit,
-)
 
 from animaray.platform.errors import WeightsError
 from animaray.serving.jobs.files import JobFiles
@@ -23,6 +13,16 @@ from animaray.serving.work.attempt import LoadedModel
 from animaray.serving.work.worker import (
     AnimationWorker,
     WorkerSettings,
+)
+from tests.serving.worker_parts import (
+    LIMITS,
+    PacedPipeline,
+    await_state,
+    dawdle,
+    go_on,
+    make_worker,
+    read,
+    submit,
 )
 
 pytestmark = pytest.mark.timeout(120)

@@ -9,12 +9,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from worker_parts import (
-    SIZE,
-    PacedPipeline,
-    read,
-    submit,
-)
 
 from animaray.models.animation.pipeline import (
     AnimationOptions,
@@ -35,6 +29,12 @@ from animaray.serving.work.attempt import LoadedModel
 from animaray.serving.work.worker import (
     AnimationWorker,
     describe_failure,
+)
+from tests.serving.worker_parts import (
+    SIZE,
+    PacedPipeline,
+    read,
+    submit,
 )
 
 TALKER = Path(__file__).parents[2] / "data" / "real" / "videos" / "v21.mp4"

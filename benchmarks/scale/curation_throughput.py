@@ -1,0 +1,334 @@
+"""Compare curation with a plain sequential loop over the same models, both in one run.
+
+    ANIMARAY_WEIGHTS=../shared/real/weights python -m benchmarks.scale.curation_throughput \
+        --videos ../shared/real/videos --mirrored --out /tmp/throughput --repeats 2
+
+Three ways are run in turn, each in a fresh process: `plain` (one process without Ray, which decodes
+itself, anew for each measurement: what one writes first), `isolated` (a loop over curation's own
+stages: every foreign file is decoded in its bounded child, a clip once for all measurements but the
+pose) and `ray` (`animaray curate`); then `ray` again on the finished
+dataset, which is the cost of resuming. CPU seconds are those of the whole tree of processes: on a
+machine with other work they tell more than wall seconds. On a quiet machine with C cores a run
+cannot be faster than its CPU seconds / C. The plain loop also says where its time goes: decode,
+encode, models, the rest.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from animaray.datasets.reader import CurationDataset
+from animaray.pipelines.curation.config import CurationConfig
+from animaray.platform.errors import MediaError
+from animaray.platform.json_text import json_text
+from animaray.platform.media.video import ChildFrameStream, Mp4Writer
+from benchmarks.scale.process_tree import TreeUse, run_measured
+
+WAYS = ("plain", "isolated", "ray")
+
+
+def main() -> int:
+    """Print one JSON object; exit 1 when two ways disagree about a clip."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--videos", type=Path, required=True)
+    parser.add_argument("--names", help="comma-separated file names; all without it")
+    parser.add_argument(
+        "--mirrored", action="store_true", help="add a mirrored copy of each: twice the footage"
+    )
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--profile", default="permissive")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--way", choices=WAYS, help="run only this one, in this process")
+    arguments = parser.parse_args()
+    names = arguments.names.split(",") if arguments.names else _all_names(arguments.videos)
+    if arguments.mirrored:
+        arguments.videos = _with_mirrored(arguments.videos, names, arguments.out / "videos")
+        names = _all_names(arguments.videos)
+    config = CurationConfig(
+        sources=tuple(str(arguments.videos / name) for name in names),
+        output_dir=arguments.out,
+        profile=arguments.profile,
+        num_workers=arguments.workers,
+    )
+    if arguments.way is not None:
+        print(json_text(_run_here(arguments.way, config)))
+        return 0
+    return _compare(arguments, names)
+
+
+def _all_names(videos: Path) -> list[str]:
+    return sorted(path.name for path in videos.iterdir() if path.is_file())
+
+
+def _with_mirrored(videos: Path, names: list[str], folder: Path) -> Path:
+    """Fill a folder with videos and mirrored copies of those that decode."""
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).symlink_to((videos / name).resolve())
+        mirrored = folder / f"mirrored_{Path(name).stem}.mp4"
+        try:
+            with ChildFrameStream(videos / name) as frames:
+                rate = frames.info.fps or 25.0
+                with Mp4Writer(mirrored, rate, crf=20) as writer:
+                    for pts_s, frame in frames:
+                        writer.add(np.ascontiguousarray(frame[:, ::-1]), pts_s)
+        except MediaError:
+            mirrored.unlink(missing_ok=True)
+    return folder
+
+
+def _compare(arguments: argparse.Namespace, names: list[str]) -> int:
+    uses: dict[str, list[tuple[TreeUse, dict[str, Any]]]] = {}
+    for repeat in range(arguments.repeats):
+        order = arguments.ways if repeat % 2 == 0 else arguments.ways[::-1]
+        for way in order:
+            folder = arguments.out / f"{way}-{repeat}"
+            uses.setdefault(way, []).append(_run_apart(way, folder, arguments, names))
+            if way == "ray":
+                uses.setdefault("resume", []).append(_run_apart(way, folder, arguments, names))
+    result: dict[str, Any] = {
+        "files": len(names),
+        "cores": len(os.sched_getaffinity(0)),
+        **{way: [_summary(use, facts) for use, facts in runs] for way, runs in uses.items()},
+        **_ratios(uses),
+    }
+    scores = [_scores(arguments.out / f"{way}-0") for way in arguments.ways]
+    result["same clips and scores"] = all(each == scores[0] for each in scores)
+    print(json_text(result, indent=1))
+    return int(not result["same clips and scores"])
+
+
+def _run_apart(
+    way: str, folder: Path, arguments: argparse.Namespace, names: list[str]
+) -> tuple[TreeUse, dict[str, Any]]:
+    command = [
+        sys.executable, "-m", "benchmarks.scale.curation_throughput",
+        "--way", way, "--videos", str(arguments.videos), "--names",
+        ",".join(names), "--profile", arguments.profile, "--workers", str(arguments.workers),
+        "--out", str(folder),
+    ]  # fmt: skip
+    use = run_measured(command, {"OMP_NUM_THREADS": "1"})
+    if use.exit_code != 0:
+        raise SystemExit(f"{way} ended with exit code {use.exit_code}: {use.output[-500:]}")
+    print(f"{way}: {use.wall_s:.1f} s, {use.cpu_s:.1f} CPU s", file=sys.stderr, flush=True)
+    return use, json.loads(use.output.splitlines()[-1])
+
+
+def _summary(use: TreeUse, facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "wall_s": round(use.wall_s, 1),
+        "cpu_s": round(use.cpu_s, 1),
+        "cores_used": round(use.cpu_s / use.wall_s, 2),
+        "others_share": round(use.others_cpu_share, 2),
+        "peak_mib": round(use.peak_mib),
+        **facts,
+    }
+
+
+def _ratios(uses: dict[str, list[tuple[TreeUse, dict[str, Any]]]]) -> dict[str, Any]:
+    """Return speed-ups by wall clock, and those that CPU seconds allow on a quiet machine."""
+    cores = len(os.sched_getaffinity(0))
+    work = {
+        way: [facts["work_s"] for _, facts in runs] for way, runs in uses.items() if way != "resume"
+    }
+    cpu = {way: [use.cpu_s for use, _ in runs] for way, runs in uses.items()}
+    wall = {way: [use.wall_s for use, _ in runs] for way, runs in uses.items()}
+    if "ray" not in uses:
+        return {}
+    found: dict[str, Any] = {}
+    for way in (way for way in ("plain", "isolated") if way in uses):
+        found[f"ray against {way}, whole process, wall"] = _range(wall[way], wall["ray"])
+        found[f"ray against {way}, without start-up, wall"] = _range(work[way], work["ray"])
+        found[f"ray against {way}, bound by CPU seconds"] = _range(
+            [seconds * cores for seconds in cpu[way]], cpu["ray"]
+        )
+    found["resume / run, wall"] = _range(wall["resume"], wall["ray"], digits=4)
+    found["resume / run, CPU"] = _range(cpu["resume"], cpu["ray"], digits=4)
+    return found
+
+
+def _range(over: list[float], under: list[float], digits: int = 2) -> list[float]:
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    return [round(min(ratios), digits), round(max(ratios), digits)]
+
+
+def _scores(root: Path) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in row.items() if not name.startswith("media_")}
+        for row in CurationDataset.open(root).clips()
+    ]
+
+
+def _run_here(way: str, config: CurationConfig) -> dict[str, Any]:
+    if way == "ray":
+        from animaray.pipelines.curate import curate
+
+        summary = curate(config)
+        return {
+            "work_s": summary.wall_s,
+            "clips": summary.num_clips,
+            "input_s": summary.hours["inputs"] * 3600,
+            "stages_s": _rounded(summary.seconds_by_stage),
+        }
+    return _run_loop(config, is_plain=way == "plain")
+
+
+def _run_loop(config: CurationConfig, *, is_plain: bool) -> dict[str, Any]:
+    """Curate one file after the other in this process; the same stages, networks and tables."""
+    from animaray.models.perception.profiles import (
+        load_perception,
+        load_point_tracker,
+        load_text_detector,
+    )
+    from animaray.pipelines.curation.perception_worker import PerceptionWorker
+
+    spent = _Clock()
+    if is_plain:
+        _decode_in_this_process(spent)
+    perception = load_perception(config.profile, num_threads=1)
+    tracker = load_point_tracker(config.profile)
+    spent.watch(perception.face_detector, "detect", "models")
+    spent.watch(perception.identity_embedder, "embed", "models")
+    spent.watch(perception.pose_estimator, "estimate", "models")
+    spent.watch(tracker, "track", "models")
+    text = load_text_detector() if config.text.looks_at(config.profile) else None
+    if text is not None:
+        spent.watch(text, "detect", "models")
+    stages = PerceptionWorker(perception, tracker, config, text)
+    started = time.perf_counter()
+    seconds, num_clips = _curate_in_turn(config, stages)
+    work_s = time.perf_counter() - started
+    parts = {**spent.seconds, "other": work_s - sum(spent.seconds.values())}
+    return {
+        "work_s": work_s,
+        "clips": num_clips,
+        "stages_s": _rounded(seconds),
+        "parts_s": _rounded(parts) if is_plain else None,
+    }
+
+
+def _curate_in_turn(
+    config: CurationConfig, stages: Callable[[dict[str, Any]], dict[str, Any]]
+) -> tuple[Counter[str], int]:
+    from animaray.pipelines.acquire.config import AcquireConfig
+    from animaray.pipelines.acquire.inputs import expand_sources
+    from animaray.pipelines.curation.commit import BatchCommitter
+    from animaray.pipelines.curation.stage_runner import new_row, run_stage
+    from animaray.pipelines.stages.clips import split_clips
+    from animaray.pipelines.stages.cut_clip import cut_clip
+    from animaray.pipelines.stages.duplicates import find_duplicates
+    from animaray.pipelines.stages.identify import identify
+    from animaray.pipelines.stages.probe import probe
+    from animaray.pipelines.stages.shots import find_shots
+
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    committer = BatchCommitter(config)
+    seconds: Counter[str] = Counter()
+    rows = []
+    named = expand_sources(config.sources, config.output_dir / "members", AcquireConfig())
+    for item in named.inputs:
+        row = {**new_row(str(item.path), str(item.path.parent)), "uri": item.uri}  # type: ignore[union-attr]
+        row = run_stage("identify", identify, row)
+        row = run_stage("probe", lambda r: probe(r, config.limits), row)
+        row = run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
+        seconds.update(row["seconds"])
+        rows.append(row)
+    new = [row for row in rows if row["state"] is None]
+    twins = find_duplicates(new, [], config.duplicates)
+    staging = str(config.output_dir / "_staging")
+    num_clips = 0
+    for row in new:
+        if row["input_id"] in twins:
+            continue
+        measured = []
+        for split in split_clips({**row, "seconds": {}, "staging_dir": staging}, config.clips):
+            clip = run_stage("encode", lambda r: cut_clip(r, config.cut, config.limits), split)
+            measured.append(stages(clip))
+            seconds.update(measured[-1]["seconds"])
+        num_clips += sum(clip["clip_id"] is not None for clip in measured)
+        committer.commit({row["input_id"]: row}, measured)
+    return seconds, num_clips
+
+
+def _rounded(seconds: Any) -> dict[str, float]:  # noqa: ANN401 - a mapping or a Counter
+    return {name: round(value, 2) for name, value in seconds.items()}
+
+
+class _Clock:
+    """Seconds spent in some calls, by what they are for."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    def watch(self, owner: object, name: str, part: str) -> None:
+        """Count the time of one method of an object."""
+        method = getattr(owner, name)
+
+        def timed(*values: Any, **named: Any) -> Any:  # noqa: ANN401
+            started = time.perf_counter()
+            try:
+                return method(*values, **named)
+            finally:
+                self.seconds[part] += time.perf_counter() - started
+
+        object.__setattr__(owner, name, timed)
+
+    def watch_items(self, items: Iterator[Any], part: str) -> Iterator[Any]:
+        """Count the time that an iterator takes for its items."""
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                self.seconds[part] += time.perf_counter() - started
+            yield item
+
+
+def _decode_in_this_process(spent: _Clock) -> None:
+    """Let the stages open files here, each on its own; count decoding and encoding."""
+    from animaray.pipelines.curation import perception_worker
+    from animaray.pipelines.curation.perception_worker import ClipSamples
+    from animaray.pipelines.stages import cut_clip, probe, shots
+    from animaray.platform.media import video_decode
+    from animaray.platform.media.video import FrameSelection, FrameStream, Mp4Writer, probe_video
+
+    class OwnStream(FrameStream):
+        """A stream with the arguments of the child's."""
+
+        def __init__(self, path: str, limits: Any, selection: FrameSelection) -> None:  # noqa: ANN401
+            super().__init__(path, selection, limits)
+
+    decode = video_decode.FrameStream.together
+
+    def timed_decode(stream: FrameStream, selections: Any) -> Iterator[Any]:  # noqa: ANN401
+        return spent.watch_items(decode(stream, selections), "decode")
+
+    video_decode.FrameStream.together = timed_decode  # type: ignore[method-assign]
+    perception_worker.ClipSamples = lambda path, _: ClipSamples(path)  # type: ignore[misc,assignment]
+    add = Mp4Writer.add
+
+    def timed_add(writer: Mp4Writer, *values: Any) -> None:  # noqa: ANN401
+        started = time.perf_counter()
+        add(writer, *values)
+        spent.seconds["encode"] += time.perf_counter() - started
+
+    Mp4Writer.add = timed_add  # type: ignore[method-assign, assignment]
+    for stage in (cut_clip, shots):
+        stage.ChildFrameStream = OwnStream  # type: ignore[attr-defined]
+    probe.probe_in_child = lambda path, limits: probe_video(path, limits=limits)  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
