@@ -11,8 +11,8 @@ import pytest
 
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import TABLES
-from animaray.pipelines.policies import LAX
-from animaray.pipelines.verdicts import reapply_policy
+from animaray.pipelines.policy.policies import LAX
+from animaray.pipelines.policy.verdicts import reapply_policy
 from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.windows import TrainingWindows, window_frames
-from animaray.pipelines.policies import LAX
-from animaray.pipelines.verdicts import reapply_policy
+from animaray.pipelines.policy.policies import LAX
+from animaray.pipelines.policy.verdicts import reapply_policy
 from animaray.platform.errors import DatasetError, MediaError
-from animaray.platform.video import decode_video, encode_mp4
-from animaray.platform.video_window import read_frames
+from animaray.platform.media.video import decode_video, encode_mp4
+from animaray.platform.media.video_window import read_frames
 from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 

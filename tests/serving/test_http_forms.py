@@ -7,11 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from test_app import assert_problem
 
 from animaray.serving.http.tenants import make_api_key
 from animaray.serving.jobs.limits import ServingLimits
 from tests.serving.serving_parts import Server, run_app, upload_files
+from tests.serving.test_app import assert_problem
 
 ADDRESSES = ("/", "/page/page.js", "/health/live", "/metrics", "/openapi.json", "/errors/AR-SRV-02")
 

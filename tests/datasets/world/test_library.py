@@ -6,7 +6,7 @@ import pytest
 
 from animaray.datasets.world.library import FLAWS, plan_world, read_truth, write_world
 from animaray.platform.errors import ConfigError, MediaError
-from animaray.platform.video import decode_video
+from animaray.platform.media.video import decode_video
 
 
 def test_a_written_set_plays_and_holds_its_flaws(tmp_path: Path) -> None:
