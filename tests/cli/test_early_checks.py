@@ -115,7 +115,8 @@ def test_the_default_dataset_is_that_of_the_configurations() -> None:
 
 def test_animate_speaks_before_it_loads_anything(folder: Path) -> None:
     code = (
-        "import sys; from animaray.cli import animate, output\n"
+        "import sys; from animaray.cli import output\n"
+        "from animaray.cli.animate import command as animate\n"
         "def speak(text): print(text, 'torch' in sys.modules); sys.exit()\n"
         "animate.print_hint = speak\n"
         "from animaray.cli.main import run; run(['animate', 'good.png', 'good.mp4'])"

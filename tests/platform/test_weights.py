@@ -182,7 +182,7 @@ def test_every_bundled_file_is_there():
 
 
 def test_bundled_folder_lies_in_the_package():
-    assert weights.bundled_folder().resolve() == ROOT / "models" / "frozen" / "generated"
+    assert weights.bundled_folder().resolve() == ROOT / "models" / "perception" / "generated"
 
 
 POINTER = (

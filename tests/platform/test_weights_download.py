@@ -286,7 +286,8 @@ def test_plain_address_without_a_hash_starts_anew(hub, pull):
 
 PULL = """
 import sys, json
-from animaray.platform import weights, weights_download
+from animaray.platform.weights import download as weights_download
+from animaray.platform.weights import store as weights
 from animaray.platform.errors import WeightsError
 weights.WEIGHTS["test/net"] = weights.WeightsEntry(**json.loads(sys.argv[1]))
 weights_download.CHUNK_BYTES = 10_000

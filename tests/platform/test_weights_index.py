@@ -274,7 +274,8 @@ def test_line_that_brings_nothing_ends_the_call(index, pull):
 
 PULL = """
 import json, sys
-from animaray.platform import weights, weights_download
+from animaray.platform.weights import download as weights_download
+from animaray.platform.weights import store as weights
 weights_download.CHUNK_BYTES = 10_000
 for row in json.loads(sys.argv[1]):
     weights.WEIGHTS[row["id"]] = weights.WeightsEntry(**row)

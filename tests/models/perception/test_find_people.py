@@ -13,7 +13,7 @@ from animaray.models.subjects.reference import check_face_sizes, embed_identity,
 from animaray.platform.errors import FaceError
 from animaray.platform.media.picture import read_picture
 
-FIELD = Path(__file__).parents[1] / "data/field"
+FIELD = Path(__file__).parents[2] / "data/field"
 
 
 @pytest.fixture(scope="module")
