@@ -109,7 +109,7 @@ def run(
             typer.echo(line)
     made = config.output_dir
     print_hint(
-        f"Look at it: animaray curate report {made}; why: animaray explain CLIP --data {made}"
+        f"Look at it: animaray curate report {made}; why: animaray dataset show {made} CLIP --why"
     )
 
 

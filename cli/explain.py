@@ -1,34 +1,35 @@
-"""`animaray explain ID`: what a clip, a run, a job or an error id means."""
+"""`animaray explain ID`: what an error id means, or how a run folder stands."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from animaray.cli.output import JsonOption, print_json, print_lines
-from animaray.platform.errors import UsageError
+from animaray.cli.output import JsonOption, print_json, print_lines, refuse_usage
 from animaray.platform.storage import read_json
 
 
 def explain(
-    what: Annotated[str, typer.Argument(help="A clip, source or error id, or a run folder")],
-    data: Annotated[Path, typer.Option("--data", help="Curated dataset folder")] = Path("dataset"),
+    what: Annotated[str, typer.Argument(help="An error id, or a run folder")],
     as_json: JsonOption = False,
 ) -> None:
-    """Explain an error id, a clip or source of a dataset, or a run folder.
+    """Explain an error id or a run folder.
 
     Example: animaray explain AR-MED-01
     """
     if what.upper().startswith("AR-"):
         _explain_error(what.upper(), as_json=as_json)
-    elif (Path(what) / "status.json").is_file():
-        status = read_json(Path(what) / "status.json")
-        if as_json:
-            print_json({"run_dir": what, "status": status})
-        else:
-            print_lines(*(f"{key}: {value}" for key, value in status.items()))
+        return
+    if not (Path(what) / "status.json").is_file():
+        refuse_usage(
+            f"`{what}` is neither an error id nor a run folder.",
+            fix=f"Of a clip or source: animaray dataset show DATASET {what} --why",
+        )
+    status = read_json(Path(what) / "status.json")
+    if as_json:
+        print_json({"run_dir": what, "status": status})
     else:
-        _explain_clip(what, data, as_json=as_json)
+        print_lines(*(f"{key}: {value}" for key, value in status.items()))
 
 
 def _explain_error(error_id: str, *, as_json: bool) -> None:
@@ -37,7 +38,7 @@ def _explain_error(error_id: str, *, as_json: bool) -> None:
 
     meanings = error_meanings()
     if error_id not in meanings:
-        raise UsageError(f"Unknown error id {error_id}.", fix=f"Known: {', '.join(meanings)}.")
+        refuse_usage(f"Unknown error id {error_id}.", fix=f"Known: {', '.join(meanings)}.")
     found, remedy = meanings[error_id], REMEDIES[error_id]
     parts = {"cause": remedy.cause, "fix": remedy.fix, "example": remedy.example}
     if as_json:
@@ -45,13 +46,3 @@ def _explain_error(error_id: str, *, as_json: bool) -> None:
         print_json({**facts, **parts})
     else:
         print_lines(found.line(), *(f"  {name + ':':<9}{text}" for name, text in parts.items()))
-
-
-def _explain_clip(what: str, data: Path, *, as_json: bool) -> None:
-    from animaray.pipelines.reports.story import explain as explain_in_dataset
-
-    story = explain_in_dataset(data, what)
-    if as_json:
-        print_json(story.to_dict())
-    else:
-        print_lines(*story.lines())

@@ -98,7 +98,7 @@ read_sets "policy=$POLICY $EVALUATE_SET"
 if [ -z "$IMAGE" ] || [ -z "$DRIVING" ]; then
   clip=$("$ANIMARAY" dataset list "$dataset" --policy "$POLICY" --json |
     awk -F'"' '/"clip_id"/ { id = $4 } /"keep": true/ && !found { print id; found = 1 }')
-  "$ANIMARAY" dataset inspect "$dataset" "$clip" --extract "$OUT/inputs" >/dev/null
+  "$ANIMARAY" dataset show "$dataset" "$clip" --extract "$OUT/inputs" >/dev/null
   IMAGE=${IMAGE:-$OUT/inputs/$clip.jpg}
   DRIVING=${DRIVING:-$OUT/inputs/$clip.mp4}
 fi

@@ -33,7 +33,7 @@ def write_dataset_card(dataset: Path, out: Path, *, policy: str = "standard") ->
     check_folder(page.parent, "The page")
     card = dataset_card(dataset, policy)
     sheet = sorted(card.kept_clips)[:MAX_SHEET]  # ids are hashes
-    shown = {entry["clip_id"] for rule in card.rules for entry in (*rule.good_side, *rule.bad_side)}
+    shown = {clip.clip_id for rule in card.rules for clip in (*rule.good_side, *rule.bad_side)}
     opened = CurationDataset.open(dataset)
     titles = {
         clip["clip_id"]: "{file_name} {start_s:.1f}\u00a0s".format(**clip)
@@ -48,7 +48,7 @@ def write_dataset_card(dataset: Path, out: Path, *, policy: str = "standard") ->
             {**asdict(rule), "plot": _plot(rule), "text": _rule_text(rule)} for rule in card.rules
         ],
         sheet=sheet,
-        titles={clip_id: titles[clip_id] for clip_id in sheet},
+        titles=titles,
         spell=spell_hours,
         posters=posters,
         largest={name: max([*counts.values(), 1]) for name, counts in card.balance.items()},

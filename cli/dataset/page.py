@@ -5,8 +5,9 @@ from typing import Any
 
 import jinja2
 
+from animaray.datasets.reader import CurationDataset
 from animaray.pipelines.policy.rules import spell_reasons
-from animaray.pipelines.reports.report import dataset_report
+from animaray.pipelines.reports.show import show_sources
 from animaray.platform.storage import write_bytes_atomic
 
 TEMPLATES_DIR = Path(__file__).parents[1] / "templates"
@@ -29,20 +30,34 @@ def write_sheet(
     """Write the posters of all clips and return the contact sheet's entries."""
     posters = media / "posters"
     posters.mkdir(parents=True, exist_ok=True)
+    opened = CurationDataset.open(dataset)
+    with_poster = set(opened.large_table_ids("preview"))
     sheet = []
-    for item in dataset_report(dataset, policy).items:
-        poster = None
-        if item.poster is not None:
-            name = f"{item.item_id}.jpg"
-            write_bytes_atomic(posters / name, item.poster)
-            poster = f"{prefix}posters/{name}"
-        sheet.append(
-            {
-                "poster": poster,
-                "title": item.title,
-                "kept": item.kept,
-                "verdict": item.state,
-                "reasons": spell_reasons({"reasons": item.reasons, "flags": item.flags}),
-            }
-        )
+    for source in show_sources(opened, policy):
+        for clip in source["clips"]:
+            poster = None
+            if clip["clip_id"] in with_poster:
+                name = f"{clip['clip_id']}.jpg"
+                write_bytes_atomic(posters / name, opened.preview(clip["clip_id"])["poster"])
+                poster = f"{prefix}posters/{name}"
+            file_name = opened.clip(clip["clip_id"])["file_name"]
+            sheet.append(
+                {
+                    "poster": poster,
+                    "title": f"{file_name} {clip['start']:.2f} to {clip['end']:.2f} s",
+                    "kept": clip["keep"],
+                    "verdict": clip["state"],
+                    "reasons": spell_reasons(clip),
+                }
+            )
+        if not source["clips"]:
+            sheet.append(
+                {
+                    "poster": None,
+                    "title": source.get("file") or source.get("url"),
+                    "kept": False,
+                    "verdict": source["state"],
+                    "reasons": [text for text in (source["reason"], source["detail"]) if text],
+                }
+            )
     return sorted(sheet, key=lambda entry: (not entry["kept"], entry["title"]))

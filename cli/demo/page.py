@@ -214,7 +214,7 @@ def _commands(run: DemoRun, chain: ChainResult) -> str:
     return "\n".join(
         [
             f"animaray curate report {out}/dataset            # every clip with its reasons",
-            f"animaray explain {chain.pair.driving.clip_id} --data {out}/dataset",
+            f"animaray dataset show {out}/dataset {chain.pair.driving.clip_id} --why",
             f"animaray animate {chain.reference} {chain.driving} --weights {weights}",
             f"animaray serve --weights {weights}",
             "animaray demo --videos your-videos --weights your-perception-weights",

@@ -46,6 +46,10 @@ class Rule:
         """True when smaller scores fail, False when larger ones do."""
         return self.threshold.startswith("min_")
 
+    def passes(self, value: float | int, limit: float | int) -> bool:
+        """Return whether a score is on the good side of a limit, or on it."""
+        return value >= limit if self.is_minimum else value <= limit
+
     def limit(self, policy: Policy) -> float | None:
         """Return the policy's threshold; None when the policy switches the rule off."""
         return getattr(policy, self.threshold)

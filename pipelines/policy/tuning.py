@@ -1,5 +1,6 @@
 """Show what a threshold does: hours kept against each value, and the clips beside the line."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,11 @@ def tune(root: Path | str, rule_name: str, policy: Policy, *, num_clips: int = 8
         )
     current = rule.limit(policy)
     states = judge_columns(columns, policy).states
-    below, above = _border(clips.select(_FACTS).to_pylist(), values, states, rule, current)
+    scored = values[np.isfinite(values)]
+    line = current if current is not None else float(np.median(scored)) if scored.size else 0.0
+    nearest = border_clips(clips.select(_FACTS).to_pylist(), values, states.tolist(), rule, line)
+    below = [clip for clip in nearest if clip.value < line]
+    above = [clip for clip in nearest if clip.value >= line]
     return TuneCurve(
         rule=rule.threshold,
         code=rule.code,
@@ -163,7 +168,7 @@ def tune(root: Path | str, rule_name: str, policy: Policy, *, num_clips: int = 8
         current=current,
         only_flags=only_flags,
         hours_total=float(hours.sum()),
-        num_scored=int(np.isfinite(values).sum()),
+        num_scored=len(scored),
         steps=tuple(steps),
         below=tuple(below[:num_clips]),
         above=tuple(above[:num_clips]),
@@ -186,29 +191,30 @@ def _candidates(
     return [(value, tuple(marks[value])) for value in [*order, None]]
 
 
-def _border(
-    facts: list[dict[str, Any]],
+def border_clips(
+    clips: Sequence[Mapping[str, Any]],
     values: Float64[np.ndarray, " clips"],
-    states: np.ndarray,
+    states: Sequence[str],
     rule: Rule,
-    current: float | None,
-) -> tuple[list[BorderClip], list[BorderClip]]:
-    """Return the clips below and at or above the line, nearest first."""
-    scored = values[np.isfinite(values)]
-    if current is None and not scored.size:
-        return [], []
-    line = current if current is not None else float(np.median(scored))
-    below: list[BorderClip] = []
-    above: list[BorderClip] = []
+    line: float,
+) -> list[BorderClip]:
+    """Return the clips that have a score, those nearest to a line first.
+
+    Args:
+        clips: With clip_id, file_name, start_s and end_s.
+        values: The rule's score of each; NaN where a clip has none.
+        states: What the policy says of each as a whole.
+        rule: Says which side is good.
+        line: A value of the score.
+    """
     order = np.lexsort((np.arange(len(values)), np.abs(values - line)))
-    for place in order[: int(np.isfinite(values).sum())]:
-        value, fact = float(values[place]), facts[place]
-        clip = BorderClip(
-            clip_id=fact["clip_id"],
-            title=f"{fact['file_name']} {fact['start_s']:.2f} to {fact['end_s']:.2f} s",
-            value=value,
-            passes=value >= line if rule.is_minimum else value <= line,
+    return [
+        BorderClip(
+            clip_id=clips[place]["clip_id"],
+            title="{file_name} {start_s:.2f} to {end_s:.2f} s".format(**clips[place]),
+            value=float(values[place]),
+            passes=rule.passes(float(values[place]), line),
             state=str(states[place]),
         )
-        (below if value < line else above).append(clip)
-    return below, above
+        for place in order[: int(np.isfinite(values).sum())].tolist()
+    ]

@@ -19,9 +19,10 @@ from animaray.datasets.schemas import FAMILIES
 from animaray.models.perception.permissive import rapid_ocr
 from animaray.pipelines.curation.summary import count_flags
 from animaray.pipelines.policy.policies import Policy, policy_fingerprint
-from animaray.pipelines.policy.rules import Rule, columns_of_table, judge_columns
+from animaray.pipelines.policy.rules import RULES, columns_of_table, judge_columns
+from animaray.pipelines.policy.tuning import BorderClip, border_clips
 from animaray.pipelines.policy.verdicts import applied_policy
-from animaray.pipelines.reports.report import count_funnel, source_states
+from animaray.pipelines.reports.show import distinct, source_states
 from animaray.pipelines.sets.identities import group_clips
 from animaray.platform.config import config_to_dict
 from animaray.platform.weights.store import WEIGHTS
@@ -56,9 +57,9 @@ class RuleCard:
     """Clips per bin on the good side."""
     failing: tuple[int, ...]
     """Clips per bin on the bad side."""
-    good_side: tuple[Mapping[str, Any], ...]
-    """Clips just on the good side: clip_id, title, value, state."""
-    bad_side: tuple[Mapping[str, Any], ...]
+    good_side: tuple[BorderClip, ...]
+    """Clips just on the good side."""
+    bad_side: tuple[BorderClip, ...]
     """Clips just on the bad side."""
 
 
@@ -183,7 +184,7 @@ def _rule_cards(
         is_judged = [rule.judges(clip["pose_framing"]) for clip in clips]
         values = np.where(is_judged, judgement.columns[rule.score], np.nan).astype(np.float64)
         edges, passing, failing = histogram(values, limit, is_minimum=rule.is_minimum)
-        good, bad = _border(clips, values, judgement.states.tolist(), rule, limit)
+        nearest = border_clips(clips, values, judgement.states.tolist(), rule, limit)
         cards.append(
             RuleCard(
                 code=rule.code,
@@ -200,8 +201,8 @@ def _rule_cards(
                 edges=tuple(edges.tolist()),
                 passing=tuple(passing),
                 failing=tuple(failing),
-                good_side=tuple(good[:num_border]),
-                bad_side=tuple(bad[:num_border]),
+                good_side=tuple(clip for clip in nearest if clip.passes)[:num_border],
+                bad_side=tuple(clip for clip in nearest if not clip.passes)[:num_border],
             )
         )
     return tuple(cards)
@@ -232,27 +233,40 @@ def histogram(
     return edges, passing, np.histogram(shown[fails], edges)[0].tolist()
 
 
-def _border(
+def count_funnel(
+    states: Mapping[str, str],
     clips: Sequence[Mapping[str, Any]],
-    values: Float64[np.ndarray, " clips"],
-    states: Sequence[str],
-    rule: Rule,
-    limit: float,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    good: list[dict[str, Any]] = []
-    bad: list[dict[str, Any]] = []
-    order = np.lexsort((np.arange(len(values)), np.abs(values - limit)))
-    for place in order[: int(np.isfinite(values).sum())].tolist():
-        clip, value = clips[place], float(values[place])
-        entry = {
-            "clip_id": clip["clip_id"],
-            "title": f"{clip['file_name']} {clip['start_s']:.1f} s",
-            "value": value,
-            "state": states[place],
-        }
-        passes = value >= limit if rule.is_minimum else value <= limit
-        (good if passes else bad).append(entry)
-    return good, bad
+    verdicts: Mapping[str, Mapping[str, Any]],
+) -> tuple[tuple[str, int], ...]:
+    """Count what is left after each family's rules, applied in cost order."""
+    counts = Counter(states.values())
+    readable = len(states) - counts["unreadable"]
+    steps = [
+        ("inputs", len(states)),
+        ("readable", readable),
+        ("not a duplicate", readable - counts["duplicate"]),
+        ("clips", len(clips)),
+    ]
+    family_of = {rule.code: rule.family for rule in RULES}
+    left = [verdicts[clip["clip_id"]] for clip in clips]
+    for family, label in (
+        ("picture", "good picture"),
+        ("face", "good face"),
+        ("pose", "one person in view"),
+        ("camera", "steady camera"),
+        ("motion", "moving person"),
+        ("text", "not dropped for text"),
+    ):
+        left = [
+            row
+            for row in left
+            if not any(
+                family_of.get(code, code.split("_")[0]) == family for code in row["reason_codes"]
+            )
+        ]
+        steps.append((label, len(left)))
+    steps.append(("kept clips", sum(row["keep"] for row in verdicts.values())))
+    return tuple(steps)
 
 
 def _balance(kept: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
@@ -308,13 +322,10 @@ def _lineage(
     commits = CommitLog(dataset.root).commits(dataset.snapshot.version)
     return {
         "commits": dict(Counter(entry.kind for entry in commits)),
-        "code": sorted({row["code"] for row in sources if row["code"]}),
-        "configs": sorted({row["config"] for row in sources if row["config"]}),
-        "profiles": sorted({row["profile"] for row in sources if row["profile"]}),
-        "producers": {
-            family: sorted({c[f"{family}_producer"] for c in clips if c[f"{family}_producer"]})
-            for family in FAMILIES
-        },
-        "splitters": sorted({clip["splitter"] for clip in clips if clip["splitter"]}),
+        "code": distinct(sources, "code"),
+        "configs": distinct(sources, "config"),
+        "profiles": distinct(sources, "profile"),
+        "producers": {family: distinct(clips, f"{family}_producer") for family in FAMILIES},
+        "splitters": distinct(clips, "splitter"),
         "withdrawn_sources": len(dataset.snapshot.withdrawn),
     }

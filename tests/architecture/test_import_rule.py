@@ -56,7 +56,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "config stage_runner summary", "commit crash_guard inputs", "perception_worker", "chain",
     ),
     "pipelines/reports": (
-        "inspection report story validation_media", "card source_list validation",
+        "show validation_media", "card validation",
     ),
     "pipelines/stages": (
         "background clips cut_clip duplicates foreground identify picture pose probe text",

@@ -36,7 +36,8 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: object, code: int =
 def test_sources_are_listed_with_their_clips(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = document(capsys, "dataset", "sources", root, "--policy", "lax", "--json")["sources"]
+    view = ("dataset", "show", root, "--sources", "--policy", "lax")
+    found = document(capsys, *view, "--json")["sources"]
     assert [row["file"] for row in found] == [f"video_{number:05d}.mp4" for number in range(6)]
     dataset = CurationDataset.open(root)
     for row in found:
@@ -49,14 +50,14 @@ def test_sources_are_listed_with_their_clips(
             assert bool(clip["reasons"]) != clip["keep"]
             stored = dataset.clip(clip["clip_id"])
             assert clip["scores"]["camera_drift"] == stored["camera_drift"]
-    assert run(["dataset", "sources", str(root), "--policy", "lax", "--json-lines"]) == 0
+    assert run(["dataset", "show", str(root), "--sources", "--policy", "lax", "--json-lines"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line) for line in lines] == found
 
 
 def test_an_address_is_listed_as_url(root: Path, tmp_path: Path) -> None:
     from animaray.datasets.shards import write_shard
-    from animaray.pipelines.reports.source_list import list_sources
+    from animaray.pipelines.reports.show import show_sources
 
     copy = tmp_path / "dataset"
     shutil.copytree(root, copy)
@@ -65,7 +66,7 @@ def test_an_address_is_listed_as_url(root: Path, tmp_path: Path) -> None:
         "state": "failed", "reason": "timeout", "num_clips": 0,
     }  # fmt: skip
     CommitLog(copy).commit([write_shard(copy, "sources", [row])])
-    (found,) = [row for row in list_sources(copy, "lax") if "url" in row]
+    (found,) = [row for row in show_sources(CurationDataset.open(copy), "lax") if "url" in row]
     assert (found["url"], found["state"], found["reason"], found["clips"]) == (
         "https://site.invalid/watch?v=1", "failed", "timeout", [],
     )  # fmt: skip
@@ -89,20 +90,26 @@ def test_own_policy_from_curve_to_verdicts(
     assert run(["curate", "verdicts", str(root), "--policy", "moon"]) == 2
 
 
-def test_inspect_validate_withdraw_and_compact(
+def test_show_validate_withdraw_and_compact(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / "dataset"
     shutil.copytree(root, copy)
-    facts = document(capsys, "dataset", "inspect", copy, "--json")
+    facts = document(capsys, "dataset", "show", copy, "--json")
     assert facts["tables"]["clips"]["rows"] == 12
     clip_id = CurationDataset.open(copy).clips()[0]["clip_id"]
     extract = tmp_path / "clip"
-    facts = document(capsys, "dataset", "inspect", copy, clip_id, "--extract", extract, "--json")
+    facts = document(capsys, "dataset", "show", copy, clip_id, "--extract", extract, "--json")
     assert (extract / f"{clip_id}.mp4").stat().st_size == facts["video_bytes"]
     assert facts["tracks"]["poses"] == 4
-    assert run(["dataset", "inspect", str(copy)]) == 0
-    assert run(["dataset", "inspect", str(copy), clip_id]) == 0
+    assert run(["dataset", "show", str(copy)]) == 0
+    assert run(["dataset", "show", str(copy), clip_id]) == 0
+    for mixed in (["--why"], [clip_id, "--sources"], ["--json-lines"], [clip_id[:-1]]):
+        assert run(["dataset", "show", str(copy), *mixed]) in {2, 5}
+    capsys.readouterr()
+    why = document(capsys, "dataset", "show", copy, clip_id, "--why", "--json")
+    assert why["scores"]["camera"]["camera_drift"] == facts["clip"]["camera_drift"]
+    assert run(["dataset", "show", str(copy), clip_id, "--why"]) == 0
     capsys.readouterr()
     assert document(capsys, "dataset", "validate", copy, "--json")["sound"]
     source = CurationDataset.open(copy).sources()[0]["source_id"]

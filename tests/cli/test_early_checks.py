@@ -54,7 +54,7 @@ WRONG = [
     (["jobs", "submit", "good.png", "text.mp4"], 5, "text.mp4"),
     (["jobs", "submit", "text.png", "good.mp4"], 5, "text.png"),
     (["dataset", "list", "none"], 5, "There is no dataset in none"),
-    (["dataset", "inspect", "none"], 5, "There is no dataset in none"),
+    (["dataset", "show", "none"], 5, "There is no dataset in none"),
     (["dataset", "validate", "none"], 5, "There is no dataset in none"),
     (["dataset", "export", "none", *MADE, "--format", "webdataset"], 5, "no dataset in none"),
     (["dataset", "export", "none", *MADE, "--format", "published-png"], 5, "no dataset in none"),

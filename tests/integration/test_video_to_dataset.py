@@ -17,8 +17,8 @@ from animaray.datasets.compaction import compact
 from animaray.datasets.reader import CurationDataset
 from animaray.pipelines.curate import CurationConfig, curate, reapply_policy
 from animaray.pipelines.policy.policies import LAX, STANDARD
-from animaray.pipelines.reports.report import dataset_report
-from animaray.pipelines.reports.story import explain
+from animaray.pipelines.reports.card import dataset_card
+from animaray.pipelines.reports.show import show_sources, show_why, spell_why
 from animaray.pipelines.reports.validation import validate
 from animaray.platform.disk import disk_error, free_bytes
 from animaray.platform.errors import DatasetError, DiskError
@@ -181,20 +181,21 @@ def test_new_thresholds_give_new_verdicts_without_models(
 
 def test_report_and_explanation_tell_the_same(curated: tuple[CurationConfig, dict]) -> None:
     config, _ = curated
-    report = dataset_report(config.output_dir, "standard")
+    dataset = CurationDataset.open(config.output_dir)
+    report = dataset_card(config.output_dir, "standard")
     assert sum(report.sources_by_state.values()) == 7
     assert report.funnel[0] == ("inputs", 7)
     assert dict(report.funnel)["clips"] == 3
-    assert len(report.items) == 3 + 5  # clips, and inputs without a clip
-    clip = next(item for item in report.items if item.poster is not None)
-    story = explain(config.output_dir, clip.item_id)
-    verdict = story.to_dict()["verdicts"]["standard"]
-    assert (verdict["reasons"], verdict["flags"]) == (list(clip.reasons), list(clip.flags))
-    assert any("no_face" in line for line in story.lines())
-    source = explain(config.output_dir, "f empty.mp4")
-    assert "  source    unreadable (empty): f empty.mp4 is an empty file." in source.lines()
+    clips = [clip for row in show_sources(dataset) for clip in row["clips"]]
+    assert len(clips) == 3
+    story = show_why(dataset, clips[0]["clip_id"])
+    verdict = story["verdicts"]["standard"]
+    assert (verdict["reasons"], verdict["flags"]) == (clips[0]["reasons"], clips[0]["flags"])
+    assert any("no_face" in line for line in spell_why(story))
+    source = spell_why(show_why(dataset, "f empty.mp4"))
+    assert "  source    unreadable (empty): f empty.mp4 is an empty file." in source
     with pytest.raises(DatasetError, match=r"Nothing in .* has the id or name zebra"):
-        explain(config.output_dir, "zebra")
+        show_why(dataset, "zebra")
 
 
 def test_withdrawn_source_leaves_every_view(
@@ -203,7 +204,7 @@ def test_withdrawn_source_leaves_every_view(
     config, _ = curated
     root = tmp_path / "copy"
     shutil.copytree(config.output_dir, root)
-    source_id = explain(root, "b cut.mp4").source["source_id"]
+    source_id = show_why(CurationDataset.open(root), "b cut.mp4")["source"]["source_id"]
     CommitLog(root).withdraw([source_id], "asked to")
     assert len(CurationDataset.open(root).clips()) == 1
     assert "b cut.mp4" not in states(root)

@@ -21,7 +21,7 @@ from animaray.datasets.schemas import schema_of
 from animaray.datasets.shards import write_shard
 from animaray.pipelines.policy.policies import LAX, THRESHOLDS
 from animaray.pipelines.policy.verdicts import reapply_policy
-from animaray.pipelines.reports.story import explain
+from animaray.pipelines.reports.show import show_why, spell_why
 from animaray.pipelines.reports.validation import INVARIANTS, validate
 from animaray.platform.errors import DatasetError
 from animaray.platform.media.video import encode_mp4
@@ -156,7 +156,7 @@ def test_a_dataset_of_a_version_before_is_read_with_unknown_scores(
     assert [(row["state"], row["flag_codes"]) for row in verdicts] == [
         ("keep", ["text_not_run"])
     ] * 3
-    lines = "\n".join(explain(root, clips[0]["clip_id"]).lines())
+    lines = "\n".join(spell_why(show_why(CurationDataset.open(root), clips[0]["clip_id"])))
     assert "text      not measured\n    text_share                   none" in lines
     assert validate(root).problems == ()
     assert merge_small_files(root, min_files=1) is not None

@@ -12,7 +12,7 @@ from animaray.pipelines.policy.policies import LAX, POLICIES, STANDARD, write_po
 from animaray.pipelines.policy.rules import judge
 from animaray.pipelines.policy.tuning import change_policy, find_rule, tune
 from animaray.pipelines.policy.verdicts import applied_policy, reapply_policy, renew_stale_verdicts
-from animaray.pipelines.reports.story import explain
+from animaray.pipelines.reports.show import show_why, spell_why
 from animaray.platform.errors import ConfigError, DatasetError
 from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
@@ -105,12 +105,12 @@ def test_rules_are_found_by_any_of_their_names() -> None:
 
 def test_every_score_is_told_against_its_limit(scored: Path) -> None:
     clip_id = CurationDataset.open(scored).clips()[0]["clip_id"]
-    story = explain(scored, clip_id)
-    standard = [row for row in story.limits if row["policy"] == "standard"]
+    story = show_why(CurationDataset.open(scored), clip_id)
+    standard = [row for row in story["limits"] if row["policy"] == "standard"]
     broken = {row["threshold"] for row in standard if not row["passes"]}
-    reasons = story.verdicts["standard"]["reasons"]
+    reasons = story["verdicts"]["standard"]["reasons"]
     assert len(broken) == len(reasons)
     # Lower and upper limit of one score are both there.
     assert {"min_speed", "max_speed"} <= {row["threshold"] for row in standard}
-    lines = story.lines()
+    lines = spell_why(story)
     assert any("camera_drift " in line and "standard <= 0.03" in line for line in lines)

@@ -1,0 +1,333 @@
+"""What `animaray dataset show` tells: the dataset, all of one clip, every input, or why.
+
+A dataset: its tables, commits and policies. A clip: all that is stored of it. The inputs: what
+became of each, for programs. Why: where a clip or source came from, what was measured, the limits
+of every policy, and what they say.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.reader import CurationDataset
+from animaray.datasets.schemas import FAMILIES, SCORES
+from animaray.models.pose.further_points import layout_of
+from animaray.pipelines.curation.commit import state_of_clips
+from animaray.pipelines.policy.policies import Policy, policy_fingerprint
+from animaray.pipelines.policy.rules import RULES, spell_reasons
+from animaray.pipelines.policy.verdicts import applied_policy
+from animaray.platform.errors import DatasetError
+
+Facts = dict[str, Any]
+
+
+def show_dataset(dataset: CurationDataset) -> Facts:
+    """Return what a dataset holds: tables, inputs by state, policies, lineage."""
+    tables: dict[str, dict[str, int]] = {}
+    for file in dataset.snapshot.files:
+        entry = tables.setdefault(file.table, {"files": 0, "rows": 0, "bytes": 0})
+        entry["files"] += 1
+        entry["rows"] += file.rows
+        entry["bytes"] += file.size_bytes
+    clips, sources = dataset.clips(), dataset.sources()
+    seconds = {clip["clip_id"]: clip["duration_s"] or 0.0 for clip in clips}
+    policies = {}
+    for name in dataset.policies():
+        kept = [row["clip_id"] for row in dataset.verdicts(name) if row["keep"]]
+        policies[name] = {
+            "fingerprint": policy_fingerprint(applied_policy(dataset, name)),
+            "kept_clips": len(kept),
+            "kept_hours": sum(seconds[clip_id] for clip_id in kept) / 3600,
+        }
+    commits = CommitLog(dataset.root).commits(dataset.snapshot.version)
+    return {
+        "dataset": str(dataset.root),
+        "version": dataset.snapshot.version,
+        "commits": dict(Counter(entry.kind for entry in commits)),
+        "tables": tables,
+        "sources_by_state": dict(Counter(row["state"] for row in sources).most_common()),
+        "num_clips": len(clips),
+        "hours": sum(seconds.values()) / 3600,
+        "policies": policies,
+        "profiles": distinct(sources, "profile"),
+        "code": distinct(sources, "code"),
+        "configs": distinct(sources, "config"),
+        "withdrawn": sorted(dataset.snapshot.withdrawn),
+    }
+
+
+def distinct(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """Return the values of a column, each once."""
+    return sorted({row[name] for row in rows if row[name]})
+
+
+def show_clip(dataset: CurationDataset, clip_id: str) -> Facts:
+    """Return all that is stored of one clip: facts, verdicts, video, poses and faces.
+
+    Raises:
+        DatasetError: There is no such clip.
+    """
+    clip = dataset.clip(clip_id)
+    tracks = None
+    if clip_id in dataset.large_table_ids("tracks"):
+        found = dataset.tracks(clip_id)
+        confidence = found.keypoint_confidence
+        tracks = {
+            "poses": len(found.pts_s),
+            "pose_layout": layout_of(found.further_points),
+            "mean_keypoint_confidence": float(confidence.mean()) if confidence.size else None,
+            "visible_keypoints": np.round((confidence > 0.3).sum(axis=1)).astype(int).tolist(),
+            "faces_sampled": len(found.face_frames),
+            "faces_valid": int(found.face_valid.sum()),
+            "camera": dataset.camera_path(clip_id),
+        }
+    return {
+        "clip": clip,
+        "identity_dim": len(clip["identity_embedding"] or ()),
+        "verdicts": {name: rows[clip_id] for name, rows in _verdicts(dataset).items()},
+        "video_bytes": clip["media_bytes"],
+        "tracks": tracks,
+    }
+
+
+def extract_clip(dataset: CurationDataset, clip_id: str, folder: Path) -> list[Path]:
+    """Write the stored video, preview and poster of a clip into a folder; return the files.
+
+    Raises:
+        DatasetError: There is no such clip, or nothing of it was stored.
+    """
+    files = {}
+    if dataset.clip(clip_id)["media_file"] is not None:
+        files["mp4"] = dataset.media_bytes(clip_id)
+    if clip_id in dataset.large_table_ids("preview"):
+        preview = dataset.preview(clip_id)
+        files |= {"jpg": preview["poster"], "preview.mp4": preview["video"]}
+    if not files:
+        raise DatasetError(
+            f"Neither video nor preview of clip {clip_id} was stored.", reason="no_media"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, data in files.items():
+        (folder / f"{clip_id}.{suffix}").write_bytes(data)
+    return [folder / f"{clip_id}.{suffix}" for suffix in files]
+
+
+def source_states(
+    dataset: CurationDataset, verdicts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Return each input's final state under a policy's verdicts, by input id."""
+    by_input: dict[str, list[str]] = {}
+    for clip in dataset.clips():
+        by_input.setdefault(clip["input_id"], []).append(verdicts[clip["clip_id"]]["state"])
+    return {
+        row["input_id"]: state_of_clips(by_input[row["input_id"]])
+        if row["input_id"] in by_input
+        else row["state"]
+        for row in dataset.sources()
+    }
+
+
+def show_sources(dataset: CurationDataset, policy: str = "standard") -> list[Facts]:
+    """Return one object per input ever tried, in the order of their names.
+
+    `file` or `url` names the input; `state`, `reason` and `detail` say what became of it under the
+    policy; `clips` holds each clip with `start` and `end` (seconds of the input), `keep`, `state`,
+    `reasons` (code, value and threshold), `reason_codes`, `flags` and `scores`.
+
+    Raises:
+        DatasetError: The policy was never applied.
+    """
+    verdicts = {row["clip_id"]: row for row in dataset.verdicts(policy)}
+    states = source_states(dataset, verdicts)
+    clips: dict[str, list[Facts]] = {}
+    for clip in sorted(dataset.clips(), key=lambda row: (row["start_s"], row["clip_id"])):
+        item = _clip_object(clip, verdicts[clip["clip_id"]])
+        clips.setdefault(clip["input_id"], []).append(item)
+    return [
+        _source_object(row, states[row["input_id"]], clips.get(row["input_id"], []))
+        for row in dataset.sources()
+    ]
+
+
+def _source_object(row: Mapping[str, Any], state: str, clips: list[Facts]) -> Facts:
+    codes = [code for clip in clips for code in clip["reason_codes"]]
+    reason = row["reason"]
+    if clips:  # the policy decides, not what was stored when another one was in force
+        reason = max(codes, key=codes.count) if codes and state != "kept" else None
+    return {
+        "url" if "://" in row["uri"] else "file": row["uri"],
+        "input_id": row["input_id"],
+        "source_id": row["source_id"],
+        "state": state,
+        "reason": reason,
+        "detail": row["detail"],
+        "duplicate_of": row["duplicate_of"],
+        "sha256": row["sha256"],
+        "duration": row["duration_s"],
+        "clips": clips,
+    }
+
+
+def _clip_object(clip: Mapping[str, Any], verdict: Mapping[str, Any]) -> Facts:
+    return {
+        "clip_id": clip["clip_id"],
+        "start": clip["start_s"],
+        "end": clip["end_s"],
+        "keep": verdict["keep"],
+        "state": verdict["state"],
+        "reasons": verdict["reasons"],
+        "reason_codes": verdict["reason_codes"],
+        "flags": verdict["flags"] or [],
+        "scores": {name: clip[name] for scores in SCORES.values() for name in scores},
+        "families": {family: clip[f"{family}_state"] for family in FAMILIES},
+    }
+
+
+def show_why(dataset: CurationDataset, what: str) -> Facts:
+    """Tell where a clip or source came from, what was measured, and why it stayed or went.
+
+    `limits` holds every rule that judges the clip under each policy, `commits` the versions of the
+    log with rows of its source; scores and limits are empty for a source.
+
+    Args:
+        dataset: Where it is.
+        what: Clip id, source id, input id or file name.
+
+    Raises:
+        DatasetError: Nothing in the dataset has that id or name.
+    """
+    clip = next((row for row in dataset.clips() if row["clip_id"] == what), None)
+    for source in dataset.sources():
+        names = {source[name] for name in ("source_id", "input_id", "uri", "file_name")}
+        if what in names if clip is None else source["input_id"] == clip["input_id"]:
+            break
+    else:
+        raise DatasetError(
+            f"Nothing in {dataset.root} has the id or name {what}.",
+            fix=f"See the ids: animaray dataset list {dataset.root}",
+            reason="unknown_clip",
+        )
+    input_id, verdicts = source["input_id"], _verdicts(dataset)
+    log = CommitLog(dataset.root).commits(dataset.snapshot.version)
+    facts: Facts = {
+        "kind": "source",
+        "subject": source["source_id"],
+        "source": _without(source, "hashes", "motion_signature"),
+        "clip": None,
+        "scores": {},
+        "verdicts": {
+            f"{name} {own['clip_id']}": rows[own["clip_id"]]
+            for name, rows in verdicts.items()
+            for own in dataset.clips()
+            if own["input_id"] == input_id and own["clip_id"] in rows
+        },
+        "limits": [],
+        "commits": [entry.version for entry in log if input_id in entry.inputs],
+    }
+    if clip is None:
+        return facts
+    return facts | {
+        "kind": "clip",
+        "subject": what,
+        "clip": _without(clip, "identity_embedding"),
+        "scores": {family: {name: clip[name] for name in SCORES[family]} for family in FAMILIES},
+        "verdicts": {name: rows[what] for name, rows in verdicts.items() if what in rows},
+        "limits": _limits(clip, [applied_policy(dataset, name) for name in verdicts]),
+    }
+
+
+def _without(row: Mapping[str, Any], *hidden: str) -> Facts:
+    return {name: value for name, value in row.items() if name not in hidden}
+
+
+def _verdicts(dataset: CurationDataset) -> dict[str, dict[str, Facts]]:
+    """Return what every applied policy says, by policy and clip id."""
+    wanted = ("state", "keep", "reasons", "flags", "policy_fingerprint")
+    return {
+        policy: {row["clip_id"]: {name: row[name] for name in wanted} for row in rows}
+        for policy in dataset.policies()
+        if (rows := dataset.verdicts(policy))
+    }
+
+
+def _limits(clip: Mapping[str, Any], policies: Sequence[Policy]) -> list[Facts]:
+    """Return every rule that judges the clip under each policy, in the order of the rules."""
+    return [
+        {
+            "score": rule.score,
+            "value": clip[rule.score],
+            "threshold": rule.threshold,
+            "is_minimum": rule.is_minimum,
+            "policy": policy.name,
+            "limit": limit,
+            "passes": None if clip[rule.score] is None else rule.passes(clip[rule.score], limit),
+            "only_flags": rule.only_flags(policy),
+        }
+        for rule in RULES
+        for policy in policies
+        if (limit := rule.limit(policy)) is not None and rule.judges(clip["pose_framing"])
+    ]
+
+
+def spell_why(facts: Mapping[str, Any]) -> list[str]:
+    """Return what `show_why` found, for a terminal."""
+    source, clip = facts["source"], facts["clip"]
+    lines = [
+        f"{facts['kind']} {facts['subject']}",
+        f"  file      {source['uri']} ({source['file_bytes']} bytes, sha256 "
+        f"{str(source['sha256'])[:16]})",
+    ]
+    if source["codec"]:
+        lines.append(
+            f"  video     {source['codec']} {source['width']}x{source['height']} "
+            f"{source['fps']:.4g} fps {source['duration_s']:.2f} s, "
+            f"{source['num_frames']} frames decoded, cuts at {source['cut_times_s']}"
+        )
+    if source["warning"]:
+        lines.append(f"  warning   {source['warning']}")
+    why = f" ({source['reason']})" if source["reason"] else ""
+    detail = f": {source['detail']}" if source["detail"] else ""
+    lines.append(f"  source    {source['state']}{why}{detail}")
+    if clip is not None:
+        lines += [
+            f"  span      {clip['start_s']:.3f} to {clip['end_s']:.3f} s, {clip['num_frames']} "
+            f"frames of {clip['width']}x{clip['height']}",
+            f"  media     {clip['media_file'] or 'not stored: every shipped policy dropped it'}",
+        ]
+    for family, scores in facts["scores"].items():
+        note = f" {clip[f'{family}_note']}" if clip[f"{family}_note"] else ""
+        by = f" by {clip[f'{family}_producer']}" if clip[f"{family}_producer"] else ""
+        # Of datasets older than the family there is no state.
+        lines.append(f"  {family:<9} {clip[f'{family}_state'] or 'not measured'}{note}{by}")
+        for name, value in scores.items():
+            limits = _spell_limits(row for row in facts["limits"] if row["score"] == name)
+            lines.append(f"    {name:<28} {_spell_score(value):<10} {limits}".rstrip())
+    for name, verdict in facts["verdicts"].items():
+        spelled = spell_reasons(verdict)
+        reasons = f": {'; '.join(spelled)}" if spelled else ""
+        lines.append(f"  {name:<9} {verdict['state']}{reasons}")
+    lines.append(f"  commits   {', '.join(str(version) for version in facts['commits'])}")
+    return lines
+
+
+def _spell_limits(limits: Iterable[Mapping[str, Any]]) -> str:
+    """Return the limits of one score under every policy, those that it breaks marked."""
+    found = []
+    for row in limits:
+        sign = ">=" if row["is_minimum"] else "<="
+        mark = "" if row["passes"] is not False else " FLAGGED" if row["only_flags"] else " BROKEN"
+        found.append(f"{row['policy']} {sign} {row['limit']:g}{mark}")
+    return "; ".join(found)
+
+
+def _spell_score(value: float | int | str | Sequence[float] | None) -> str:
+    """Return a score in four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " ".join(_spell_score(part) for part in value)
+    return "none" if value is None else str(value)
