@@ -39,9 +39,9 @@ def default_dataset(*names: object) -> Path | None:
 def check_weights(folder: Path | None) -> None:
     """Refuse a weights folder that is not whole; None names none and passes."""
     if folder is not None:
-        from animaray.serving.weights_folder import check_weights_folder
+        from animaray.platform.weights.whole_files import require_whole_folder
 
-        check_weights_folder(folder)
+        require_whole_folder(folder)
 
 
 def check_picture(path: Path) -> None:

@@ -26,6 +26,7 @@ from ray.serve.handle import DeploymentHandle
 from animaray.platform.disk import check_room, disk_errors
 from animaray.platform.errors import ConfigError, MachineError, PortError, WeightsError
 from animaray.platform.ray_session import come_up, ray_session
+from animaray.platform.weights.whole_files import require_whole_folder
 from animaray.serving.http.app import make_app
 from animaray.serving.http.origins import is_loopback
 from animaray.serving.http.service import AnimationService
@@ -33,7 +34,6 @@ from animaray.serving.http.tenants import DEFAULT_KEY_FILE, Tenants
 from animaray.serving.jobs.files import JobFiles
 from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.store import JobStore
-from animaray.serving.weights_folder import check_weights_folder
 
 APPLICATION = "animaray"
 INGRESS_CPUS = 0.1
@@ -344,7 +344,7 @@ def check_before_start(config: ServeConfig) -> ServeConfig:
     Returns:
         The same for processes that run in another working folder.
     """
-    check_weights_folder(config.weights_dir)
+    require_whole_folder(config.weights_dir)
     Tenants.load(config.api_keys_path)
     config = _with_absolute_paths(config)
     JobFiles.check_data_dir(config.data_dir)

@@ -14,14 +14,10 @@ from torch import Tensor, nn
 
 from animaray.models.alignment.procrustes import SimilarityTransform, closed_form, joint_confidence
 from animaray.models.networks.attention import attend
-from animaray.models.networks.weights_folder import (
-    CONFIG_FILE,
-    load_config,
-    load_weights,
-    save_network,
-)
+from animaray.models.networks.weights_folder import load_config, load_weights, save_network
 from animaray.models.pose.layouts import NUM_KEYPOINTS, VISIBLE_CONFIDENCE
 from animaray.platform.errors import ConfigError
+from animaray.platform.weights.whole_files import CONFIG_FILE
 
 SOFT_FLOOR = 1e-3
 """Weight of unseen keypoints in the fit, so that any two poses have one."""

@@ -39,6 +39,7 @@ from animaray.models.subjects.reference import (
     prepare_references,
 )
 from animaray.platform.weights.store import resolve_weights
+from animaray.platform.weights.whole_files import PERCEPTION_FILE
 
 __all__ = [
     "Animation",
@@ -51,7 +52,6 @@ __all__ = [
     "default_sampler",
 ]
 
-PERCEPTION_FILE = "perception.json"
 ALIGNER_FOLDER = "aligner"
 BUNDLED_ALIGNER = "generated/aligner"
 """Registry id of the aligner of weights folders that have none."""

@@ -31,13 +31,9 @@ from torch import Tensor, nn
 from animaray.models.networks.attention import attend_heads
 from animaray.models.networks.face_encoder import FaceEncoder, FaceEncoderConfig
 from animaray.models.networks.identity_adapter import AdapterMode, align_to_image
-from animaray.models.networks.weights_folder import (
-    CONFIG_FILE,
-    load_config,
-    load_weights,
-    save_network,
-)
+from animaray.models.networks.weights_folder import load_config, load_weights, save_network
 from animaray.platform.errors import ConfigError
+from animaray.platform.weights.whole_files import CONFIG_FILE
 
 TEMPORAL_NAMES = ("motion_modules", "temporal_transformer_blocks", "temp_attentions", "temporal_")
 """Parts of the names of layers that attend over time."""

@@ -24,9 +24,8 @@ from animaray.models.interop.layout import (
 )
 from animaray.models.interop.new_folder import new_folder
 from animaray.models.interop.sizes import SCHEDULER, expected_shapes
-from animaray.models.networks.animator import INDEX_FILE
 from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
-from animaray.models.networks.weights_folder import CONFIG_FILE, WEIGHTS_FILE, load_config
+from animaray.models.networks.weights_folder import load_config
 from animaray.models.perception.checkpoint_files import open_state, require_shapes, shapes_of
 from animaray.models.perception.paper.backbone_files import IMAGE_ENCODER_FILES, VAE_FILES
 from animaray.models.perception.paper.clip_preprocessing import CLIP_MEAN, CLIP_SIDE_PX, CLIP_STD
@@ -37,6 +36,7 @@ from animaray.models.perception.profiles import (
 )
 from animaray.platform.errors import ConfigError
 from animaray.platform.storage import write_json_atomic
+from animaray.platform.weights.whole_files import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
 
 ADAPTER_KEY = ".processor."
 """In every key of the U-Net that Stable Video Diffusion's own class does not have."""

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from animaray.models.animation.pipeline import PERCEPTION_FILE, PerceptionChoice
+from animaray.models.animation.pipeline import PerceptionChoice
 from animaray.models.interop.fresh import (
     SEED,
     fresh_face_encoder_config,
@@ -35,11 +35,11 @@ from animaray.models.interop.sizes import (
     require_scheduler,
     unet_config,
 )
-from animaray.models.networks.animator import INDEX_FILE, network_config
+from animaray.models.networks.animator import network_config
 from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
 from animaray.models.networks.face_encoder import FaceEncoderConfig
 from animaray.models.networks.pose_net import PoseNetConfig
-from animaray.models.networks.weights_folder import CONFIG_FILE, WEIGHTS_FILE, save_config
+from animaray.models.networks.weights_folder import save_config
 from animaray.models.perception.checkpoint_files import (
     Shapes,
     open_state,
@@ -67,6 +67,12 @@ from animaray.platform.disk import check_room
 from animaray.platform.errors import ConfigError, WeightsError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic, write_json_atomic
+from animaray.platform.weights.whole_files import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    PERCEPTION_FILE,
+    WEIGHTS_FILE,
+)
 
 OnFile = Callable[[str], None]
 """Told the name of each part before it is read or written."""

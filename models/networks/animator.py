@@ -23,8 +23,7 @@ from animaray.models.networks.weights_folder import (
     save_network,
 )
 from animaray.platform.errors import ConfigError
-
-INDEX_FILE = "model_index.json"
+from animaray.platform.weights.whole_files import INDEX_FILE
 
 
 class Animator(nn.Module):

@@ -13,11 +13,9 @@ from torch import nn
 
 from animaray.platform.errors import WeightsError
 from animaray.platform.storage import write_bytes_atomic, write_json_atomic
+from animaray.platform.weights.whole_files import CONFIG_FILE, WEIGHTS_FILE, require_whole_file
 
 Config = TypeVar("Config")
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 def save_config(file: Path, config: object) -> None:
@@ -72,6 +70,7 @@ def load_weights(folder: Path, network: nn.Module) -> None:
         WeightsError: The file is missing or damaged, or is of another architecture.
     """
     file = folder / WEIGHTS_FILE
+    require_whole_file(file)
     try:
         state = load_file(file)
     except (OSError, SafetensorError) as error:

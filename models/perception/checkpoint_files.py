@@ -12,30 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from animaray.platform.errors import WeightsError
-from animaray.platform.weights.problems import file_problem
+from animaray.platform.weights.whole_files import require_whole_file
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor of a state dict."""
 
 _NAMED_AT_MOST = 3
-
-
-def require_whole_file(path: Path) -> None:
-    """Refuse a file that is empty, cut off or only a pointer to the weights; else do nothing.
-
-    Raises:
-        WeightsError: It is; a file that is not there passes, and its reader says so.
-    """
-    problem = file_problem(path) if path.is_file() else None
-    if problem is not None:
-        reason, sentence = problem
-        fixes = {"pointer": "Fetch the file itself: `git lfs pull` in its repository, or"}
-        raise WeightsError(
-            f"Expected a network's weights, and they cannot be read: {sentence}",
-            fix=f"{fixes.get(reason, 'Fetch it again:')} `animaray weights pull ID` (ids: "
-            "`animaray weights list`).",
-            reason=reason,
-        )
 
 
 def load_state(path: Path, *, mapped: bool = False) -> dict[str, Any]:

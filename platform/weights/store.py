@@ -28,8 +28,8 @@ from animaray.platform.weights.archive import unpack_files, unpack_folder
 from animaray.platform.weights.download import PART_NAME, fetch, one_at_a_time
 from animaray.platform.weights.entry import BUNDLED, CONVERTED, INDEX, WeightsEntry
 from animaray.platform.weights.own import own_file
-from animaray.platform.weights.problems import file_problem
 from animaray.platform.weights.table import WEIGHTS
+from animaray.platform.weights.whole_files import file_problem
 
 __all__ = [
     "BUNDLED_ANIMATOR",

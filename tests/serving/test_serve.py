@@ -28,7 +28,7 @@ def test_wrong_weights_are_refused_before_anything_is_made(tmp_path: Path) -> No
 def test_taken_port_is_refused_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "check_weights_folder", fine)
+    monkeypatch.setattr(serve, "require_whole_folder", fine)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -40,7 +40,7 @@ def test_taken_port_is_refused_before_anything_is_made(
 
 
 def test_unusable_data_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "check_weights_folder", fine)
+    monkeypatch.setattr(serve, "require_whole_folder", fine)
     monkeypatch.setattr(serve, "check_port", fine)
     (tmp_path / "file").write_text("")
     config = ServeConfig(weights_dir=tmp_path, data_dir=tmp_path / "file" / "data")

@@ -105,7 +105,7 @@ def test_removing_one_job_touches_no_stranger(shared: Path) -> None:
 def test_foreign_data_folder_is_refused_and_left_as_it_is(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for check in ("check_weights_folder", "check_port"):
+    for check in ("require_whole_folder", "check_port"):
         monkeypatch.setattr(serve, check, lambda *_: None)
     (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_text("mine")

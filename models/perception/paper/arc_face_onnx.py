@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from animaray.models.perception.checkpoint_files import require_whole_file
 from animaray.platform.errors import MachineError, WeightsError
+from animaray.platform.weights.whole_files import require_whole_file
 
 EPSILON = 1e-5
 """Of IResNet's norms."""

@@ -16,6 +16,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from animaray.models.perception.checkpoint_files import Shapes, fill_network, open_state, shapes_of
 from animaray.platform.errors import WeightsError
+from animaray.platform.weights.whole_files import CONFIG_FILE
 
 VAE_FILES = (
     "diffusion_pytorch_model.safetensors",
@@ -29,7 +30,6 @@ IMAGE_ENCODER_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_m
 """Names under which a transformers part may lie, best first."""
 OLD_IMAGE_ENCODER_KEYS = ("vision_model.embeddings.position_ids",)
 """A counter that old transformers stored, and that nothing needs."""
-CONFIG_FILE = "config.json"
 
 VAE_CONFIG: Mapping[str, Any] = {
     "in_channels": 3,

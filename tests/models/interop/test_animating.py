@@ -8,10 +8,10 @@ import torch
 
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
 from animaray.models.face.optimization_config import FaceOptimizationConfig
-from animaray.models.networks.weights_folder import WEIGHTS_FILE
 from animaray.models.perception.paper.arc_face import ArcFaceEmbedder
 from animaray.models.perception.paper.insightface_analysis import is_installed
 from animaray.platform.errors import ConfigError
+from animaray.platform.weights.whole_files import WEIGHTS_FILE
 from benchmarks.rehearsal import scripted_detectors
 
 OPTIONS = AnimationOptions(

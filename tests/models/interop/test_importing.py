@@ -8,11 +8,11 @@ import torch
 
 from animaray.models.interop.importing import ImportOptions, import_published, write_state
 from animaray.models.networks.animator import Animator
-from animaray.models.networks.weights_folder import WEIGHTS_FILE
 from animaray.models.perception.checkpoint_files import open_state
 from animaray.models.perception.paper.arc_face import ArcFaceEmbedder
 from animaray.models.perception.profiles import load_codec, load_image_encoder
 from animaray.platform.errors import ConfigError, UsageError, WeightsError
+from animaray.platform.weights.whole_files import WEIGHTS_FILE
 from benchmarks.rehearsal import onnx_iresnet
 
 SMALL = ImportOptions(width_px=64, height_px=64)

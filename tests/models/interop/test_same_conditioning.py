@@ -14,7 +14,6 @@ from animaray.models.animation.run import AnimationParts, AnimationRun, align_ca
 from animaray.models.face.identity import FaceIdentity
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.conditioning import Conditioning
-from animaray.models.networks.weights_folder import WEIGHTS_FILE
 from animaray.models.perception.paper.arc_face import ArcFaceEmbedder
 from animaray.models.perception.permissive.tiny_autoencoder import TinyAutoencoderCodec
 from animaray.models.perception.profiles import load_codec, load_image_encoder, load_perception
@@ -32,6 +31,7 @@ from animaray.pipelines.encode.config import EncodeConfig
 from animaray.pipelines.encode.encode import ClipEncoders, FittedClip, encode_fitted
 from animaray.platform.errors import ConfigError
 from animaray.platform.media.video import decode_video
+from animaray.platform.weights.whole_files import WEIGHTS_FILE
 from animaray.training.animator_batches import make_item
 from animaray.training.batch_order import Window
 from animaray.training.recipes import animator_demo_cpu, animator_permissive_cpu

@@ -15,8 +15,8 @@ from animaray.models.interop.layout import BACKBONE_FOLDER
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.unet import AnimatorUNet
-from animaray.models.networks.weights_folder import WEIGHTS_FILE
 from animaray.platform.errors import WeightsError
+from animaray.platform.weights.whole_files import WEIGHTS_FILE
 from animaray.training.animator import load_initial_animator
 from animaray.training.recipes import animator_8xa100
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from animaray.platform.errors import WeightsError
-from animaray.serving.weights_folder import NETWORKS, check_weights_folder
+from animaray.platform.weights.whole_files import require_whole_folder
+
+NETWORKS = ("unet", "pose_net", "face_encoder")
 
 
 @pytest.fixture
@@ -26,25 +28,25 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_whole_folder_passes(folder: Path) -> None:
-    check_weights_folder(folder)
+    require_whole_folder(folder)
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="There is no weights folder"):
-        check_weights_folder(tmp_path / "nothing")
+        require_whole_folder(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("name", ["model_index.json", "perception.json", "unet/config.json"])
 def test_missing_description_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(WeightsError, match=f"not a whole weights folder: {Path(name).name}"):
-        check_weights_folder(folder)
+        require_whole_folder(folder)
 
 
 def test_description_that_is_not_json_is_named(folder: Path) -> None:
     (folder / "model_index.json").write_text("version https://git-lfs")
     with pytest.raises(WeightsError, match=r"model_index\.json is not JSON"):
-        check_weights_folder(folder)
+        require_whole_folder(folder)
 
 
 @pytest.mark.parametrize(
@@ -65,11 +67,11 @@ def test_damaged_weights_are_named(folder: Path, content: bytes | None, message:
     else:
         file.write_bytes(content)
     with pytest.raises(WeightsError, match=message):
-        check_weights_folder(folder)
+        require_whole_folder(folder)
 
 
 def test_weights_that_are_cut_short_are_named(folder: Path) -> None:
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(WeightsError, match="cut off"):
-        check_weights_folder(folder)
+        require_whole_folder(folder)
