@@ -13,7 +13,7 @@ from torch import nn
 
 from animaray.platform.errors import WeightsError
 from animaray.platform.storage import write_bytes_atomic, write_json_atomic
-from animaray.platform.weights.whole_files import CONFIG_FILE, WEIGHTS_FILE, require_whole_file
+from animaray.platform.weights.whole_files import CONFIG_FILE, WEIGHTS_FILE, file_problem
 
 Config = TypeVar("Config")
 
@@ -70,11 +70,12 @@ def load_weights(folder: Path, network: nn.Module) -> None:
         WeightsError: The file is missing or damaged, or is of another architecture.
     """
     file = folder / WEIGHTS_FILE
-    require_whole_file(file)
     try:
         state = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"Cannot read the weights {file}: {error}.") from error
+        problem = file_problem(file) if file.is_file() else None
+        what = str(error) if problem is None else problem[1].rstrip(".")
+        raise WeightsError(f"Cannot read the weights {file}: {what}.") from error
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

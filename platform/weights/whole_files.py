@@ -57,7 +57,7 @@ def require_whole_file(path: Path) -> None:
         reason, sentence = problem
         fixes = {"pointer": "Fetch the file itself: `git lfs pull` in its repository, or"}
         raise WeightsError(
-            f"Cannot read the weights: {sentence}",
+            f"Expected a network's weights, and they cannot be read: {sentence}",
             fix=f"{fixes.get(reason, 'Copy it again, or fetch it:')} `animaray weights pull ID`"
             " (ids: `animaray weights list`).",
             reason=reason,
