@@ -15,7 +15,7 @@ from animaray.datasets.conditions import ConditionsTable, open_conditions, table
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.splits import held_out_sources, write_trained_sources
 from animaray.models.alignment.aligner import PoseAligner
-from animaray.models.diffusion.loss import LossConfig, denoising_loss
+from animaray.models.diffusion.loss import LossConfig, LossDraws, denoising_loss
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.perception.profiles import load_codec
@@ -55,7 +55,7 @@ class AnimatorObjective(nn.Module):
                 batch.conditioning,
                 batch.face_mask,
                 self._config,
-                generator,
+                LossDraws.of(batch.latents, self._config, generator),
             )
         return Measured(loss=output.loss, sums=_by_sigma(output.sigma, output.per_clip))
 

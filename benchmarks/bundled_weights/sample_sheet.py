@@ -1,5 +1,6 @@
 """Draw what an animator makes of held-out windows: reference | pose | sample | truth."""
 
+import functools
 from pathlib import Path
 
 import cv2
@@ -41,8 +42,8 @@ def write_sample_sheet(
     for index in range(len(batch.latents)):
         truth = batch.latents[index]
         conditioning = batch.take(index).conditioning
-        generator = torch.Generator().manual_seed(index)
-        latents = sample(animator, conditioning, len(truth), config, generator)
+        randn = functools.partial(torch.randn, generator=torch.Generator().manual_seed(index))
+        latents = sample(animator, conditioning, len(truth), config, randn)
         drawn = _decode(codec, latents.reshape(truth.shape))
         wanted = _decode(codec, truth)
         errors.append(np.mean((drawn.astype(np.float64) - wanted) ** 2))

@@ -4,6 +4,7 @@
 is read from a disk.
 """
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -252,7 +253,7 @@ def animate(model: Model, case: Case) -> Parts:
             encoded,
             case.num_frames,
             settings,
-            generator,
+            functools.partial(torch.randn, generator=generator),
             correct if optimizer else None,
         )
     with torch.no_grad(), parts.measure("decoded"), half:

@@ -23,7 +23,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from animaray.models.diffusion.guided_denoiser import GuidedDenoiser
-from animaray.models.diffusion.tiles import tile_indices, tile_weights
+from animaray.models.diffusion.windows import triangle_weights, window_indices
 from animaray.models.networks import attention, identity_adapter
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
@@ -60,8 +60,8 @@ def plain_step(animator: Animator, conditioning: Conditioning, latents: Tensor) 
     sigma = torch.tensor([SIGMA])
     total = [torch.zeros_like(latents) for _ in range(2)]
     weights = torch.zeros(NUM_FRAMES)
-    for tile in tile_indices(NUM_FRAMES, TILE, OVERLAP):
-        weight = tile_weights(len(tile))
+    for tile in window_indices(NUM_FRAMES, TILE, OVERLAP):
+        weight = triangle_weights(len(tile))
         weights.index_add_(0, tile, weight)
         for branch in range(2):
             part = replace(conditioning, pose_images=conditioning.pose_images[:, tile])

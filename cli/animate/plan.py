@@ -22,7 +22,7 @@ from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeli
 from animaray.models.animation.run import chosen_method
 from animaray.models.animation.settings import face_settings, sampler_settings
 from animaray.models.diffusion.sampler_config import SamplerConfig
-from animaray.models.diffusion.tiles import tile_indices
+from animaray.models.diffusion.windows import window_indices
 from animaray.models.subjects.pairing import CastMember, pair_people, with_identities
 from animaray.models.subjects.reference import check_face_sizes
 from animaray.platform.disk import check_room
@@ -158,7 +158,7 @@ def make_plan(request: AnimateRequest) -> AnimatePlan:
     num_frames = len(cast[0][1].keypoints)
     memory = pipeline.estimate_memory(num_frames, request.options)
     pipeline.to(device)
-    tiles = tile_indices(
+    tiles = window_indices(
         num_frames, sampler.window_frames, sampler.window_overlap, sampler.window_rule
     )
     return AnimatePlan(

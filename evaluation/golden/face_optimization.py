@@ -1,7 +1,7 @@
 """The vector of face optimization as released: two denoising steps with Adam inside."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -10,10 +10,9 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from animaray.evaluation.golden.pipeline import codec_of
-from animaray.evaluation.golden.sampling import sampler_of, schedule_of
+from animaray.evaluation.golden.sampling import sampler_of, schedule_of, scripted_run
 from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.diffusion.sampler_config import StepInfo
-from animaray.models.diffusion.steps import euler_update, published_euler_step
 from animaray.models.face.loss import FullFrameLoss, VisibleFaces, crop_boxes
 from animaray.models.face.optimization import (
     FaceOptimizationConfig,
@@ -151,23 +150,29 @@ class _Setting:
 
 
 def _compare_step(vector: GoldenVector, index: int, step: StepInfo, setting: _Setting) -> None:
+    """Run our sampler from a stored step on, to its next level and to the end."""
     prefix, config = f"step{index}_", setting.config
-    sample, output = vector.tensor(f"{prefix}sample"), vector.tensor(f"{prefix}model_output")
-    plain = published_euler_step(sample, output, step.sigma, step.next_sigma)
-    vector.close(f"{prefix}x0_before", plain.denoised)
-    vector.close(f"{prefix}prev_plain", plain.latents)
+    sampler = replace(sampler_of(vector, 2), sigma_max=step.sigma, sigma_min=step.next_sigma)
+    start, outputs = [vector.tensor(f"{prefix}sample")], vector.tensor(f"{prefix}model_output")
+    plain = scripted_run(sampler, torch.stack([outputs] * 2), start)
+    vector.close(f"{prefix}x0_before", plain.estimates[0])
+    vector.close(f"{prefix}prev_plain", plain.calls[1].latents)
     vector.close(f"{prefix}lr", config.rate(step))
     if vector.has(f"{prefix}frames_before"):
-        chunks = torch.split(plain.denoised[0], config.frames_at_once or len(sample[0]))
+        chunks = torch.split(plain.estimates[0][0], config.frames_at_once or len(start[0][0]))
         frames = torch.cat([setting.codec.decode(chunk).detach() for chunk in chunks])
         vector.close(f"{prefix}frames_before", frames.clamp(-1, 1))
     optimizer = FaceOptimizer(setting.codec, setting.face, [setting.target], config)
-    refined = optimizer(plain.denoised, step)
-    vector.close(f"{prefix}x0_after", refined)
+    run = scripted_run(
+        sampler,
+        torch.stack([outputs] * 2),
+        start,
+        lambda denoised, now: optimizer(denoised, step) if now.step_index == 0 else denoised,
+    )
+    vector.close(f"{prefix}x0_after", run.estimates[0])
     loss_tolerance = vector.tolerance("loss_atol")
     before = optimizer.history[-1].losses[0]
     vector.close(f"{prefix}loss_before", before, atol=loss_tolerance)
-    after, _ = setting.loss()(refined[0])
+    after, _ = setting.loss()(run.estimates[0][0])
     vector.close(f"{prefix}loss_after", after, atol=loss_tolerance)
-    latents = euler_update(sample, refined, step.sigma, step.next_sigma)
-    vector.close(f"{prefix}prev_refined", latents)
+    vector.close(f"{prefix}prev_refined", run.calls[1].latents)

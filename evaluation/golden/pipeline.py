@@ -13,7 +13,7 @@ from animaray.evaluation.golden.sampling import sampler_of, schedule_of
 from animaray.evaluation.golden.training import animator_config, fill_animator
 from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.diffusion.sampler import sample
-from animaray.models.diffusion.tiles import tile_indices
+from animaray.models.diffusion.windows import window_indices
 from animaray.models.frames import to_frames, to_uint8
 from animaray.models.networks.conditioning import Conditioning
 from animaray.models.perception.paper.clip_preprocessing import clip_pixels
@@ -47,15 +47,14 @@ def run_pipeline(vector: GoldenVector) -> None:
             _conditioning(vector),
             settings["num_frames"],
             config,
-            torch.Generator(),
-            lambda denoised, _: estimates.append(denoised) or denoised,  # type: ignore[func-returns-value] # append and go on
-            initial_noise=_initial_noise(vector),
+            lambda _: vector.tensor("initial_noise_tile"),
+            on_step=lambda denoised, *_: estimates.append(denoised),
         )
         run = _Run(
             steps=[
                 list(calls) for _, calls in groupby(animator.calls, key=lambda call: call.sigma)
             ],
-            tiles=tile_indices(
+            tiles=window_indices(
                 settings["num_frames"],
                 config.window_frames,
                 config.window_overlap,

@@ -1,24 +1,28 @@
 """Vectors of the sampler: schedule, trajectory, churned step, windows over time."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from animaray.evaluation.golden.recording import RecordingAnimator, ScriptedNetwork
+from animaray.evaluation.golden.recording import (
+    DenoiserCall,
+    RecordingAnimator,
+    ScriptedNetwork,
+)
 from animaray.evaluation.golden.vectors import GoldenVector
-from animaray.models.diffusion.sampler import sample
+from animaray.models.diffusion.sampler import CorrectDenoised, sample
 from animaray.models.diffusion.sampler_config import SamplerConfig
 from animaray.models.diffusion.schedule import karras_sigmas
-from animaray.models.diffusion.steps import churned_sigma, published_euler_step
-from animaray.models.diffusion.tiles import published_tiles, tile_indices, tile_weights
+from animaray.models.diffusion.windows import published_windows, triangle_weights, window_indices
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import EncodedConditioning
 from animaray.models.networks.preconditioning import precondition
 from animaray.platform.errors import ConfigError
 
-TILE_FRAMES = 16
+WINDOW_FRAMES = 16
 
 
 def sampler_of(vector: GoldenVector, num_steps: int, **changes: Any) -> SamplerConfig:  # noqa: ANN401
@@ -59,17 +63,71 @@ def run_euler_step(vector: GoldenVector) -> None:
         if vector.has(name):
             vector.close(name, precondition(sigmas[:1], 1.0).c_in.reciprocal()[0])
     num_steps = vector.setting("config", "steps")
-    config = sampler_of(vector, num_steps, guidance_scale=1.0)
+    config = sampler_of(vector, num_steps)
     sigmas = schedule_of(config)
     vector.close("step_sigmas", sigmas)
-    _compare_trajectory(vector, config, sigmas)
+    _compare_trajectory(vector, config)
     if "churn" in vector.setting("config"):
         _compare_churn(vector, config, sigmas)
 
 
-def _compare_trajectory(vector: GoldenVector, config: SamplerConfig, sigmas: Tensor) -> None:
-    outputs, start = vector.tensor("model_output"), vector.tensor("sample")[0]
-    batch, frames, channels, height, width = start.shape
+def _compare_trajectory(vector: GoldenVector, config: SamplerConfig) -> None:
+    run = scripted_run(config, vector.tensor("model_output"), [vector.tensor("sample")[0]])
+    channels = run.latents.shape[2]
+    samples = torch.stack([call.latents for call in run.calls])
+    vector.close("sample", samples)
+    vector.close(
+        "scaled_input", torch.stack([call.unet_inputs[0][:, :, :channels] for call in run.calls])
+    )
+    vector.close("step_timesteps", torch.stack([call.unet_inputs[1][0] for call in run.calls]))
+    vector.close("pred_x0", torch.stack(run.estimates))
+    vector.close("prev_sample", torch.cat([samples[1:], run.latents[None]]))
+
+
+def _compare_churn(vector: GoldenVector, config: SamplerConfig, sigmas: Tensor) -> None:
+    """Churn one step of the stored trajectory."""
+    index = vector.setting("config", "churn", "step_index")
+    level = float(sigmas[index])
+    churned = replace(
+        config,
+        s_churn=float(vector.setting("config", "churn", "s_churn")),
+        s_noise=float(vector.setting("config", "churn", "s_noise")),
+        s_churn_min=level,
+        s_churn_max=level,
+    )
+    drawn = [vector.tensor("sample")[0], vector.tensor("churn_noise")]
+    run = scripted_run(churned, vector.tensor("model_output"), drawn)
+    vector.close("churn_x0", run.estimates[index])
+    vector.close("churn_prev", run.calls[index + 1].latents)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScriptedRun:
+    """What our sampler did with a network that answers from a script."""
+
+    calls: list[DenoiserCall]
+    """Calls of the denoiser, one per step."""
+    estimates: list[Tensor]
+    """Corrected estimate of the clean clip in each step."""
+    latents: Tensor
+    """The result."""
+
+
+def scripted_run(
+    config: SamplerConfig,
+    outputs: Tensor,
+    drawn: Sequence[Tensor],
+    correct_denoised: CorrectDenoised | None = None,
+) -> ScriptedRun:
+    """Run our sampler, one window and no guidance.
+
+    Args:
+        config: Schedule and churn.
+        outputs: The network's raw outputs, one per step.
+        drawn: Latents to start from, then the noise of each churned step.
+        correct_denoised: As for `sample`.
+    """
+    batch, frames, channels, height, width = drawn[0].shape
     animator = _scripted_animator(channels, outputs)
     encoded = EncodedConditioning(
         image_tokens=torch.zeros(batch, 1, 32),
@@ -77,26 +135,19 @@ def _compare_trajectory(vector: GoldenVector, config: SamplerConfig, sigmas: Ten
         reference_latents=torch.zeros(batch, channels, height, width),
         pose_features=torch.zeros(batch, frames, 32, height, width),
     )
+    level = torch.tensor([config.sigma_max])
+    draws = iter([drawn[0] * precondition(level, 1.0).c_in, *drawn[1:]])
     estimates: list[Tensor] = []
-    noise = start * precondition(sigmas[:1], 1.0).c_in
     latents = sample(
         animator,
         encoded,
         frames,
-        replace(config, window_frames=max(frames, TILE_FRAMES)),
-        torch.Generator(),
-        lambda denoised, _: estimates.append(denoised) or denoised,  # type: ignore[func-returns-value] # append and go on
-        initial_noise=noise,
+        replace(config, guidance_scale=1.0, window_frames=max(frames, WINDOW_FRAMES)),
+        lambda _: next(draws),
+        correct_denoised,
+        lambda denoised, *_: estimates.append(denoised),
     )
-    calls = animator.calls
-    samples = torch.stack([call.latents for call in calls])
-    vector.close("sample", samples)
-    vector.close(
-        "scaled_input", torch.stack([call.unet_inputs[0][:, :, :channels] for call in calls])
-    )
-    vector.close("step_timesteps", torch.stack([call.unet_inputs[1][0] for call in calls]))
-    vector.close("pred_x0", torch.stack(estimates))
-    vector.close("prev_sample", torch.cat([samples[1:], latents[None]]))
+    return ScriptedRun(calls=animator.calls, estimates=estimates, latents=latents)
 
 
 def _scripted_animator(channels: int, outputs: Tensor) -> RecordingAnimator:
@@ -115,22 +166,6 @@ def _scripted_animator(channels: int, outputs: Tensor) -> RecordingAnimator:
     return animator
 
 
-def _compare_churn(vector: GoldenVector, config: SamplerConfig, sigmas: Tensor) -> None:
-    index = vector.setting("config", "churn", "step_index")
-    sigma, next_sigma = float(sigmas[index]), float(sigmas[index + 1])
-    s_churn = float(vector.setting("config", "churn", "s_churn"))
-    step = published_euler_step(
-        vector.tensor("sample")[index],
-        vector.tensor("model_output")[index],
-        sigma,
-        next_sigma,
-        sigma_hat=churned_sigma(sigma, config.num_inference_steps, s_churn),
-        noise=vector.tensor("churn_noise") * float(vector.setting("config", "churn", "s_noise")),
-    )
-    vector.close("churn_x0", step.denoised)
-    vector.close("churn_prev", step.latents)
-
-
 def run_tile_blend(vector: GoldenVector) -> None:
     """Compare windows and weights for many lengths.
 
@@ -143,7 +178,7 @@ def run_tile_blend(vector: GoldenVector) -> None:
         sizes = case["num_frames"], case["tile_size"], case["tile_overlap"]
         name = f"{sizes[0]} frames, tile {sizes[1]}, overlap {sizes[2]}"
         if case["error"]:
-            tiles = tile_indices(*sizes)
+            tiles = window_indices(*sizes)
             covered = sorted({int(frame) for tile in tiles for frame in tile})
             vector.add(
                 f"{name}: covered",
@@ -152,12 +187,12 @@ def run_tile_blend(vector: GoldenVector) -> None:
                 note=f"published crashes ({case['error']}); ours: {len(tiles)} window",
             )
             continue
-        tiles = published_tiles(*sizes)
+        tiles = published_windows(*sizes)
         ours, expected = [tile.tolist() for tile in tiles], case["indices"]
         vector.add(f"{name}: windows", passed=ours == expected, tolerance="exact")
         weights = torch.zeros(sizes[0])
         for tile in tiles:
-            weights.index_add_(0, tile, tile_weights(sizes[1])[: len(tile)])
+            weights.index_add_(0, tile, triangle_weights(sizes[1])[: len(tile)])
         wanted = torch.tensor(case["weight_sum"])
         vector.compare(f"{name}: weights", weights, wanted, atol=tolerance)
         if 0 in case["weight_sum"]:
@@ -171,7 +206,7 @@ def run_tile_blend(vector: GoldenVector) -> None:
 
 def _is_refused(sizes: tuple[int, int, int]) -> bool:
     try:
-        tile_indices(*sizes)
+        window_indices(*sizes)
     except ConfigError:
         return True
     return False

@@ -13,10 +13,9 @@ from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.diffusion.loss import (
     LossConfig,
     LossDraws,
-    denoising_loss_of,
+    denoising_loss,
     dropout_masks,
     face_mask_from_boxes,
-    resize_face_mask,
 )
 from animaray.models.diffusion.schedule import NoiseLevelConfig, sigmas_at, stratify
 from animaray.models.networks.animator import Animator
@@ -89,9 +88,10 @@ def run_train_loss(vector: GoldenVector) -> None:
         identity_embedding=vector.tensor("faceid_embeds"),
         pose_images=pose_images,
     )
-    face_mask = resize_face_mask(
-        vector.tensor("face_masks_u8") / 255, (latents.shape[-2], latents.shape[-1])
-    )
+    pixels = vector.tensor("face_masks_u8") / 255
+    size = int(latents.shape[-2]), int(latents.shape[-1])
+    resized = torch.nn.functional.interpolate(pixels.flatten(0, 1), size, mode="nearest")
+    face_mask = torch.unflatten(resized, 0, pixels.shape[:2])
     seen: dict[str, Tensor] = {}
     parts: dict[str, torch.nn.Module] = {
         "model_pred": animator.unet,
@@ -100,9 +100,7 @@ def run_train_loss(vector: GoldenVector) -> None:
     parts["denoised_latents"] = animator
     handle = record_unet(animator, seen)
     with recorded(parts) as outputs:
-        loss = denoising_loss_of(
-            animator, latents, conditioning, face_mask, loss_config, draws
-        ).loss
+        loss = denoising_loss(animator, latents, conditioning, face_mask, loss_config, draws).loss
     handle.remove()
     loss.backward()  # type: ignore[no-untyped-call] # torch's
     _compare_step(vector, seen | outputs, face_mask, loss)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from animaray.models.alignment.alignment import AlignmentReport
-from animaray.models.diffusion.seams import Seam
+from animaray.models.diffusion.windows import Seam
 from animaray.models.face.optimization import FaceOptimizationStep
 
 

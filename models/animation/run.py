@@ -5,6 +5,7 @@ of their own. All poses are drawn; the network is told the first person's identi
 has one face embedding per picture; face optimization works on each face towards its own identity.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ from animaray.models.animation.result import (
 from animaray.models.animation.settings import face_settings, sampler_settings
 from animaray.models.diffusion.sampler import sample
 from animaray.models.diffusion.sampler_config import StepInfo
-from animaray.models.diffusion.seams import Seam
+from animaray.models.diffusion.windows import Seam
 from animaray.models.face.identity import measure_identity
 from animaray.models.face.landmarks import landmarks_from_keypoints
 from animaray.models.face.optimization import FaceOptimizer, FaceTarget
@@ -147,11 +148,9 @@ class AnimationRun:
             conditioning,
             len(pose_images),
             self._sampler,
-            generator,
+            functools.partial(torch.randn, generator=generator),
             self._optimizer,
-            lambda step: self._tell("denoise", step.step_index + 1),
-            on_preview=self._show if self._on_preview is not None else None,
-            on_seams=self._note_seams,
+            self._after_step,
         )
         frames_uint8 = self._decode(latents[0])
         self._tell("decode", self._sampler.num_inference_steps + 1)
@@ -240,16 +239,18 @@ class AnimationRun:
             on_iteration=lambda: self._tell("denoise", self._step),
         )
 
-    def _note_seams(self, step: StepInfo, seams: tuple[Seam, ...]) -> None:
-        """Keep the last step's: they are the result's."""
-        del step
+    def _after_step(
+        self,
+        denoised: Float[Tensor, "1 frames channels h w"],
+        step: StepInfo,
+        seams: tuple[Seam, ...],
+    ) -> None:
+        """Send a preview where one is due; the last step's seams are the result's."""
         self._seams = seams
-
-    def _show(self, denoised: Float[Tensor, "1 frames channels h w"], step: StepInfo) -> None:
-        """Send a preview where one is due."""
         every, done = self._options.preview_every, step.step_index + 1
         if self._on_preview is not None and every and done % every == 0:
             self._on_preview(self._preview(denoised[0], done))
+        self._tell("denoise", done)
 
     def _preview(
         self, latents: Float[Tensor, "frames channels h w"], step: int

@@ -61,33 +61,6 @@ class LossOutput:
     """Noise level of each clip."""
 
 
-def denoising_loss(
-    denoiser: Denoiser,
-    latents: Float[Tensor, "batch frames channels h w"],
-    conditioning: Conditioning,
-    face_mask: Float[Tensor, "batch frames 1 h w"],
-    config: LossConfig,
-    generator: torch.Generator | None = None,
-) -> LossOutput:
-    """Noise the latents, denoise them and compare.
-
-    Args:
-        denoiser: Called once, as `Animator.forward`.
-        latents: Clean latents of unit variance.
-        conditioning: Not encoded yet.
-        face_mask: 1 inside the face, 0 outside, in the latents' resolution.
-        config: Noise, dropout and weights.
-        generator: Source of randomness (on the CPU), so that a step can be repeated.
-    """
-    batch_size, device = latents.shape[0], latents.device
-    draws = LossDraws(
-        sigma=sample_sigmas(batch_size, config.noise_levels, generator).to(device),
-        noise=torch.randn(latents.shape, generator=generator).to(latents),
-        chance=torch.rand(batch_size, generator=generator).to(device),
-    )
-    return denoising_loss_of(denoiser, latents, conditioning, face_mask, config, draws)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossDraws:
     """The random numbers of one training step."""
@@ -99,8 +72,23 @@ class LossDraws:
     chance: Float[Tensor, " batch"]
     """Uniform in [0, 1]; decides what is dropped, see `dropout_masks`."""
 
+    @classmethod
+    def of(
+        cls,
+        latents: Float[Tensor, "batch frames channels h w"],
+        config: LossConfig,
+        generator: torch.Generator | None = None,
+    ) -> "LossDraws":
+        """Draw on the CPU, so that a step can be repeated anywhere."""
+        batch_size, device = latents.shape[0], latents.device
+        return cls(
+            sigma=sample_sigmas(batch_size, config.noise_levels, generator).to(device),
+            noise=torch.randn(latents.shape, generator=generator).to(latents),
+            chance=torch.rand(batch_size, generator=generator).to(device),
+        )
 
-def denoising_loss_of(
+
+def denoising_loss(
     denoiser: Denoiser,
     latents: Float[Tensor, "batch frames channels h w"],
     conditioning: Conditioning,
@@ -108,28 +96,22 @@ def denoising_loss_of(
     config: LossConfig,
     draws: LossDraws,
 ) -> LossOutput:
-    """Return the loss for given random numbers; the other arguments as for `denoising_loss`."""
-    drop_image, drop_reference = dropout_masks(draws.chance, config.conditioning_dropout)
+    """Noise the latents, denoise them and compare: weight(sigma) (D(z + n) - z)^2 (1 + M)^power.
+
+    Args:
+        denoiser: Called once, as `Animator.forward`.
+        latents: Clean latents of unit variance.
+        conditioning: Not encoded yet.
+        face_mask: M: 1 inside the face, 0 outside, in the latents' resolution.
+        config: Dropout and weights.
+        draws: Noise level, noise and dropout of each clip.
+    """
     sigma = draws.sigma
-    noisy_latents = latents + sigma[:, None, None, None, None].to(latents.dtype) * draws.noise
+    noise = sigma[:, None, None, None, None].to(latents.dtype) * draws.noise
+    drop_image, drop_reference = dropout_masks(draws.chance, config.conditioning_dropout)
     denoised = denoiser(
-        noisy_latents,
-        sigma,
-        conditioning,
-        drop_image=drop_image,
-        drop_reference=drop_reference,
+        latents + noise, sigma, conditioning, drop_image=drop_image, drop_reference=drop_reference
     )
-    return weighted_error(denoised, latents, sigma, face_mask, config)
-
-
-def weighted_error(
-    denoised: Float[Tensor, "batch frames channels h w"],
-    latents: Float[Tensor, "batch frames channels h w"],
-    sigma: Float[Tensor, " batch"],
-    face_mask: Float[Tensor, "batch frames 1 h w"],
-    config: LossConfig,
-) -> LossOutput:
-    """Return the squared error, weighted by noise level and face mask."""
     error = (denoised.float() - latents.float()).square()
     unweighted = error.detach().mean(dim=(1, 2, 3, 4))
     if config.use_face_mask:
@@ -179,11 +161,3 @@ def face_mask_from_boxes(
     mask = (inside_y[..., :, None] & inside_x[..., None, :]).float()
     mask = torch.where(valid[..., None, None], mask, torch.full_like(mask, absent_value))
     return mask.unsqueeze(-3)
-
-
-def resize_face_mask(
-    face_mask: Float[Tensor, "batch frames 1 height width"], latent_size: tuple[int, int]
-) -> Float[Tensor, "batch frames 1 h w"]:
-    """Resize pixel masks to the latents' resolution (height, width) by nearest neighbour."""
-    flat = torch.nn.functional.interpolate(face_mask.flatten(0, 1), latent_size, mode="nearest")
-    return torch.unflatten(flat, 0, face_mask.shape[:2])

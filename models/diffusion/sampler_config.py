@@ -30,8 +30,7 @@ class SamplerConfig:
     """`euler` as released; `heun` is Algorithm 1: each step is corrected with the slope at its
     end, twice the work."""
     s_churn: float = 0.0
-    """Amount of noise added anew in each step; 0 means none. Where it enters differs: see
-    `_first_estimate`."""
+    """Amount of noise added in each step, shared among the steps; 0 means none."""
     s_churn_min: float = 0.0
     """Churn only at noise levels from here on ..."""
     s_churn_max: float = math.inf

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
 from PIL import Image
 
+from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.platform.errors import ConfigError
 
-VISIBLE_CONFIDENCE = 0.3
 PERSON_MARGIN = 0.08
 """Room around the person's keypoints, in sizes of their box (a head reaches above the eyes)."""
 ZOOM_MARGIN = 0.35

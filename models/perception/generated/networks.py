@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from animaray.models.perception.decoding.windowed_decoding import DecoderPass
+from animaray.models.pose.layouts import NUM_KEYPOINTS
 
-NUM_KEYPOINTS = 18
 NUM_LANDMARKS = 5
 IDENTITY_DIM = 128
 IMAGE_DIM = 256

@@ -4,11 +4,10 @@ from torch.testing import assert_close
 
 from animaray.models.diffusion.loss import (
     LossConfig,
+    LossDraws,
     denoising_loss,
     dropout_masks,
     face_mask_from_boxes,
-    resize_face_mask,
-    weighted_error,
 )
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
@@ -44,6 +43,7 @@ def test_perfect_denoiser_has_no_loss():
         tiny_conditioning(),
         torch.zeros(2, 2, 1, 4, 4),
         LossConfig(),
+        LossDraws.of(latents, LossConfig()),
     )
     assert output.loss.item() == 0
     assert output.unweighted.tolist() == [0, 0]
@@ -57,27 +57,36 @@ def test_network_of_zeros_has_unit_loss():
         return precondition(sigma, 1.0).c_skip[:, None, None, None, None] * noisy
 
     latents = torch.randn(64, 8, 4, 8, 8)
-    output = denoising_loss(
-        denoiser, latents, tiny_conditioning(), torch.zeros(64, 8, 1, 8, 8), LossConfig()
-    )
+    mask, config = torch.zeros(64, 8, 1, 8, 8), LossConfig()
+    draws = LossDraws.of(latents, config)
+    output = denoising_loss(denoiser, latents, tiny_conditioning(), mask, config, draws)
     assert_close(output.per_clip, torch.ones(64), atol=0.15, rtol=0)
 
 
 @pytest.mark.parametrize(("power", "use", "expected"), [(1, True, 2), (2, True, 4), (1, False, 1)])
 def test_face_weight(power, use, expected):
     # Whole frame is face: every pixel of squared error 1 counts (1 + 1)^power.
-    latents, sigma = torch.zeros(1, 1, 4, 2, 2), torch.tensor([1e4])
+    latents, mask = torch.zeros(1, 1, 4, 2, 2), torch.ones(1, 1, 1, 2, 2)
     config = LossConfig(face_weight_power=power, use_face_mask=use)
-    output = weighted_error(latents + 1, latents, sigma, torch.ones(1, 1, 1, 2, 2), config)
+    draws = LossDraws(sigma=torch.tensor([1e4]), noise=latents, chance=torch.ones(1))
+    output = denoising_loss(
+        lambda *_, **__: latents + 1, latents, tiny_conditioning(), mask, config, draws
+    )
     assert output.loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_step_repeats_with_the_generator():
     animator, conditioning = Animator(AnimatorConfig.tiny()), tiny_conditioning()
     latents, mask = torch.randn(2, 2, 4, 4, 4), torch.zeros(2, 2, 1, 4, 4)
+    config = LossConfig()
     first, second = (
         denoising_loss(
-            animator, latents, conditioning, mask, LossConfig(), torch.Generator().manual_seed(3)
+            animator,
+            latents,
+            conditioning,
+            mask,
+            config,
+            LossDraws.of(latents, config, torch.Generator().manual_seed(3)),
         )
         for _ in "ab"
     )
@@ -95,7 +104,7 @@ def test_face_mask_from_boxes_equals_nearest_resize():
     boxes = torch.tensor([[5.0, 9.0, 40.0, 33.0]])
     pixels = torch.zeros(1, 1, 1, 64, 48)
     pixels[..., 9:34, 5:41] = 1
-    expected = resize_face_mask(pixels, (8, 6))[0]
+    expected = torch.nn.functional.interpolate(pixels[0], (8, 6), mode="nearest")
     mask = face_mask_from_boxes(boxes, torch.tensor([True]), (48, 64), (8, 6))
     assert torch.equal(mask, expected)
 

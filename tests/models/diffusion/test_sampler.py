@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 from dataclasses import replace
@@ -51,8 +52,9 @@ def animator():
     return animator
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+def randn(seed=0):
+    """Return a source of noise."""
+    return functools.partial(torch.randn, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_gaussian_data_is_recovered(changes):
     config = SamplerConfig(
         sigma_max=80.0, guidance_scale=1.0, repeat_noise=False, window_frames=16, **changes
     )
-    latents = sample(gaussian, conditioning_of(16, 16), 16, config, generator())
+    latents = sample(gaussian, conditioning_of(16, 16), 16, config, randn())
     assert latents.mean().item() == pytest.approx(0.7, abs=0.02)
     assert latents.std().item() == pytest.approx(0.4, rel=0.06)
 
@@ -89,7 +91,7 @@ def test_error_falls_with_the_order_of_the_method(method, order):
             guidance_scale=1.0,
             sampler=method,
         )
-        latents = sample(gaussian, conditioning_of(4), 4, config, generator(), initial_noise=noise)
+        latents = sample(gaussian, conditioning_of(4), 4, config, lambda _: noise)
         errors.append((latents - exact).abs().max().item())
     orders = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
     assert orders == pytest.approx([order, order], abs=0.25)
@@ -100,7 +102,7 @@ def test_guidance_one_equals_conditional(animator):
     encoded = animator.encode_conditioning(conditioning)
     config = replace(FAST, num_inference_steps=1, guidance_scale=1.0)
     noise = torch.randn(1, 4, 4, 4, 4)
-    latents = sample(animator, encoded, 4, config, generator(), initial_noise=noise)
+    latents = sample(animator, encoded, 4, config, lambda _: noise)
     start = noise * (80.0**2 + 1) ** 0.5
     with torch.no_grad():
         expected = animator.denoise(start, torch.tensor([80.0]), encoded)
@@ -112,7 +114,7 @@ def test_guidance_follows_its_formula(animator):
     noise = torch.randn(1, 4, 4, 4, 4)
     start = noise * (80.0**2 + 1) ** 0.5
     config = replace(FAST, num_inference_steps=1, guidance_scale=2.5)
-    latents = sample(animator, encoded, 4, config, generator(), initial_noise=noise)
+    latents = sample(animator, encoded, 4, config, lambda _: noise)
     with torch.no_grad():
         conditional = animator.denoise(start, torch.tensor([80.0]), encoded)
         without = animator.denoise(start, torch.tensor([80.0]), animator.unconditional(encoded))
@@ -123,8 +125,8 @@ def test_guidance_follows_its_formula(animator):
 def test_equal_seeds_give_equal_latents(animator, method):
     conditioning = conditioning_of(6)
     config = replace(FAST, sampler=method, s_churn=1.0)
-    first, second = (sample(animator, conditioning, 6, config, generator(5)) for _ in "ab")
-    other = sample(animator, conditioning, 6, config, generator(6))
+    first, second = (sample(animator, conditioning, 6, config, randn(5)) for _ in "ab")
+    other = sample(animator, conditioning, 6, config, randn(6))
     assert torch.equal(first, second)
     assert not torch.allclose(first, other)
 
@@ -137,7 +139,7 @@ def test_correction_replaces_the_estimate(animator):
         seen.append((step.step_index, step.next_sigma == 0))
         return torch.full_like(denoised, 3.0)
 
-    latents = sample(animator, conditioning_of(4), 4, FAST, generator(), correct)
+    latents = sample(animator, conditioning_of(4), 4, FAST, randn(), correct)
     assert seen == [(0, False), (1, True)]
     assert_close(latents, torch.full_like(latents, 3.0))
 
@@ -147,17 +149,17 @@ def test_guidance_rises_evenly_over_the_frames(animator):
     noise = torch.randn(1, 4, 4, 4, 4)
     config = replace(FAST, num_inference_steps=1, guidance_scale=1.0)
     rising = replace(config, guidance_max=4.0)
-    latents = sample(animator, encoded, 4, rising, generator(), initial_noise=noise)
+    latents = sample(animator, encoded, 4, rising, lambda _: noise)
     for frame, scale in enumerate((1.0, 2.0, 3.0, 4.0)):
         constant = replace(config, guidance_scale=scale)
-        expected = sample(animator, encoded, 4, constant, generator(), initial_noise=noise)
+        expected = sample(animator, encoded, 4, constant, lambda _: noise)
         assert_close(latents[:, frame], expected[:, frame], atol=1e-4, rtol=1e-4)
 
 
 def test_preview_shows_the_corrected_estimate(animator):
     seen = []
 
-    def keep(denoised, step):
+    def keep(denoised, step, seams):
         seen.append((step.step_index, denoised.clone()))
 
     latents = sample(
@@ -165,9 +167,9 @@ def test_preview_shows_the_corrected_estimate(animator):
         conditioning_of(4),
         4,
         FAST,
-        generator(),
+        randn(),
         lambda denoised, step: denoised + 1,  # noqa: ARG005
-        on_preview=keep,
+        keep,
     )
     assert [index for index, _ in seen] == [0, 1]
     assert_close(latents, seen[-1][1])
@@ -196,7 +198,7 @@ def test_algorithm_1_corrects_the_first_estimate_of_a_step_only():
         corrected.append((step.sigma, step.next_sigma))
         return denoised
 
-    sample(counting, conditioning_of(4), 4, config, generator(), correct)
+    sample(counting, conditioning_of(4), 4, config, randn(), correct)
     levels = karras_sigmas(3, 0.002, 80.0).tolist()
     raised = [levels[0], levels[1] * 1.2, levels[2] * 1.2]
     assert [sigma for sigma, _ in corrected] == pytest.approx(raised)
@@ -217,9 +219,8 @@ def test_clips_up_to_a_window_are_one_window(animator, window_rule, num_frames):
         encoded,
         num_frames,
         config,
-        generator(),
-        initial_noise=noise,
-        on_seams=lambda step, found: seams.append((step, found)),
+        lambda _: noise,
+        on_step=lambda denoised, step, found: seams.extend(found),  # noqa: ARG005
     )
     start = noise * (80.0**2 + 1) ** 0.5
     with torch.no_grad():
@@ -237,8 +238,8 @@ def windowed(animator, encoded, overlap, seams=None):
         window_rule="sliding",
         repeat_noise=False,
     )
-    report = None if seams is None else (lambda step, found: seams.extend(found))  # noqa: ARG005
-    return sample(animator, encoded, 10, config, generator(), on_seams=report)
+    report = None if seams is None else (lambda _, __, found: seams.extend(found))
+    return sample(animator, encoded, 10, config, randn(), on_step=report)
 
 
 def test_windows_without_overlap_are_independent(animator):
@@ -261,7 +262,7 @@ def test_clips_of_a_batch_do_not_see_each_other(animator):
     poses[1] = -poses[1]
     changed = replace(conditioning, pose_images=poses)
     first, second = (
-        sample(animator, inputs, 6, FAST, generator()) for inputs in (conditioning, changed)
+        sample(animator, inputs, 6, FAST, randn()) for inputs in (conditioning, changed)
     )
     assert torch.equal(first[0], second[0])
     assert not torch.allclose(first[1], second[1])
@@ -296,8 +297,8 @@ def test_seams_show_windows_that_disagree():
                 conditioning_of(16),
                 16,
                 changes,
-                generator(),
-                on_seams=lambda step, report, seams=seams: seams.extend(report),  # noqa: ARG005
+                randn(),
+                on_step=lambda _, __, report, seams=seams: seams.extend(report),
             )
             found[drift, overlap] = seams
     assert len(found[0.0, 0]) == 1 and len(found[0.0, 4]) == 2  # noqa: PT018
@@ -315,27 +316,27 @@ def test_raising_in_on_step_ends_the_sampling(animator):
 
     steps = []
 
-    def cancel(step):
+    def cancel(denoised, step, seams):
         steps.append(step.step_index)
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        sample(animator, conditioning_of(4), 4, FAST, generator(), on_step=cancel)
+        sample(animator, conditioning_of(4), 4, FAST, randn(), on_step=cancel)
     assert steps == [0]
 
 
 def test_noise_repeats_over_windows_as_published():
     gaussian = GaussianAnimator(WITHOUT_DRAFTS).eval()
     config = replace(FAST, guidance_scale=1.0)
-    latents = sample(gaussian, conditioning_of(6), 6, config, generator())
+    latents = sample(gaussian, conditioning_of(6), 6, config, randn())
     assert_close(latents[:, 4:], latents[:, :2])
 
 
 def test_bfloat16_is_close(animator):
     conditioning = conditioning_of(4)
     config = replace(FAST, guidance_scale=1.0)
-    exact = sample(animator, conditioning, 4, config, generator())
-    rounded = sample(animator, conditioning, 4, replace(config, use_bfloat16=True), generator())
+    exact = sample(animator, conditioning, 4, config, randn())
+    rounded = sample(animator, conditioning, 4, replace(config, use_bfloat16=True), randn())
     assert rounded.dtype == torch.float32
     assert (exact - rounded).std() < 0.1 * exact.std()
 
@@ -375,30 +376,47 @@ def test_published_churn_mixes_the_output_before_the_noise(golden):
         pose_features=None,
     )
     seen = {}
-    draws = torch.Generator().manual_seed(3)
-    noise = torch.randn(noisy.shape, generator=torch.Generator().manual_seed(3))
+    draws = iter([noisy / (sigma**2 + 1) ** 0.5, tensors["churn_noise"]])
     sample(
         Recorded(WITHOUT_DRAFTS),
         encoded,
         noisy.shape[1],
         settings,
-        draws,
-        initial_noise=noisy / (sigma**2 + 1) ** 0.5,
-        on_preview=lambda denoised, step: seen.update(denoised=denoised, sigma=step.sigma),
+        lambda _: next(draws),
+        on_step=lambda denoised, step, _: seen.update(denoised=denoised, sigma=step.sigma),
     )
-    # Same churn, but our draw of the noise instead of the recorded one.
-    difference = math.sqrt(seen["sigma"] ** 2 - sigma**2) * settings.s_noise
-    difference = difference * (noise - tensors["churn_noise"]) / (sigma**2 + 1)
     assert seen["sigma"] > sigma
-    assert_close(seen["denoised"], tensors["churn_x0"] + difference, rtol=1e-4, atol=1e-4)
+    assert_close(seen["denoised"], tensors["churn_x0"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "raised"),
+    [({"s_churn": 0.2}, 1.1), ({"s_churn": 1000.0}, 2**0.5), ({"s_churn_max": 79.0}, 1.0)],
+)
+def test_churn_reaches_its_level_and_is_limited(changes, raised):
+    inputs = []
+
+    class Watching(GaussianAnimator):
+        def denoise(self, noisy_latents, sigma, conditioning):
+            inputs.append((noisy_latents.std().item(), sigma[0].item()))
+            return super().denoise(noisy_latents, sigma, conditioning)
+
+    settings = {"s_churn": 1.0, "sampler": "heun", "guidance_scale": 1.0, "repeat_noise": False}
+    config = replace(FAST, window_frames=64, **(settings | changes))
+    sample(Watching(WITHOUT_DRAFTS).eval(), conditioning_of(64, 16), 64, config, randn())
+    deviation, sigma = inputs[0]
+    assert sigma == pytest.approx(80.0 * raised)
+    assert deviation == pytest.approx(sigma, rel=0.01)
 
 
 def test_sampling_starts_at_the_draft_under_the_first_noise():
     animator = Animator(AnimatorConfig.tiny()).eval()  # untrained: it adds nothing to the draft
     conditioning = replace(conditioning_of(), draft=torch.rand(1, 6, 6, 4, 4))
-    config = replace(FAST, num_inference_steps=60, sigma_min=0.01, sigma_max=2.0)
+    config = replace(
+        FAST, num_inference_steps=60, sigma_min=0.01, sigma_max=2.0, repeat_noise=False
+    )
     noise = torch.randn(1, 6, 4, 4, 4)
-    latents = sample(animator, conditioning, 6, config, torch.Generator(), initial_noise=noise)
+    latents = sample(animator, conditioning, 6, config, lambda _: noise)
     # The denoiser of Gaussian differences to the draft: the noise ends at their deviation.
     expected = conditioning.draft[:, :, :4] + animator.config.residual_std * noise
     assert_close(latents, expected, atol=0.05, rtol=0)
