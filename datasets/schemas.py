@@ -95,7 +95,7 @@ _SOURCES = _columns("""
     file_bytes          int    Size, bytes
     modified_ns         int    Time of the last change, Unix time, ns
     sha256              text   Of the file's bytes, hexadecimal
-    state               text   How it ended: one of SOURCE_STATES
+    state               text   How it ended: kept, dropped, unreadable or one of the others above
     reason              text   Code of the reason; null where it was kept
     detail              text   The reason in words
     duplicate_of        text   source_id of the footage that it repeats

@@ -53,11 +53,11 @@ def field_meanings(kind: type) -> dict[str, str]:
 def columns(name: str) -> str:
     """Return the columns of a table of the dataset."""
     types = {field.name: str(field.type) for field in schema_of(name)}
-    types |= {key: "struct<bytes, path>" for key, kind in types.items() if "struct" in kind}
+    types |= {key: "bytes and path" for key, kind in types.items() if "struct" in kind}
     return table(
         ("column", "type", "meaning"),
         [
-            (f"`{key}`", types[key].replace("list<item: ", "list<"), column.meaning)
+            (f"`{key}`", types[key].replace("list<item: ", "list of ").rstrip(">"), column.meaning)
             for key, column in COLUMNS[name].items()
         ],
     )

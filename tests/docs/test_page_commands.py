@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(
     r"^<!-- tested by running -->\n```(\w+)\n(.*?)^```|^```(yaml)\n(name: .*?)^```", re.M | re.S
 )
-PAGES = ("index", "ml-teams", "operators", "services", "data-format")
+PAGES = ("index", "ml-teams", "operators", "services", "data-format", "diffusers")
 
 
 @pytest.fixture(scope="module")
