@@ -180,7 +180,7 @@ _SCORES = {
         camera_roll_deg          float  Largest turn, degrees
         camera_inlier_share      float  Share of background points that move as one, median; a lost
             point moves by itself
-        camera_num_points        float  Usable points, 5th percentile
+        camera_num_points        float  Points that could be followed, 5th percentile
         camera_evidence_share    float  Share of samples with a fit
         camera_look              float  Change of the registered background's luminance, 95th
             percentile, of 1

@@ -1,16 +1,8 @@
 """Measure how the camera moves, from background points outside the people.
 
 Reads: samples, clip_fps, pose_tracks, face_tracks. Adds: camera_scores, camera_path. Drops:
-nothing. Lengths are in units of the picture's short side. Scores: drift (farthest way of a picture
-corner from the clip's start), jump (largest corner step between samples), jitter (99th percentile
-of the corners' second difference), log_zoom (largest |log scale|), roll_deg (largest turn),
-inlier_share (median share of points that move as one, of all that were chosen and neither hidden by
-people nor carried out of the picture: a lost point counts as moving by itself), num_points (5th
-percentile of usable points), evidence_share (samples with a fit), look (95th percentile of the mean
-change of the registered background's luminance, of 1, without what changes in one piece with the
-people), background_share (median share of the picture that is background), still_change (95th
-percentile of the mean change of the background's luminance as it stands: next to nothing before a
-blank wall, which gives no points to follow).
+nothing. What each score says: datasets/schemas.py; lengths are in units of the picture's short
+side. still_change is next to nothing before a blank wall, which gives no points to follow.
 """
 
 from dataclasses import dataclass, field, replace
@@ -189,7 +181,7 @@ def follow_camera(
 
 
 def score_camera(path: CameraPath) -> dict[str, Any]:
-    """Score a camera path; unit and meaning in the module's docstring."""
+    """Score a camera path."""
     width, height = path.size
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=np.float64)
     linear, offset = path.transforms[:, :, :2], path.transforms[:, :, 2]

@@ -1,15 +1,9 @@
 """Find and measure the main face of a clip at a few frames a second.
 
 Reads: samples, clip_num_frames, clip_fps. Adds: face_scores, face_tracks, identity_embedding.
-Drops: nothing. Scores: found_share, confidence (median), size_px and size_share (median short side
-of the box in pixels and of the frame's height), sharpness (25th percentile of the Laplacian
-variance of the aligned face, never enlarged), frontal_share (|yaw| and |pitch| within limits),
-single_share (no second face of a quarter of its area), complete_share (five landmarks inside the
-frame), identity_p25 (25th percentile cosine of frontal frames to the most typical of them, on the
-scale on which one person begins at 0.4 for every recogniser: two people who share a clip half and
-half are both near its mean, but one of them is far from any frame), embedding_norm (25th percentile
-of the length of the recogniser's own output, small for a face that tells it little; none where the
-network gives unit vectors), num_sampled.
+Drops: nothing. What each score says: datasets/schemas.py. identity_p25 looks at the distance to the
+most typical frame: two people who share a clip half and half are both near its mean, but one of
+them is far from any frame.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,7 @@
 """Measure how much the main person moves, the camera's own motion taken out.
 
 Reads: samples, pose_tracks, face_tracks, camera_path, clip_width. Adds: motion_scores. Drops:
-nothing. Scores: speed (median over time of the mean speed of the seen keypoints, body heights per
-second), change (95th percentile of the mean change of luminance inside the person's box over half
-a second, of 1): a photograph held for seconds has neither.
+nothing. What each score says: datasets/schemas.py; a photograph held for seconds has neither.
 """
 
 from typing import Any

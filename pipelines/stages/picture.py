@@ -1,11 +1,7 @@
 """Measure light, sharpness, damage and rate of a clip's picture.
 
 Reads: samples, clip_damaged_share, clip_combed_share, clip_fps, clip_width, clip_height. Adds:
-picture_scores. Drops: nothing. Scores: luminance_p5, luminance_p95 (medians over frames of the
-darkest and brightest 5 %, 0 to 255), sharpness (median Laplacian variance at 360 px), flat_share
-(median share of 16 px blocks without any texture or with one colour), damaged_share (frames the
-decoder marked), combed_share (mean share of moving pixels with the combs of interlacing that the
-file does not mark; none where nothing moves), frame_rate_fps, short_side_px.
+picture_scores. Drops: nothing. What each score says: datasets/schemas.py.
 """
 
 from typing import Any

@@ -1,11 +1,7 @@
 """Estimate the main person's keypoints and count people, at up to a given rate.
 
 Reads: media_path, clip_fps, clip_num_frames. Adds: pose_scores, pose_tracks. Drops: nothing.
-Scores: coverage (mean number of the 18 keypoints seen), missing_share_literal and
-missing_share_strict (share of frames with more than 70 % of the keypoints missing, and with less
-than 70 % seen), found_share, single_share (frames without a second person of half the height),
-framing (full, half, close or none), jitter (share of the motion that is back and forth from one
-pose to the next).
+What each score says: datasets/schemas.py.
 """
 
 from collections import Counter
@@ -120,7 +116,7 @@ class PoseStage:
 
 
 def score_poses(tracks: PoseTracks) -> dict[str, Any]:
-    """Score the poses of one clip; unit and meaning in the module's docstring."""
+    """Score the poses of one clip."""
     seen = tracks.keypoint_confidence >= MIN_CONFIDENCE
     count = seen.sum(axis=1)
     found = count > 0

@@ -1,11 +1,7 @@
 """Find text that was burned into a clip: captions, watermarks, logos that can be read.
 
 Reads: samples, clip_num_frames, clip_fps, clip_width, clip_height. Adds: text_scores. Drops:
-nothing. Scores: share (mean over the sampled frames of the share of the picture that burned-in
-text covers), found_share (share of the frames that show some), scene_share (mean share covered by
-writing that can be read and does not stay where it is), place (top, bottom, left, right, middle or
-all over: where the burned-in text lies; none without any), boxes (left, top, right and bottom of
-each place that holds some at any time, as shares of the picture's width and height).
+nothing. What each score says: datasets/schemas.py.
 
 A line counts as burned in when the same words stand in another sampled frame, not moved by a pixel;
 when other words of its size have taken its place there (captions that follow each other); when it
