@@ -25,7 +25,6 @@ from animaray.cli import (
     explain,
     jobs,
     keys,
-    ledger,
     runs,
     serve,
     train,
@@ -69,7 +68,6 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(weights.app, name="weights")
 app.add_typer(cache.app, name="cache")
 app.add_typer(cluster.app, name="cluster")
-app.command("ledger")(ledger.ledger)
 app.command("estimate")(estimate.estimate)
 app.command("explain")(explain.explain)
 

@@ -1,7 +1,7 @@
 """Estimate the memory that a worker of an animator training needs, without running anything.
 
 Weights, gradients, optimizer states and averages are counted exactly; activations are proportional
-to latent cells, by values counted on the meta device (`animaray ledger`).
+to latent cells, by values counted on the meta device (benchmarks/costs/tables.py).
 """
 
 from dataclasses import dataclass

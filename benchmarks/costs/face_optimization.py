@@ -22,7 +22,6 @@ from diffusers import AutoencoderKLTemporalDecoder
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from animaray.evaluation.operation_counts import OperationCounts, count_operations
 from animaray.models.face.loss import (
     FaceLoss,
     FullFrameLoss,
@@ -34,6 +33,7 @@ from animaray.models.face.windows import cell_boxes, face_boxes_px
 from animaray.models.perception.decoding.windowed_decoding import DecoderRecord, DecodeWindow
 from animaray.models.perception.paper.iresnet import IResNet, IResNetConfig
 from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoencoderCodec
+from benchmarks.costs.operation_counts import OperationCounts, count_operations
 
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],

@@ -40,7 +40,7 @@ from benchmarks.costs.full_size_parts import (
 from benchmarks.rehearsal.sizes import FULL, SMALL, KitSizes
 
 MODEL_TFLOP = 152.497
-"""Of one training pass, 16 frames 576x1024, nothing computed twice (`animaray ledger`)."""
+"""Of one training pass, 16 frames 576x1024, nothing computed twice (benchmarks/costs/tables.py)."""
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "B200": 2250.0}
 """Dense bfloat16, as their makers state."""
 

@@ -1,7 +1,7 @@
 """Estimate the memory that an animation needs, before it starts and without running anything.
 
 Activations are proportional to latent cells; the values per cell were counted on the meta device
-(animaray.evaluation.operation_counts) and are checked against such counts by the tests.
+(benchmarks.costs.operation_counts) and are checked against such counts by the tests.
 """
 
 import functools

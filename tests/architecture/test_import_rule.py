@@ -80,11 +80,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "heartbeat", "attempt", "worker",
     ),
     "evaluation": (
-        "golden ledger_parts measured_memory metrics operation_counts table", "evaluate ledger",
+        "golden measured_memory metrics table", "evaluate",
     ),
     "cli": (
         "early_checks error_ids error_remedies figures help_pages output sizes",
-        "animate cache cluster dataset doctor estimate evaluate explain golden_table keys ledger"
+        "animate cache cluster dataset doctor estimate evaluate explain golden_table keys"
         " run_curves tune_table weights",
         "curate demo jobs runs serve train verify_golden", "main",
     ),

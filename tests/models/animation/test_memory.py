@@ -4,9 +4,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from animaray.evaluation import ledger_parts
-from animaray.evaluation.ledger_parts import ClipSize
-from animaray.evaluation.operation_counts import count_peak_bytes
 from animaray.models.animation.memory import (
     estimate_memory,
     estimate_peak_bytes,
@@ -17,6 +14,9 @@ from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
 from animaray.models.networks.conditioning import EncodedConditioning
 from animaray.platform.errors import ConfigError
+from benchmarks.costs import published_parts
+from benchmarks.costs.operation_counts import count_peak_bytes
+from benchmarks.costs.published_parts import ClipSize
 
 ALMOST = {"rel": 0.15}
 PUBLISHED = AnimatorConfig.published()
@@ -79,11 +79,11 @@ def test_published_codec_and_whole_frame_gradient_are_as_counted():
     size = ClipSize(num_frames=4)
     decoding = estimate_memory(PUBLISHED, 16, 576, 1024, "off", bytes_per_value=2)
     assert decoding.codec_bytes == pytest.approx(
-        count_peak_bytes(ledger_parts.decode_clip(size)), **ALMOST
+        count_peak_bytes(published_parts.decode_clip(size)), **ALMOST
     )
     literal = estimate_memory(PUBLISHED, 4, 576, 1024, "literal", bytes_per_value=2)
     assert literal.face_bytes == pytest.approx(
-        count_peak_bytes(ledger_parts.literal_gradient(size)), **ALMOST
+        count_peak_bytes(published_parts.literal_gradient(size)), **ALMOST
     )
 
 
@@ -92,7 +92,7 @@ def test_windows_around_faces_are_as_counted():
     frames, width, height = size.num_frames, size.width_px, size.height_px
     face = replace(size, face_px=min(width, height) // 6)
     estimate = estimate_memory(PUBLISHED, frames, width, height, "fast", bytes_per_value=2)
-    counted = count_peak_bytes(ledger_parts.fast_gradient(face))
+    counted = count_peak_bytes(published_parts.fast_gradient(face))
     assert estimate.face_bytes == pytest.approx(counted, **ALMOST)
 
 
@@ -100,7 +100,7 @@ def test_pose_net_is_as_counted():
     size = ClipSize(num_frames=4)
     estimate = estimate_memory(PUBLISHED, 4, 576, 1024, "off", bytes_per_value=2)
     assert estimate.pose_bytes == pytest.approx(
-        count_peak_bytes(ledger_parts.pose_net(size)), **ALMOST
+        count_peak_bytes(published_parts.pose_net(size)), **ALMOST
     )
 
 
@@ -108,8 +108,8 @@ def test_weights_are_all_weights():
     estimate = estimate_memory(PUBLISHED, 16, 576, 1024, "off")
     unet, pose_net, face_encoder = 1_550_182_122, 205_557, 57_183_232
     image_encoder = 632_000_000
-    codec = sum(weight.numel() for weight in ledger_parts.codec().parameters())
-    arcface = sum(weight.numel() for weight in ledger_parts.arcface().parameters())
+    codec = sum(weight.numel() for weight in published_parts.codec().parameters())
+    arcface = sum(weight.numel() for weight in published_parts.arcface().parameters())
     total = unet + pose_net + face_encoder + image_encoder + codec + arcface
     assert estimate.weights_bytes == pytest.approx(4 * total, rel=0.01)
 

@@ -6,7 +6,6 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder
 from torch import nn
 
-from animaray.evaluation.operation_counts import count_operations
 from animaray.models.face.loss import (
     FullFrameLoss,
     VisibleFaces,
@@ -17,6 +16,7 @@ from animaray.models.face.optimization_config import FaceOptimizationConfig
 from animaray.models.face.windows import cell_boxes, face_boxes_px
 from animaray.models.perception.paper.iresnet import IResNet, IResNetConfig
 from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoencoderCodec
+from benchmarks.costs.operation_counts import count_operations
 
 TERA, GIB = 1e12, 2**30
 FRAMES, HEIGHT, WIDTH, FACE_PX = 16, 72, 128, 96

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from animaray.evaluation.operation_counts import count_peak_bytes
 from animaray.models.networks.animator_config import UNetConfig
 from animaray.models.networks.unet import AnimatorUNet
+from benchmarks.costs.operation_counts import count_peak_bytes
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,13 @@
 """Counts of operations and memory of the published model, and the limits that hold for them."""
 
+import json
 from functools import cache
 
 import pytest
 
-from animaray.evaluation.ledger import (
-    CLIP_SIZES,
-    LedgerRow,
-    clip_totals,
-    count_flops,
-    count_part,
-    count_peak_bytes,
-    part_names,
-)
-from animaray.evaluation.ledger_parts import arcface_gradient
+from benchmarks.costs.operation_counts import count_flops, count_peak_bytes
+from benchmarks.costs.published_parts import arcface_gradient
+from benchmarks.costs.tables import CLIP_SIZES, PARTS, CostRow, clip_totals, count_part, main
 
 LARGE, SMALL = CLIP_SIZES["576x1024"], CLIP_SIZES["512x512"]
 
@@ -77,7 +71,7 @@ def test_whole_clip_with_fast_optimization_stays_below_its_limit():
     )
     rows = [row(part) for part in needed]
     # One literal gradient is the decoder's and the recogniser's; counted apart above.
-    literal = LedgerRow(
+    literal = CostRow(
         part="face gradient, literal", counts=row("decoder gradient, whole frames").counts
     )
     totals = clip_totals([*rows, literal])
@@ -93,7 +87,32 @@ def test_training_with_all_blocks_recomputed_stays_below_its_limit():
 
 
 def test_every_part_has_a_name_and_both_counts_are_of_one_run():
-    assert len(part_names()) == 17
+    assert len(PARTS) == 17
     counts = row("arcface-100 gradient, all frames").counts
     assert count_flops(arcface_gradient(SMALL)) == counts.flops
     assert count_peak_bytes(arcface_gradient(SMALL)) == counts.peak_bytes
+
+
+def test_counts_are_printed_as_json(capsys):
+    main(["--part", "arcface", "--size", "512x512", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    (part,) = document["parts"]
+    # 16 faces of 48.4 GFLOP each, forward and backward.
+    assert 0.76e12 < part["flops"] < 0.79e12
+    assert part["peak_bytes"] < 2**30
+    assert document["clip_of_25_steps"] is None
+
+
+def test_table_names_the_parts(capsys):
+    main(["--part", "pose net"])
+    out = capsys.readouterr().out
+    assert "pose net, all frames" in out
+    assert "0.091" in out
+
+
+def test_unknown_size_and_part_are_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--size", "1x1"])
+    assert "576x1024" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="No part's name holds teapot"):
+        main(["--part", "teapot"])

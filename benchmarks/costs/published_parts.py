@@ -7,12 +7,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from diffusers.models.attention import TemporalBasicTransformerBlock
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from animaray.models.diffusion.guided_denoiser import GuidedDenoiser
@@ -129,6 +132,10 @@ def training_step(
         unet.recompute(mode)
     elif mode != "none":
         unet.enable_gradient_checkpointing()
+        for block in unet.modules():
+            # diffusers leaves its temporal blocks out.
+            if mode == "all" and isinstance(block, TemporalBasicTransformerBlock):
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     frames, _, height, width = size.latent_shape
     inputs = (
         tensor(1, frames, 8, height, width),

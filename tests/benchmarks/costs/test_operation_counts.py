@@ -4,7 +4,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from animaray.evaluation.operation_counts import (
+from benchmarks.costs.operation_counts import (
     count_flops,
     count_operations,
     count_peak_bytes,
