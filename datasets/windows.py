@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from animaray.datasets.conditions import place_on_frames
+from animaray.datasets.frame_sampling import even_window
 from animaray.datasets.reader import CurationDataset
 from animaray.platform.errors import DatasetError
 from animaray.platform.media.video_window import read_frames
@@ -169,11 +170,10 @@ def window_frames(
         seed: Same seed, same choice.
     """
     rng = np.random.default_rng(int(content_id("window", seed)[:15], 16))
-    span = min(clip_frames, (num_frames - 1) * stride + 1)
-    start = int(rng.integers(0, clip_frames - span + 1))
-    index = np.linspace(start, start + span - 1, num_frames).astype(np.int64).tolist()
-    others = sorted(set(range(clip_frames)) - set(index))
-    return index, int(rng.choice(others))
+    frames, others = even_window(
+        clip_frames, num_frames, stride, lambda most: int(rng.integers(0, most + 1))
+    )
+    return list(frames), int(rng.choice(others))
 
 
 def _part(window: ClipWindow, rows: slice) -> ClipWindow:

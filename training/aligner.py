@@ -4,10 +4,8 @@ Command: animaray train aligner --data DATASET --out RUN
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,6 @@ from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.platform.errors import ConfigError, PoseError
 from animaray.platform.progress import StageProgress
 from animaray.platform.storage import write_json_atomic
-from animaray.platform.weights.store import resolve_weights
 from animaray.training.aligner_pairs import (
     PairConfig,
     PoseClips,
@@ -32,11 +29,15 @@ from animaray.training.aligner_pairs import (
     split_clips,
 )
 from animaray.training.batch_order import noise_seed
-from animaray.training.checkpoints import Checkpoint
-from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
+from animaray.training.configs import (
+    LoopConfig,
+    OptimizerConfig,
+    ScaleConfig,
+    initial_folder,
+    refuse_initial,
+)
 from animaray.training.launch import TrainResult, launch
-from animaray.training.run_folder import RunFolder
-from animaray.training.train_loop import LoopSettings, Measured, Topology, run_training
+from animaray.training.train_loop import Measured
 
 BUNDLED_ALIGNER = "generated/aligner"
 """Registry id of the weights that the demo's training starts from."""
@@ -112,6 +113,11 @@ class AlignerTask:
         self._clips, self.held_out = split_clips(clips, config.held_out_share, config.loop.seed)
         self.objective = AlignerObjective(load_initial_aligner(config))
 
+    @classmethod
+    def of(cls, config: AlignerTrainingConfig) -> "AlignerTask":
+        """Read the clips and build the task of a configuration."""
+        return cls(config, read_pose_clips(CurationDataset.open(config.data_dir), config.policy))
+
     def make_batch(self, positions: range) -> PosePairs:
         """Return the pairs of these items, on the CPU."""
         seed = noise_seed(self._config.loop.seed, positions.start)
@@ -150,41 +156,16 @@ def train_aligner(
     """
     clips = read_pose_clips(CurationDataset.open(config.data_dir), config.policy)
     split_clips(clips, config.held_out_share, config.loop.seed)  # refuse before workers start
-    return launch(train_aligner_worker, config, progress)
-
-
-def train_aligner_worker(
-    config: AlignerTrainingConfig,
-    folder: RunFolder,
-    topology: Topology,
-    report: Callable[[dict[str, Any], Checkpoint | None], None] | None,
-) -> None:
-    """Train on one worker."""
-    clips = read_pose_clips(CurationDataset.open(config.data_dir), config.policy)
-    task = AlignerTask(config, clips)
-    settings = LoopSettings(optimizer=config.optimizer, loop=config.loop, scale=config.scale)
-    run_training(task, settings, folder, topology, report)
+    return launch(AlignerTask.of, config, progress)
 
 
 def load_initial_aligner(config: AlignerTrainingConfig) -> PoseAligner:
-    """Return the aligner to start from, in training mode.
-
-    Raises:
-        ConfigError: `init_from` has another architecture.
-        WeightsError: `init_from` is missing or damaged.
-    """
+    """Return the aligner to start from, in training mode."""
     if config.init_from is None:
         return PoseAligner(config.aligner).train()
-    folder = Path(config.init_from)
-    if not folder.is_dir():
-        folder = resolve_weights(config.init_from)
-    aligner = PoseAligner.from_pretrained(folder)
+    aligner = PoseAligner.from_pretrained(initial_folder(config.init_from))
     if aligner.config != config.aligner:
-        raise ConfigError(
-            f"The weights of init_from ({config.init_from}) have another architecture than "
-            "the `aligner` settings.",
-            fix="Use the settings of those weights, or start fresh with init_from=null.",
-        )
+        refuse_initial(config.init_from, "aligner")
     return aligner.train()
 
 

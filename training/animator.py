@@ -3,10 +3,9 @@
 Command: animaray train animator --data DATASET --out RUN
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +19,13 @@ from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.perception.profiles import load_codec
 from animaray.models.perception.protocols import LatentCodec
-from animaray.platform.errors import ConfigError, DatasetError
+from animaray.platform.errors import DatasetError
 from animaray.platform.progress import StageProgress
 from animaray.platform.storage import write_json_atomic
-from animaray.platform.weights.store import resolve_weights
 from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches
-from animaray.training.checkpoints import Checkpoint
-from animaray.training.configs import AnimatorTrainingConfig
+from animaray.training.configs import AnimatorTrainingConfig, initial_folder, refuse_initial
 from animaray.training.launch import TrainResult, launch
-from animaray.training.run_folder import RunFolder
-from animaray.training.train_loop import LoopSettings, Measured, Topology, run_training
+from animaray.training.train_loop import Measured
 
 
 class AnimatorObjective(nn.Module):
@@ -80,6 +76,11 @@ class AnimatorTask:
             draft_codec=load_draft_codec(config.animator),
         )
 
+    @classmethod
+    def of(cls, config: AnimatorTrainingConfig) -> "AnimatorTask":
+        """Open the encoded clips and build the task of a configuration."""
+        return cls(config, open_table(config))
+
     def make_batch(self, positions: range) -> AnimatorBatch:
         """Return the batch of these items, on the CPU.
 
@@ -122,19 +123,7 @@ def train_animator(
     open_table(config)  # refuse before any worker starts
     if config.aligner_weights is not None:
         PoseAligner.from_pretrained(Path(config.aligner_weights))
-    return launch(train_animator_worker, config, progress)
-
-
-def train_animator_worker(
-    config: AnimatorTrainingConfig,
-    folder: RunFolder,
-    topology: Topology,
-    report: Callable[[dict[str, Any], Checkpoint | None], None] | None,
-) -> None:
-    """Train on one worker."""
-    task = AnimatorTask(config, open_table(config))
-    settings = LoopSettings(optimizer=config.optimizer, loop=config.loop, scale=config.scale)
-    run_training(task, settings, folder, topology, report)
+    return launch(AnimatorTask.of, config, progress)
 
 
 def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
@@ -226,17 +215,10 @@ def load_initial_animator(config: AnimatorTrainingConfig) -> Animator:
 
     Weights that were trained without the moved reference are taken, too. They then start with
     the draft as their estimate.
-
-    Raises:
-        ConfigError: `init_from` has another architecture.
-        WeightsError: `init_from` is missing or damaged.
     """
     if config.init_from is None:
         return Animator(config.animator).train()
-    folder = Path(config.init_from)
-    if not folder.is_dir():
-        folder = resolve_weights(config.init_from)
-    animator = Animator.from_pretrained(folder)
+    animator = Animator.from_pretrained(initial_folder(config.init_from))
     if animator.config != config.animator and animator.config == replace(
         config.animator, moved_reference=None
     ):
@@ -249,11 +231,7 @@ def load_initial_animator(config: AnimatorTrainingConfig) -> Animator:
         grown.load_state_dict({**grown.state_dict(), **kept})
         return grown.train()
     if animator.config != config.animator:
-        raise ConfigError(
-            f"The weights of init_from ({config.init_from}) have another architecture than "
-            "the `animator` settings.",
-            fix="Use the recipe's animator, or start fresh with init_from=null.",
-        )
+        refuse_initial(config.init_from, "animator")
     return animator.train()
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64
 
-from animaray.datasets.frame_sampling import published_window
+from animaray.datasets.frame_sampling import published_window, strided_window
 from animaray.platform.errors import ConfigError
 
 _ORDER_STREAM, _WINDOW_STREAM, _NOISE_STREAM = 1, 2, 3
@@ -119,9 +119,6 @@ def plan_window(
 ) -> Window:
     """Draw one item: clip, stride, start and reference frame.
 
-    The reference lies outside the span of the window when the clip is long enough, else between
-    its frames, else it is one of them.
-
     Args:
         position: Run-wide number of the item.
         clip_lengths: Frames of each clip; each at least `config.min_clip_frames`.
@@ -134,25 +131,13 @@ def plan_window(
     if config.sampling == "published":
         draws = random.Random(int(rng.integers(2**62)))  # noqa: S311 - the published rule's own
         frames, reference = published_window(length, config.num_frames, config.max_stride, draws)
-        is_mirrored = bool(rng.random() < config.mirror_probability)
-        return Window(
-            clip_index=clip_index,
-            frame_indices=frames,
-            reference_index=reference,
-            is_mirrored=is_mirrored,
-        )
-    gaps = max(config.num_frames - 1, 1)
-    stride = int(rng.integers(1, max(1, min(config.max_stride, (length - 1) // gaps)) + 1))
-    span = stride * (config.num_frames - 1) + 1
-    start = int(rng.integers(0, length - span + 1))
-    frames = tuple(range(start, start + span, stride))
-    outside = [*range(start), *range(start + span, length)]
-    between = sorted(set(range(start, start + span)) - set(frames))
-    candidates = outside or between or list(frames)
+    else:
+        frames, others = strided_window(length, config.num_frames, config.max_stride, rng)
+        reference = others[int(rng.integers(len(others)))]
     return Window(
         clip_index=clip_index,
         frame_indices=frames,
-        reference_index=candidates[int(rng.integers(len(candidates)))],
+        reference_index=reference,
         is_mirrored=bool(rng.random() < config.mirror_probability),
     )
 

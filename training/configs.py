@@ -1,11 +1,13 @@
 """Settings of the trainers: what both share, and the animator's (no network is loaded)."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NoReturn
 
 from animaray.models.diffusion.loss import LossConfig
 from animaray.models.networks.animator_config import ActivationCheckpointing, AnimatorConfig
 from animaray.platform.errors import ConfigError
+from animaray.platform.weights.store import resolve_weights
 from animaray.training.batch_order import WindowConfig
 
 
@@ -166,3 +168,21 @@ class AnimatorTrainingConfig:
         share = self.held_out_share
         if share is not None and not 0.0 < share < 1.0:
             raise ConfigError(f"held_out_share must be in (0, 1) or null, got {share}.")
+
+
+def initial_folder(init_from: str) -> Path:
+    """Return the weights folder to start from: a folder as it is, else that of a registry id."""
+    return Path(init_from) if Path(init_from).is_dir() else resolve_weights(init_from)
+
+
+def refuse_initial(init_from: str, kind: str) -> NoReturn:
+    """Refuse to start from weights of another architecture.
+
+    Raises:
+        ConfigError: Always.
+    """
+    raise ConfigError(
+        f"The weights of init_from ({init_from}) have another architecture than the `{kind}` "
+        "settings.",
+        fix=f"Use the {kind} settings of those weights, or start fresh with init_from=null.",
+    )

@@ -1,4 +1,4 @@
-"""Run a trainer's worker function on Ray Train workers and follow it from the driver.
+"""Run the training loop on Ray Train workers and follow it from the driver.
 
 This is the only file of training that names Ray. What the workers do is the plain loop of
 animaray.training.train_loop; the run folder on shared storage is how they report.
@@ -30,7 +30,7 @@ from animaray.training.checkpoints import Checkpoint, clear_temporary, latest_ch
 from animaray.training.configs import LoopConfig, ScaleConfig
 from animaray.training.engines import import_deepspeed
 from animaray.training.run_folder import RunFolder, require_shared_folder, write_shared_token
-from animaray.training.train_loop import Topology
+from animaray.training.train_loop import Topology, TrainingTask, run_training
 
 _POLL_S = 0.5
 _FAILURE_FILE = "failure.json"
@@ -60,22 +60,20 @@ class TrainResult:
         }
 
 
-Worker = Callable[
-    [Any, RunFolder, Topology, Callable[[dict[str, Any], Checkpoint | None], None]], None
-]
-"""Builds the task of a configuration and runs the loop: (config, folder, topology, report)."""
+TaskMaker = Callable[[Any], TrainingTask]
+"""Builds on one worker what a configuration trains."""
 
 
 def launch(
-    worker: Worker,
+    make_task: TaskMaker,
     config: Any,  # noqa: ANN401 - a training configuration with run_dir, loop and scale
     progress: StageProgress | None = None,
 ) -> TrainResult:
     """Train a configuration on Ray Train workers, resuming whatever its run folder holds.
 
     Args:
-        worker: Module-level function that trains on one worker.
-        config: Training configuration; has `run_dir`, `loop` and `scale`.
+        make_task: Module-level function, called on every worker.
+        config: Training configuration; has `run_dir`, `optimizer`, `loop` and `scale`.
         progress: Row to advance; None shows an own row.
 
     Raises:
@@ -104,7 +102,7 @@ def launch(
     row.update(done=done, note=found)
     try:
         with row, ray_session(), _Watcher(folder, row):
-            _fit(worker, config, folder)
+            _fit(make_task, config, folder)
     except BaseException as error:
         with suppress(DiskError):
             reason = getattr(error, "reason", None)
@@ -128,8 +126,8 @@ def build_extensions() -> str:
     return f"DeepSpeed {version} is ready; nothing has to be compiled."
 
 
-def _fit(worker: Worker, config: Any, folder: RunFolder) -> None:  # noqa: ANN401 - as launch
-    """Run the worker function under Ray Train until it ends well.
+def _fit(make_task: TaskMaker, config: Any, folder: RunFolder) -> None:  # noqa: ANN401 - as launch
+    """Run the training loop under Ray Train until it ends well.
 
     Raises:
         RunError: The workers failed more often than allowed, or refused to go on.
@@ -150,7 +148,7 @@ def _fit(worker: Worker, config: Any, folder: RunFolder) -> None:  # noqa: ANN40
     trainer = TorchTrainer(
         _run_worker,
         train_loop_config={
-            "worker": worker,
+            "make_task": make_task,
             "kind": type(config),
             "config": _seen_from_any_folder(config_to_dict(config)),
             "root": str(folder.root),
@@ -227,7 +225,7 @@ def _run_worker(payload: dict[str, Any]) -> None:
 
     try:
         require_shared_folder(folder.root, payload["token"])
-        payload["worker"](config, folder, topology, report)
+        run_training(payload["make_task"](config), config, folder, topology, report)
     except AnimarayError as error:
         _leave_failure(folder, error)
         raise

@@ -79,13 +79,24 @@ class Topology:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoopSettings:
-    """The three shared parts of a training configuration."""
+@runtime_checkable
+class LoopSettings(Protocol):
+    """The three parts that every training configuration has."""
 
-    optimizer: OptimizerConfig
-    loop: LoopConfig
-    scale: ScaleConfig
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """Learning rate, clipping and moving average."""
+        ...
+
+    @property
+    def loop(self) -> LoopConfig:
+        """Length and checkpoints."""
+        ...
+
+    @property
+    def scale(self) -> ScaleConfig:
+        """Workers and precision."""
+        ...
 
 
 def learning_rate(step: int, config: OptimizerConfig, num_steps: int) -> float:
@@ -109,7 +120,7 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
 
     Args:
         task: Objective, batches, evaluation, export.
-        settings: Optimizer, loop and scale.
+        settings: The training's configuration.
         folder: The run's folder, shared by all ranks.
         topology: This worker's rank, the number of workers, the device.
         on_checkpoint: Called by every rank after a checkpoint is complete.

@@ -29,7 +29,7 @@ from animaray.training.aligner import AlignerTask
 from animaray.training.aligner_pairs import PoseClips, make_pose_clips
 from animaray.training.recipes import aligner_pretrain_cpu
 from animaray.training.run_folder import RunFolder
-from animaray.training.train_loop import LoopSettings, Topology, run_training
+from animaray.training.train_loop import Topology, run_training
 
 _FIRST_SEED = 2_000_000
 _SIZE_PX = 1000
@@ -167,8 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     folder = RunFolder.claim(Path(config.run_dir), config)
     task = AlignerTask(config, clips)
-    settings = LoopSettings(optimizer=config.optimizer, loop=config.loop, scale=config.scale)
-    run_training(task, settings, folder, Topology())
+    run_training(task, config, folder, Topology())
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -26,7 +26,7 @@ from animaray.training.batch_order import WindowConfig
 from animaray.training.configs import AnimatorTrainingConfig
 from animaray.training.recipes import animator_pretrain_cpu
 from animaray.training.run_folder import RunFolder
-from animaray.training.train_loop import LoopSettings, Topology, run_training
+from animaray.training.train_loop import Topology, run_training
 from benchmarks.bundled_weights.generated_conditions import (
     GeneratedClips,
     write_generated_conditions,
@@ -136,8 +136,7 @@ def _train(
         GeneratedCodec.load(),
         out / "samples",
     )
-    settings = LoopSettings(optimizer=config.optimizer, loop=config.loop, scale=config.scale)
-    run_training(task, settings, folder, Topology())
+    run_training(task, config, folder, Topology())
     folder.write_status("finished")
     return folder.weights_dir
 

@@ -19,8 +19,6 @@ from animaray.datasets.conditions import (
     ClipConditions,
     commit_conditions,
     encoded_inputs,
-    mean_identity,
-    place_on_frames,
     write_conditions,
 )
 from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip_spec
@@ -31,12 +29,11 @@ from animaray.models.perception.generated.image_encoder import GeneratedImageEnc
 from animaray.models.perception.generated.pose import GeneratedPoseEstimator
 from animaray.models.perception.protocols import (
     FaceDetector,
-    IdentityEmbedder,
-    ImageEncoder,
-    LatentCodec,
     PoseEstimator,
 )
-from animaray.models.subjects.encoding import embed_faces, embed_frames, encode_latents
+from animaray.models.subjects.encoding import embed_faces
+from animaray.pipelines.encode.config import EncodeConfig
+from animaray.pipelines.encode.encode import ClipEncoders, FittedClip, encode_fitted
 from animaray.platform.progress import StageProgress
 from animaray.platform.terminal import leave_terminal
 
@@ -48,9 +45,8 @@ _WORLD_SIZE = (384, 384)
 class GeneratedEncoders:
     """The frozen networks of the generated world."""
 
-    codec: LatentCodec
-    image_encoder: ImageEncoder
-    identity_embedder: IdentityEmbedder
+    of_clips: ClipEncoders
+    """Those that curated clips go through, too."""
     pose_estimator: PoseEstimator | None
     """None: keypoints are the truth of the world."""
     face_detector: FaceDetector | None
@@ -118,9 +114,11 @@ def write_generated_conditions(
 def load_encoders(*, uses_truth: bool) -> GeneratedEncoders:
     """Load the shipped networks; the truth of the world stands in for detectors only if asked."""
     return GeneratedEncoders(
-        codec=GeneratedCodec.load(),
-        image_encoder=GeneratedImageEncoder.load(),
-        identity_embedder=GeneratedIdentityEmbedder.load(),
+        of_clips=ClipEncoders(
+            codec=GeneratedCodec.load(),
+            image_encoder=GeneratedImageEncoder.load(),
+            identity_embedder=GeneratedIdentityEmbedder.load(),
+        ),
         pose_estimator=None if uses_truth else GeneratedPoseEstimator(),
         face_detector=None if uses_truth else GeneratedFaceDetector(),
     )
@@ -165,32 +163,34 @@ def encode_generated(
     if not valid.any():
         return None
     faces = np.flatnonzero(valid)
-    embeddings = np.zeros((len(frames), encoders.identity_embedder.embedding_dim), np.float32)
-    embeddings[faces] = embed_faces(
-        rendered.frames_uint8[faces], landmarks[faces], encoders.identity_embedder
+    # Measured on the drawn picture, which is larger than the training frame.
+    identities = embed_faces(
+        rendered.frames_uint8[faces], landmarks[faces], encoders.of_clips.identity_embedder
     ).identities
-    face_boxes, face_box_valid = place_on_frames(
-        boxes[faces], faces / clips.fps, np.arange(len(frames)) / clips.fps, max_gap_s=0.5
-    )
-    return ClipConditions(
+    clip = FittedClip(
         clip_id=clip_name(seed),
         source_id=clip_name(seed),
         is_mirrored=False,
-        fps=clips.fps,
-        width_px=clips.width_px,
-        height_px=clips.height_px,
-        latents=encode_latents(frames, encoders.codec).mean,
-        image_embeddings=embed_frames(frames, encoders.image_encoder),
-        identity_embedding=mean_identity(embeddings[faces]),
-        identity_embeddings=embeddings,
-        identity_valid=valid,
-        keypoints=((keypoints + 0.5) * scale - 0.5).astype(np.float32),
+        times_s=np.arange(len(frames)) / clips.fps,
+        frames_uint8=frames,
+        keypoints=_fitted(keypoints, scale),
         keypoint_confidence=confidence,
-        face_boxes=((face_boxes.reshape(-1, 2, 2) + 0.5) * scale - 0.5)
-        .reshape(-1, 4)
-        .astype(np.float32),
-        face_box_valid=face_box_valid,
+        face_times_s=faces / clips.fps,
+        face_boxes=_fitted(boxes[faces].reshape(-1, 2, 2), scale).reshape(-1, 4),
+        face_landmarks=_fitted(landmarks[faces], scale),
+        identity_embeddings=identities,
     )
+    config = EncodeConfig(
+        width_px=clips.width_px, height_px=clips.height_px, fps=clips.fps, max_face_gap_s=0.5
+    )
+    return encode_fitted(clip, encoders.of_clips, config)
+
+
+def _fitted(
+    points: Float32[np.ndarray, "*items 2"], scale: Float32[np.ndarray, " 2"]
+) -> Float32[np.ndarray, "*items 2"]:
+    """Bring points of the drawn picture into the training frame: pixel centres lie at 0.5."""
+    return ((points + 0.5) * scale - 0.5).astype(np.float32)
 
 
 def _keypoints(

@@ -92,7 +92,6 @@ class ClipEncoders:
     codec: LatentCodec
     image_encoder: ImageEncoder
     identity_embedder: IdentityEmbedder
-    device: torch.device
 
 
 def curation_profile(root: Path | str) -> str:
@@ -375,7 +374,6 @@ class EncodeActor:
             codec=_on_device(load_codec(profile), device),
             image_encoder=_on_device(load_image_encoder(profile), device),
             identity_embedder=load_perception(profile, device=device.type).identity_embedder,
-            device=device,
         )
 
     def __call__(self, shard: dict[str, Any]) -> dict[str, Any]:

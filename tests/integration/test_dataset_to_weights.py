@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from animaray.cli.main import run
 from animaray.datasets.commit_log import CommitLog
@@ -163,7 +162,6 @@ def test_identities_of_another_profile_are_measured_anew(
         codec=load_codec("generated"),
         image_encoder=load_image_encoder("generated"),
         identity_embedder=embedder,
-        device=torch.device("cpu"),
     )
     config = EncodeConfig(profile="generated", width_px=64, height_px=64)
     (clip,) = encode_clip(CurationDataset.open(curated), "clip-0", encoders, config)
@@ -178,7 +176,6 @@ def test_text_is_left_out_of_the_training_frame_or_the_clip_is(
         codec=load_codec("generated"),
         image_encoder=load_image_encoder("generated"),
         identity_embedder=load_perception("generated").identity_embedder,
-        device=torch.device("cpu"),
     )
     config = EncodeConfig(profile="generated", width_px=64, height_px=64, crop_text=True)
     stored = CurationDataset.clip

@@ -22,7 +22,7 @@ from animaray.training.aligner_pairs import (
 from animaray.training.configs import LoopConfig
 from animaray.training.recipes import aligner_demo_cpu
 from animaray.training.run_folder import RunFolder
-from animaray.training.train_loop import LoopSettings, Topology, run_training
+from animaray.training.train_loop import Topology, run_training
 from benchmarks.bundled_weights.aligner import generated_pose_clip
 
 REST = np.array(
@@ -136,8 +136,7 @@ def test_training_beats_the_closed_form_on_held_out_clips(tmp_path: Path) -> Non
     )
     task = AlignerTask(config, _clips(10))
     folder = RunFolder.claim(tmp_path, config)
-    settings = LoopSettings(optimizer=config.optimizer, loop=config.loop, scale=config.scale)
-    run_training(task, settings, folder, Topology())
+    run_training(task, config, folder, Topology())
     aligner = PoseAligner.from_pretrained(folder.weights_dir)
     figures = evaluate_alignment(aligner, task.held_out, config.pairs)
     assert figures["learned_frame"] < 0.9 * figures["procrustes_frame"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray.train
 import torch
 from ray import cloudpickle
 
@@ -22,14 +23,13 @@ from animaray.training.animator import (
     open_table,
     select_trainable,
     train_animator,
-    train_animator_worker,
 )
 from animaray.training.animator_batches import AnimatorBatches, face_mask, make_item
 from animaray.training.batch_order import Window, WindowConfig
 from animaray.training.launch import launch
 from animaray.training.recipes import animator_tiny_cpu
 from animaray.training.run_folder import RunFolder
-from animaray.training.train_loop import Topology
+from animaray.training.train_loop import Topology, run_training
 
 
 def _config(dataset: Path, run_dir: Path, **changes: object) -> AnimatorTrainingConfig:
@@ -167,22 +167,20 @@ def test_weights_of_another_architecture_are_refused(encoded_dataset: Path, tmp_
         load_initial_animator(config)
 
 
-def killing_worker(config, folder, topology, report) -> None:
-    """Train, but the first time the second worker is killed while the third step is made."""
-    marker = folder.root / "killed"
-    make_batch = AnimatorTask.make_batch
+def killing_task(config: AnimatorTrainingConfig) -> AnimatorTask:
+    """Build the task; the first time, the second worker is killed while the third step is made."""
+    rank, marker = ray.train.get_context().get_world_rank(), Path(config.run_dir) / "killed"
+    task = AnimatorTask.of(config)
+    make_batch = task.make_batch
 
-    def make_or_die(task: AnimatorTask, positions: range):
-        if topology.rank == 1 and positions.start >= 9 and not marker.exists():
+    def make_or_die(positions: range):
+        if rank == 1 and positions.start >= 9 and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return make_batch(task, positions)
+        return make_batch(positions)
 
-    AnimatorTask.make_batch = make_or_die
-    try:
-        train_animator_worker(config, folder, topology, report)
-    finally:
-        AnimatorTask.make_batch = make_batch
+    task.make_batch = make_or_die
+    return task
 
 
 @pytest.mark.ray
@@ -193,10 +191,10 @@ def test_two_deepspeed_workers_of_which_one_is_killed_equal_one_process(
     alone = _config(encoded_dataset, tmp_path / "alone")
     alone = replace(alone, scale=replace(alone.scale, num_workers=1, strategy="ddp"))
     folder = RunFolder.claim(tmp_path / "alone", alone)
-    train_animator_worker(alone, folder, Topology(), None)
+    run_training(AnimatorTask.of(alone), alone, folder, Topology())
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     pair = _config(encoded_dataset, tmp_path / "pair")
-    result = launch(killing_worker, pair)
+    result = launch(killing_task, pair)
     assert (tmp_path / "pair" / "killed").exists()
     assert result.step == 6
     expected = _losses(folder)
@@ -218,7 +216,8 @@ def test_two_deepspeed_workers_of_which_one_is_killed_equal_one_process(
     longer = {"loop": replace(pair.loop, num_steps=8), "scale": alone.scale}
     for root in (tmp_path / "alone", tmp_path / "pair"):
         config = replace(pair, run_dir=str(root), **longer)
-        train_animator_worker(config, RunFolder.claim(root, config), Topology(), None)
-    expected, found = _losses(folder), _losses(RunFolder(tmp_path / "pair"))
+        folder = RunFolder.claim(root, config)
+        run_training(AnimatorTask.of(config), config, folder, Topology())
+    expected, found = (_losses(RunFolder(tmp_path / name)) for name in ("alone", "pair"))
     assert sorted(found) == list(range(1, 9))
     assert [found[7], found[8]] == pytest.approx([expected[7], expected[8]], rel=5e-3)

@@ -16,7 +16,7 @@ from animaray.training.checkpoints import latest_checkpoint
 from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
 from animaray.training.divergence import MAX_SKIPPED_IN_A_ROW
 from animaray.training.run_folder import RunFolder
-from animaray.training.train_loop import LoopSettings, Measured, Topology, run_training
+from animaray.training.train_loop import Measured, Topology, run_training
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,9 +71,8 @@ class SteepTask:
 def _run(root: Path, config: SteepTrainingConfig, task: SteepTask) -> RunFolder:
     folder = RunFolder.claim(root, config)
     folder.write_status("starting")
-    settings = LoopSettings(optimizer=config.optimizer, loop=config.loop, scale=config.scale)
     try:
-        run_training(task, settings, folder, Topology())
+        run_training(task, config, folder, Topology())
     except RunError as error:  # as the launcher does
         folder.write_status("failed", message=str(error), reason=error.reason)
         raise

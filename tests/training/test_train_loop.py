@@ -14,7 +14,6 @@ from animaray.platform.errors import DiskError, RunError
 from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
 from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import (
-    LoopSettings,
     Measured,
     Topology,
     learning_rate,
@@ -83,8 +82,7 @@ class LinearTask:
 
 def _run(root: Path, config: LinearTrainingConfig, task: LinearTask) -> RunFolder:
     folder = RunFolder.claim(root, config)
-    settings = LoopSettings(optimizer=config.optimizer, loop=config.loop, scale=config.scale)
-    run_training(task, settings, folder, Topology())
+    run_training(task, config, folder, Topology())
     return folder
 
 

@@ -102,7 +102,6 @@ def training_row(frames, pipeline, root):
         codec=pipeline.codec,
         image_encoder=pipeline.image_encoder,
         identity_embedder=embedder,
-        device=torch.device("cpu"),
     )
     settings = EncodeConfig(
         width_px=config.width_px,
