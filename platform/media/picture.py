@@ -68,17 +68,18 @@ def read_picture(
     Raises:
         MediaError: `reason` is missing, empty, not_a_picture, broken or too_large.
     """
-    name = name or ("The picture" if isinstance(source, bytes) else Path(source).name)
     if isinstance(source, bytes):
         data = source
     else:
         try:
             data = Path(source).read_bytes()
         except OSError as error:
+            where = f"at {source}, got nothing there" if name is None else "that is not there"
             raise MediaError(
-                f"Expected a picture at {source}, got nothing there ({error.strerror}).",
-                reason="missing",
+                f"Expected a picture {where} ({error.strerror}).", reason="missing"
             ) from error
+        name = name or Path(source).name
+    name = name or "The picture"
     if not data:
         raise MediaError(f"{name} is an empty file.", reason="empty")
     kind = recognise(data[:HEAD_BYTES])
