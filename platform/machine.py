@@ -54,8 +54,6 @@ def check_memory(needed_bytes: int, available_bytes: int, *, what: str, remedy: 
     """Refuse work that would not fit.
 
     Args:
-        needed_bytes: Estimated peak.
-        available_bytes: What is free.
         what: For the message, such as "This animation".
         remedy: What makes it smaller.
 

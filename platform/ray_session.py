@@ -139,7 +139,6 @@ def require_resources(needs: Mapping[str, float], what: str, fix: str) -> None:
 
     Args:
         needs: Amounts by resource, as in CPU and GPU.
-        what: Who needs them.
         fix: What the user can do.
 
     Raises:

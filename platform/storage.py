@@ -49,7 +49,6 @@ def write_bytes_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
     Args:
         path: The file; its folder is made.
-        data: Its content.
         mode: Permissions, less the process' umask.
     """
     make_folder(path.parent)

@@ -40,8 +40,6 @@ class RemoteError(ServiceError):
     command that works without a server.
 
     Args:
-        message: What happened.
-        code: The service's code.
         fix: What to do, or None.
         reason: For programs; None takes the code.
     """
@@ -103,7 +101,6 @@ class JobHandle:
 
     Args:
         client: How to reach it.
-        job_id: Which one.
     """
 
     def __init__(self, client: "AnimarayClient", job_id: str) -> None:
@@ -350,7 +347,6 @@ class AnimarayClient:
         code or "unreachable".
 
         Args:
-            method: HTTP method.
             path: Path below the service's address.
             uploads: Files to send, by form field; opened anew for each attempt.
             attempts: How often to try.

@@ -150,11 +150,7 @@ class ServeConfig:
 
 
 class AnimatorReplica:
-    """Hold one model; work in a thread of its own, off Serve's event loop.
-
-    Args:
-        config: The service's configuration.
-    """
+    """Hold one model; work in a thread of its own, off Serve's event loop."""
 
     def __init__(self, config: ServeConfig) -> None:
         self._stop = threading.Event()
@@ -206,7 +202,6 @@ class Ingress:
     """Answer HTTP; knows the job store, not the model.
 
     Args:
-        config: The service's configuration.
         animators: Makes Serve start the replicas with this ingress; they are not called.
     """
 
@@ -233,7 +228,6 @@ class ServerHandle:
     """A running service.
 
     Args:
-        config: What it serves.
         session: Ends the Ray session if the start began one.
     """
 
@@ -311,9 +305,6 @@ def start_server(config: ServeConfig) -> ServerHandle:
     A wrong weights folder raises WeightsError, a taken port PortError, a useless setting
     ConfigError, and a Ray session that is too small or occupied MachineError.
 
-    Args:
-        config: What to serve.
-
     Returns:
         The running service, ready to work unless `ready_timeout_s` is None.
     """
@@ -337,9 +328,6 @@ def start_server(config: ServeConfig) -> ServerHandle:
 
 def check_before_start(config: ServeConfig) -> ServeConfig:
     """Check weights, keys, data folder and database; errors as in `start_server`.
-
-    Args:
-        config: What to serve.
 
     Returns:
         The same for processes that run in another working folder.

@@ -112,7 +112,6 @@ def read_picture_in_child(
     where it breaks the decoder.
 
     Args:
-        path: Local file.
         limits: What it may cost.
         name: What messages call it; None: its file name.
     """
@@ -136,7 +135,6 @@ def copy_sound_in_child(
     Errors are those of `probe_in_child`.
 
     Args:
-        path: Local file.
         limits: What it may cost.
         start_s: Time stamp of the first picture, seconds: sound before it is left out.
         duration_s: How much sound is wanted.
@@ -169,7 +167,6 @@ def add_sound_in_child(
 
     Args:
         silent: An mp4 of our own.
-        source: The untrusted video.
         out: The mp4 to write; only complete where the report says that sound is kept.
         info: What `probe_in_child` says of the source.
         duration_s: How much sound is wanted.
@@ -205,7 +202,6 @@ class _ChildAnswers:
     """One request to a bounded child process, and its answers, message by message.
 
     Args:
-        path: The untrusted file.
         limits: What it may cost; None takes the defaults.
         wish: What the child is asked to do with the file.
         name: What messages call the file; None: its name.

@@ -84,9 +84,7 @@ def presentation_of(
     """Return how a decoded frame is to be shown.
 
     Args:
-        frame: As decoded.
         pixel_aspect: What container or codec say; None or nonsense counts as square.
-        orientation: How it lies.
     """
     aspect = pixel_aspect or Fraction(1)
     if not Fraction(1, _MAX_PIXEL_ASPECT) <= aspect <= _MAX_PIXEL_ASPECT:

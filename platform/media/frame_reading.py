@@ -69,7 +69,6 @@ class FrameReader:
         """Open the file; errors are those of `open_video`.
 
         Args:
-            path: Local file.
             limits: What it may cost.
             in_child: Whether this is the bounded child.
             inspects: Whether to look for combs of interlacing that is not marked.

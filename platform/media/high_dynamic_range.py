@@ -75,7 +75,6 @@ def map_tones(
 
     Args:
         code: RGB code values of full range, 0 to 65535.
-        tone_map: Their transfer function.
         is_bt2020: Whether their primaries are BT.2020, else BT.709.
     """
     light = _light_table(tone_map)[code]

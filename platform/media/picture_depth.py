@@ -25,11 +25,7 @@ class TiffFacts:
     """What the first picture of a TIFF file declares."""
 
     def __init__(self, data: bytes) -> None:
-        """Read the first directory.
-
-        Args:
-            data: The whole file.
-        """
+        """Read the first directory."""
         stream = io.BytesIO(data)
         tags = ImageFileDirectory_v2(stream.read(8))
         stream.seek(tags.next)
@@ -87,7 +83,6 @@ def to_8_bit(picture: Image.Image, facts: TiffFacts | None) -> Image.Image:
     """Scale 16-bit grey, in either byte order, to 8 bits; other pictures pass.
 
     Args:
-        picture: As opened.
         facts: What a TIFF file declares; None for other files.
     """
     if not picture.mode.startswith("I"):

@@ -30,7 +30,6 @@ def copy_sound(
     """Return the first sound stream of a file as a file of its own; run it in a bounded child.
 
     Args:
-        path: Local file.
         limits: What it may cost.
         start_s: Time that becomes 0, seconds.
         duration_s: How much sound is wanted.

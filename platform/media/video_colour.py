@@ -52,7 +52,6 @@ def to_rgb(
 
     Args:
         reformatter: Kept from frame to frame: a new one each would plan the conversion anew.
-        frame: As decoded.
         size_px: Width and height wanted; None keeps the frame's.
         untagged: Matrix of a frame that has no tag, BT601 or BT709; None takes BT.709 from 720
             lines on, as players do.

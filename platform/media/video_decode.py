@@ -68,7 +68,6 @@ def probe_video(path: Path | str, *, limits: DecodeLimits | None = None) -> Vide
     no_picture, truncated, broken or too_large.
 
     Args:
-        path: Local file.
         limits: What the file may cost; None for the defaults.
     """
     with FrameStream(path, limits=limits) as frames:
@@ -108,7 +107,6 @@ def decode_video(  # noqa: PLR0913 - a flat call reads best
     A file that cannot be used raises MediaError; see `probe_video` for the reasons.
 
     Args:
-        path: Local file.
         start_s: This and the next ones: see `FrameSelection`.
         end_s: Stop before, seconds.
         fps: Of the regular grid.

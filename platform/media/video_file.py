@@ -93,7 +93,6 @@ def open_video(path: Path, limits: DecodeLimits, *, in_child: bool = False) -> t
     """Open a file and pick its picture stream.
 
     Args:
-        path: Local file.
         limits: What it may cost.
         in_child: Whether this is the bounded child, which may run old decoders, too.
 
@@ -224,8 +223,6 @@ def make_info(container: Any, stream: Any, shown: Presentation, start_s: float) 
     """Describe an open video.
 
     Args:
-        container: As opened.
-        stream: Its picture stream.
         shown: How the first decoded picture is shown.
         start_s: When, seconds.
     """

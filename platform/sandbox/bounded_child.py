@@ -121,7 +121,6 @@ def confine_to_folder(
     certificates, outgoing connections and some programs.
 
     Args:
-        folder: Where it works.
         memory_bytes: Address space.
         cpu_s: Processor time.
         written_bytes: Size of the largest file that may be written.

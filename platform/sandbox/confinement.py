@@ -174,7 +174,6 @@ def _filter_program(architecture: int, clone: int | None, denied: Sequence[int])
     """Return classic BPF: offsets 4, 0 and 16 hold architecture, call number and its first word.
 
     Args:
-        architecture: The machine's number.
         clone: The call that may make threads and no processes; None allows it all.
         denied: Numbers of the other calls that fail.
     """

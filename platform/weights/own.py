@@ -61,7 +61,6 @@ def write_own_weights(folder: Path, files: Mapping[str, OwnFile]) -> None:
     """Write a folder's own_weights.json.
 
     Args:
-        folder: To write to.
         files: By id of the registry.
     """
     facts = {

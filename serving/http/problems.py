@@ -231,7 +231,6 @@ def problem_from_error(error: AnimarayError, *, retry_after_s: int | None = None
     """Translate one of our errors into the problem a client gets.
 
     Args:
-        error: What was raised.
         retry_after_s: Seconds for Retry-After, used where a repeat can help.
     """
     if isinstance(error, ProblemError):

@@ -34,10 +34,7 @@ class AnimationService:
     """Everything the HTTP routes need; no network code, no model.
 
     Args:
-        store: The durable jobs.
         files: Their uploads and results.
-        limits: Caps.
-        tenants: Who may ask.
         worker_timeout_s: A worker that gave no sign of life for so long counts as gone.
     """
 
@@ -72,7 +69,6 @@ class AnimationService:
         """Store a request durably, or refuse it as a ProblemError and keep nothing of it.
 
         Args:
-            tenant: Who asks.
             uploads: The files of both form fields.
             options_text: The JSON of the form field `options`, or None.
             idempotency_key: The client's name for this request, or None.

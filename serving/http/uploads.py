@@ -156,10 +156,8 @@ def store_upload(
     """Copy an upload to its place; what the file is was checked by its first bytes.
 
     Args:
-        upload: The spooled file.
         kind: Name of the form field; also the stored file's name.
         job_id: Whose upload it is.
-        files: Where it goes.
         limits: Caps on bytes.
     """
     path: Path = files.upload_dir(job_id) / kind

@@ -352,9 +352,6 @@ class JobDatabase:
         Args:
             session: A transaction of `writing`.
             conditions: They select at most one job and guard against a changed one.
-            values: Columns to change.
-            kind: The event's kind.
-            data: The event's data.
 
         Returns:
             Whether the job was changed; False means that a condition failed.

@@ -50,7 +50,6 @@ class Leases:
         """Take the next job: tenants with the fewest running jobs first, then the oldest.
 
         Args:
-            worker_id: Who asks.
             lease_s: For how long, until renewed.
 
         Returns:
@@ -120,7 +119,6 @@ class Leases:
 
         Args:
             lease: The right to do so.
-            step: Denoising steps done.
             num_steps: Denoising steps in all.
             data: Further JSON values for the event, such as identity_similarity in [-1, 1].
         """
@@ -231,7 +229,6 @@ class Leases:
         """Record a worker's sign of life.
 
         Args:
-            worker_id: Who lives.
             state: "loading", "ready", "busy", "draining" or "failed".
             detail: What failed, or which model is loaded.
         """

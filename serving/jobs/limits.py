@@ -65,7 +65,6 @@ def check_upload(kind: str, num_bytes: int, head: bytes, limits: ServingLimits) 
         kind: "reference_image" or "driving_video", the name of the form field.
         num_bytes: Bytes received.
         head: The first HEAD_BYTES or more, or the whole file.
-        limits: The caps.
 
     Returns:
         The container's name, such as "PNG" or "MP4".
@@ -110,7 +109,6 @@ def check_driving_video(
         height_px: Upright height.
         num_frames: Frames after resampling to the model's frame rate.
         duration_s: Length in seconds.
-        limits: The caps.
 
     Raises:
         MediaError: A cap is exceeded (reason "too_large") or fewer than two frames are left

@@ -34,7 +34,6 @@ def find_warnings(
 
     Args:
         cast: Who was animated, and how they moved.
-        animation: The result.
         casting: How they were chosen; None: not at all.
     """
     warnings = check_face_sizes([reference for reference, _ in cast])

@@ -136,7 +136,6 @@ class JobStore:
         """Return a tenant's jobs, newest first.
 
         Args:
-            tenant: Whose jobs.
             state: Only those in this state, or None for all.
             limit: At most so many.
             before: Job id of the last page's last job, or None for the first page.

@@ -28,7 +28,6 @@ class Heartbeat:
 
     Args:
         leases: The worker's side of the job store.
-        worker_id: Who lives.
         interval_s: Seconds between two signs of life.
     """
 
@@ -79,7 +78,6 @@ class Heartbeat:
         """Keep a lease while the block runs.
 
         Args:
-            lease: The job's lease.
             max_job_s: Seconds the block may take.
         """
         with self._lock:

@@ -65,11 +65,7 @@ class AnimationWorker:
     """Take jobs one after the other until told to stop.
 
     Args:
-        store: The durable jobs.
         make_model: Loads the model; called once, in the worker's own thread.
-        files: Uploads and results.
-        limits: Caps.
-        settings: Pace.
     """
 
     def __init__(
