@@ -1,10 +1,12 @@
 """Every command that a document, message, recipe or comment names exists, its options too."""
 
 import ast
+import dataclasses
 import io
 import re
 import shlex
 import tokenize
+import typing
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain
@@ -16,7 +18,13 @@ import typer
 
 from animaray.cli.demo.run import DemoSettings
 from animaray.cli.main import app, run
+from animaray.evaluation.evaluate import EvaluateConfig
+from animaray.pipelines.curation.config import CurationConfig
+from animaray.pipelines.encode.config import EncodeConfig
 from animaray.platform.weights.store import WEIGHTS
+from animaray.serving.serve import ServeConfig
+from animaray.training.aligner import AlignerTrainingConfig
+from animaray.training.configs import AnimatorTrainingConfig
 from animaray.training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +39,8 @@ TEXTS = (
 )  # fmt: skip
 HISTORY = ("docs/lab_log.md", "CHANGELOG.md")
 """They tell what was typed then."""
+EXAMPLES = {"key", "key.sub", "group.name", "a", "b", "a.b", "optimizer.lrr"}
+"""Settings that stand for any, or for a wrong one."""
 FOREIGN_OPTIONS = {"--motion-prefix", "--no-deps"}
 """Options of other programs that a remedy names: of benchmarks.bundled_weights.aligner, of pip."""
 RUN_AS_MODULE = r"python -m (?:animaray\.)?([a-z_]+\.[a-z_.]*[a-z])"
@@ -309,6 +319,31 @@ def test_every_setting_of_a_page_is_known(
     words = words_of(line)
     if words[:2] != ["curate", "tune"]:
         assert run([*words, "--print-config"]) == 0
+
+
+def test_every_setting_that_a_text_names_is_one_of_some_command() -> None:
+    known = {
+        key
+        for kind in (CurationConfig, EncodeConfig, EvaluateConfig, ServeConfig,
+                     AlignerTrainingConfig, AnimatorTrainingConfig)
+        for key in keys_of(kind)
+    }  # fmt: skip
+    problems = [
+        f"{text.file}: {key}"
+        for text in texts()
+        if text.file not in HISTORY
+        for key in re.findall(r"--set ['\"]?([a-z_]+(?:\.[a-z_]+)*)=", text.text)
+        if key not in known | EXAMPLES
+    ]
+    assert problems == []
+
+
+def keys_of(kind: type, prefix: str = "") -> Iterator[str]:
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        yield f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from keys_of(hints[field.name], f"{prefix}{field.name}.")
 
 
 def test_everything_named_below_demo_is_made_by_the_demo() -> None:
