@@ -1,30 +1,16 @@
 """`animaray jobs`: submit, list, watch, cancel and download jobs of a server."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from animaray.cli.animate.arguments import JobEngineOption, ModeOption
-from animaray.cli.animate.options import (
-    AlignmentOption,
-    AudioOption,
-    FaceOptimizationOption,
-    GuidanceMaxOption,
-    GuidanceMinOption,
-    GuidanceOption,
-    NoFaceOption,
-    PersonOption,
-    ReferencePersonOption,
-    SamplerOption,
-    SeedOption,
-    StepsOption,
-    WindowFramesOption,
-    WindowOverlapOption,
-    WindowRuleOption,
-)
+from animaray.cli.animate.command import FLAGS, PANELS
 from animaray.cli.early_checks import check_picture, check_video
+from animaray.cli.options import with_options
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
+from animaray.models.animation.options import NOT_SERVED, AnimationRequest
 from animaray.serving.client import AnimarayClient
 
 app = typer.Typer(help="Use an animaray server.", no_args_is_help=True)
@@ -35,38 +21,26 @@ ServerOption = Annotated[
 KeyOption = Annotated[str | None, typer.Option("--api-key", envvar="ANIMARAY_API_KEY")]
 JobArgument = Annotated[str, typer.Argument(help="Job id")]
 DEFAULT_SERVER = "http://127.0.0.1:8500"
-JobFpsOption = Annotated[
-    str | None,
-    typer.Option("--fps", help="`source`, `model` (the server's default) or frames per second"),
-]
 
 
 @app.command()
+@with_options(
+    AnimationRequest,
+    without=NOT_SERVED,
+    defaults={"seed": 0},
+    flags=FLAGS,
+    panels=PANELS,
+    is_served=True,
+)
 def submit(
     image: Annotated[Path, typer.Argument(help="Picture of the person")],
     video: Annotated[Path, typer.Argument(help="Driving video")],
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Wait and save here")] = None,
-    person: PersonOption = None,
-    reference_person: ReferencePersonOption = None,
-    no_face: NoFaceOption = False,
-    alignment: AlignmentOption = None,
-    engine: JobEngineOption = None,
-    mode: ModeOption = None,
-    fps: JobFpsOption = None,
-    seed: SeedOption = 0,
-    steps: StepsOption = None,
-    sampler: SamplerOption = None,
-    guidance: GuidanceOption = None,
-    guidance_min: GuidanceMinOption = None,
-    guidance_max: GuidanceMaxOption = None,
-    window_frames: WindowFramesOption = None,
-    window_overlap: WindowOverlapOption = None,
-    window_rule: WindowRuleOption = None,
-    face_optimization: FaceOptimizationOption = None,
-    audio: AudioOption = True,
     as_json: JsonOption = False,
+    *,
+    options: Mapping[str, Any],
 ) -> None:
     """Submit a job and print its id; with --out wait for it and save the video.
 
@@ -74,29 +48,8 @@ def submit(
     """
     check_picture(image)
     check_video(video)
-    options: dict[str, Any] = {
-        "seed": seed,
-        "person": person or None,
-        "reference_person": reference_person or None,
-        "alignment": alignment,
-        "engine": engine,
-        "mode": mode,
-        "fps": float(fps) if fps and fps.replace(".", "", 1).isdecimal() else fps,
-        "num_inference_steps": steps,
-        "sampler": sampler,
-        "guidance_scale": guidance,
-        "guidance_min": guidance_min,
-        "guidance_max": guidance_max,
-        "window_frames": window_frames,
-        "window_overlap": window_overlap,
-        "window_rule": window_rule,
-        "face_optimization": face_optimization,
-        "no_face": no_face or None,
-        "audio": None if audio else False,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
     with AnimarayClient(server, api_key=api_key) as client:
-        job = client.submit(image, video, **given)
+        job = client.submit(image, video, **options)
         print_hint(f"Submitted. Watch: animaray jobs watch {job.id} --server {server}")
         if not as_json:
             typer.echo(job.id)

@@ -2,11 +2,10 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from animaray.cli.animate.arguments import DeviceChoice
 from animaray.cli.output import (
     ConfigOption,
     PrintConfigOption,
@@ -85,7 +84,7 @@ GpusOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[
-    DeviceChoice | None,
+    Literal["auto", "cpu", "cuda"] | None,
     typer.Option(
         help="Where the networks work; `auto`: on the GPU where --gpus reserves one",
         show_default="auto",
@@ -148,7 +147,7 @@ def serve(
             "database_url": database_url,
             "num_replicas": replicas,
             "num_gpus_per_replica": gpus,
-            "device": None if device is None else device.value,
+            "device": device,
             "num_threads": threads,
             "drain_s": drain,
         },

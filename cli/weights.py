@@ -7,8 +7,8 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from animaray.cli.early_checks import check_folder_exists
+from animaray.cli.options import read_size
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
-from animaray.cli.sizes import read_size
 from animaray.platform.errors import UsageError, WeightsError
 from animaray.platform.weights.store import (
     WEIGHTS,

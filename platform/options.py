@@ -6,13 +6,11 @@ is told in one way, whoever gave it. A description may end in `Left out: WHAT HA
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
 
 from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError
 from pydantic import model_validator as _model_validator
 from pydantic.dataclasses import dataclass as _dataclass
 from pydantic.fields import FieldInfo
-from pydantic_core import ArgsKwargs
 
 from animaray.platform.errors import ConfigError
 
@@ -26,7 +24,7 @@ class Options:
 
     @_model_validator(mode="wrap")
     @classmethod
-    def _check(cls, given: ArgsKwargs, check: ModelWrapValidatorHandler["Options"]) -> "Options":
+    def _check(cls, given: object, check: ModelWrapValidatorHandler["Options"]) -> "Options":
         try:
             return check(given)
         except ValidationError as error:
@@ -61,8 +59,3 @@ def meaning_of(field: FieldInfo) -> tuple[str, str]:
     """Return what an option means, and what happens where it is left out ("" if unsaid)."""
     meaning, _, default = (field.description or "").partition(" Left out: ")
     return meaning.rstrip("."), default.rstrip(".")
-
-
-def only_given(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return the given ones of some options."""
-    return {name: values[name] for name in names if values.get(name) is not None}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from animaray.cli.animate.report import write_people
-from animaray.cli.animate.request import MIN_FRAMES, check_paths, wanted_fps
-from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
+from animaray.cli.animate.request import MIN_FRAMES, AnimateRequest
+from animaray.models.animation.pipeline import AnimationPipeline
 from animaray.models.perception.find_people import DRIVING_SHORT_SIDE_PX, find_people
-from animaray.models.subjects.choice import Casting, PersonChoice
+from animaray.models.subjects.choice import PersonChoice
 from animaray.models.subjects.motion import Motion, PeopleInVideo
-from animaray.models.subjects.pose_files import check_pose_file_name, read_pose_file
+from animaray.models.subjects.pose_files import read_pose_file
 from animaray.models.subjects.reference import Reference
 from animaray.platform.errors import AnimarayError, MediaError, PersonChoiceError, UsageError
 from animaray.platform.media.file_kind import is_pose_file
@@ -26,49 +26,6 @@ from animaray.platform.media.video import (
     probe_in_child,
 )
 from animaray.platform.progress import stage_progress
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnimateRequest:
-    """What the user asks for."""
-
-    image: Path
-    """Reference picture."""
-    driving: Path
-    """Driving video or pose file."""
-    out: Path
-    """The mp4 to write."""
-    weights: Path | None = None
-    """Weights folder; None takes the small bundled animator."""
-    options: AnimationOptions = field(default_factory=AnimationOptions)
-    """Of the animation itself."""
-    casting: Casting = field(default_factory=Casting)
-    """Who is animated, and who drives."""
-    identities: tuple[Path, ...] = ()
-    """Pictures that give the people's identities instead of the reference picture."""
-    fps: str = "source"
-    """`source`, `model` or a number: how densely the driving video is read, and the mp4's rate."""
-    max_frames: int | None = None
-    """Only so many frames."""
-    driving_size_px: tuple[int, int] | None = None
-    """Picture size of pose files that do not tell it."""
-    keep_sound: bool = True
-    """Whether the result gets the driving video's sound."""
-    device: str = "auto"
-    """`auto`, `cpu` or `cuda`."""
-    save_poses: Path | None = None
-    """Pose file to write."""
-    report_dir: Path | None = None
-    """Folder of the report."""
-    force: bool = False
-    """Go on where the fit is poor or memory is short."""
-
-    def check_paths(self) -> None:
-        """Refuse what can be told from the paths alone; UsageError."""
-        pictures = (self.image, *self.identities)
-        check_paths(pictures, self.driving, self.out, (self.save_poses, self.report_dir))
-        if self.save_poses is not None:
-            check_pose_file_name(self.save_poses)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +55,7 @@ def prepare_people(
     try:
         return pipeline.prepare_references(
             picture,
-            request.casting.reference,
+            request.options.casting.reference,
             option="--reference-person",
             no_face=request.options.no_face,
         )
@@ -151,14 +108,14 @@ def _read_poses(request: AnimateRequest, pipeline: AnimationPipeline) -> Driving
         UsageError: Its frame rate is not known, or another one is wanted.
     """
     clip = read_pose_file(request.driving, size_px=request.driving_size_px)
-    wanted = wanted_fps(request.fps, clip.fps, pipeline.fps)
+    wanted = request.frame_rate(clip.fps, pipeline.fps)
     if clip.fps is not None and abs(wanted - clip.fps) > 1e-3:
         raise UsageError(
             f"{request.driving.name} holds {clip.fps:g} frames per second; poses are not resampled"
             f" to {wanted:g}.",
             fix="Leave out --fps.",
         )
-    chosen = clip.choose(request.casting.driving, option="--person")
+    chosen = clip.choose(request.options.casting.driving, option="--person")
     motions = tuple(clip.motions[index].first(request.max_frames) for index in chosen)
     return DrivingClip(motions=motions, fps=wanted)
 
@@ -166,7 +123,7 @@ def _read_poses(request: AnimateRequest, pipeline: AnimationPipeline) -> Driving
 def _follow_video(request: AnimateRequest, pipeline: AnimationPipeline) -> DrivingClip:
     """Follow the people of a video; its frames are read one by one and only the first is kept."""
     info = probe_in_child(request.driving)
-    fps = wanted_fps(request.fps, info.fps, pipeline.fps)
+    fps = request.frame_rate(info.fps, pipeline.fps)
     selection = FrameSelection(
         fps=fps, short_side_px=DRIVING_SHORT_SIDE_PX, max_frames=request.max_frames
     )
@@ -186,7 +143,7 @@ def _follow_video(request: AnimateRequest, pipeline: AnimationPipeline) -> Drivi
         people = pipeline.follow_people(frames(), lambda done: row.update(done=done))
         row.update(total=people.num_frames)
     scale = people.width_px / info.width
-    choices = [choice.scaled(scale) for choice in request.casting.driving]
+    choices = [choice.scaled(scale) for choice in request.options.casting.driving]
     motions = _choose_motions(request, people, choices, first[0])
     return DrivingClip(
         motions=tuple(motions),

@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from animaray.cli.animate.request import MIN_FRAMES, check_paths, wanted_fps
+from animaray.cli.animate.request import MIN_FRAMES, AnimateRequest
 from animaray.cli.animate.result import SoundSource, origin_facts, sound_words, write_result
 from animaray.cli.output import print_hint, print_json, print_lines
 from animaray.models.animation.engines import AnimatedFrames, DrivingFrames, PartsEngine
 from animaray.models.animation.options import MADE_BY
-from animaray.models.parts.options import PartsOptions
 from animaray.models.parts.pipeline import PartsPipeline
 from animaray.models.perception.find_people import DRIVING_SHORT_SIDE_PX
-from animaray.models.subjects.choice import Casting
 from animaray.platform.disk import check_room
 from animaray.platform.errors import MediaError
 from animaray.platform.media.video import (
@@ -37,29 +35,6 @@ _SHOWN_FRAMES = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PartsRequest:
-    """What the user asks for."""
-
-    image: Path
-    """Reference picture."""
-    driving: Path
-    """Driving video."""
-    out: Path
-    """The mp4 to write."""
-    options: PartsOptions
-    casting: Casting = field(default_factory=Casting)
-    """Who is animated, and who drives."""
-    fps: str = "source"
-    """`source`, `model` (the same here) or a number."""
-    max_frames: int | None = None
-    """Only so many frames."""
-    report_dir: Path | None = None
-    """Folder of the report."""
-    keep_sound: bool = True
-    """Whether the result gets the driving video's sound."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Sheet:
     """Some frames of the result, for the contact sheet."""
 
@@ -67,7 +42,7 @@ class _Sheet:
     kept: list[tuple[str, UInt8[np.ndarray, "height width 3"]]]
 
 
-def run_parts(request: PartsRequest, *, dry_run: bool, as_json: bool) -> None:
+def run_parts(request: AnimateRequest, *, dry_run: bool, as_json: bool) -> None:
     """Make the plan, show it, refuse or go on.
 
     Args:
@@ -75,11 +50,11 @@ def run_parts(request: PartsRequest, *, dry_run: bool, as_json: bool) -> None:
         dry_run: Only show the plan; nothing is written.
         as_json: Print one JSON document on stdout.
     """
-    check_paths([request.image], request.driving, request.out, [request.report_dir])
+    request.check_paths()
     info = probe_in_child(request.driving)
     engine = PartsEngine(
         pipeline=PartsPipeline.load(),
-        options=request.options,
+        options=request.options.of_parts(),
         asks=("--reference-person", "--person"),
     )
     result = _look(request, engine, info)
@@ -103,13 +78,13 @@ def run_parts(request: PartsRequest, *, dry_run: bool, as_json: bool) -> None:
     )
 
 
-def _look(request: PartsRequest, engine: PartsEngine, info: VideoInfo) -> AnimatedFrames:
+def _look(request: AnimateRequest, engine: PartsEngine, info: VideoInfo) -> AnimatedFrames:
     """Prepare the photo and follow the driver; the frames are still to be made.
 
     Raises:
         MediaError: The video is too short.
     """
-    fps = wanted_fps(request.fps, info.fps, info.fps)
+    fps = request.frame_rate(info.fps, info.fps)
     selection = FrameSelection(
         fps=fps, short_side_px=DRIVING_SHORT_SIDE_PX, max_frames=request.max_frames
     )
@@ -127,7 +102,7 @@ def _look(request: PartsRequest, engine: PartsEngine, info: VideoInfo) -> Animat
             scale=min(1.0, DRIVING_SHORT_SIDE_PX / short_side),
         )
         result = engine.animate_frames(
-            picture, driving, request.casting, lambda _, done: row.update(done=done)
+            picture, driving, request.options.casting, lambda _, done: row.update(done=done)
         )
     if result.num_frames < MIN_FRAMES:
         raise MediaError(
@@ -138,7 +113,7 @@ def _look(request: PartsRequest, engine: PartsEngine, info: VideoInfo) -> Animat
     return result
 
 
-def _facts(request: PartsRequest, result: AnimatedFrames, info: VideoInfo) -> dict[str, Any]:
+def _facts(request: AnimateRequest, result: AnimatedFrames, info: VideoInfo) -> dict[str, Any]:
     return {
         "image": str(request.image),
         "driving": str(request.driving),
@@ -151,7 +126,7 @@ def _facts(request: PartsRequest, result: AnimatedFrames, info: VideoInfo) -> di
             "height_px": result.height_px,
             "num_frames": result.num_frames,
             "fps": result.fps,
-            "has_sound": info.has_audio and request.keep_sound,
+            "has_sound": info.has_audio and request.options.audio,
         },
         "notes": list(result.warnings),
     }
@@ -173,7 +148,7 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _write(
-    request: PartsRequest, result: AnimatedFrames, facts: Mapping[str, Any], info: VideoInfo
+    request: AnimateRequest, result: AnimatedFrames, facts: Mapping[str, Any], info: VideoInfo
 ) -> _Sheet:
     """Render, encode, add the sound and the statement of origin; the mp4 is complete or absent."""
     out = request.out.absolute()
@@ -195,7 +170,7 @@ def _write(
 
     sound = SoundSource(video=request.driving, info=info, duration_s=result.num_frames / result.fps)
     origin = origin_facts("parts", request.image, request.driving, {"mode": facts["mode"]})
-    write_result(out, render, origin, sound if request.keep_sound else None)
+    write_result(out, render, origin, sound if request.options.audio else None)
     return sheet
 
 

@@ -8,12 +8,12 @@ from typing import Any, get_args
 import torch
 
 from animaray.cli.animate.inputs import (
-    AnimateRequest,
     DrivingClip,
     embed_identities,
     prepare_people,
     read_driving,
 )
+from animaray.cli.animate.request import AnimateRequest
 from animaray.models.alignment.alignment import AlignedPose
 from animaray.models.alignment.methods import AlignmentMethod
 from animaray.models.alignment.quality import AlignmentQuality, judge_alignment
@@ -75,7 +75,7 @@ class AnimatePlan:
     def has_sound(self) -> bool:
         """Whether the result gets the driving video's sound."""
         info = self.driving.info
-        return self.request.keep_sound and info is not None and info.has_audio
+        return self.request.options.audio and info is not None and info.has_audio
 
     def check_room(self) -> None:
         """Refuse a result that the disks could not hold, before the work for it; see DiskError."""
@@ -151,7 +151,7 @@ def make_plan(request: AnimateRequest) -> AnimatePlan:
         check_face_sizes(references)
     identities = embed_identities(request, pipeline, portraits)
     driving = read_driving(request, pipeline)
-    cast = pair_people(references, driving.motions, request.casting)
+    cast = pair_people(references, driving.motions, request.options.casting)
     cast = with_identities(cast, identities)
     poses = pipeline.align(cast, request.options)
     method = chosen_method(request.options, pipeline.aligner)

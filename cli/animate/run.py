@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from animaray.cli.animate.inputs import AnimateRequest
 from animaray.cli.animate.plan import AnimatePlan, make_plan, plan_facts
 from animaray.cli.animate.report import (
     plan_lines,
@@ -12,6 +11,7 @@ from animaray.cli.animate.report import (
     write_preview,
     write_report,
 )
+from animaray.cli.animate.request import AnimateRequest
 from animaray.cli.animate.result import SoundSource, origin_facts, write_result
 from animaray.cli.output import print_hint, print_json, print_lines
 from animaray.models.animation.pipeline import Animation, AnimationPreview, AnimationProgress
@@ -99,7 +99,7 @@ def _animate(plan: AnimatePlan) -> tuple[Animation, list[AnimationPreview]]:
             print_hint(f"{request.out} was not written.")
     fps, info = plan.driving.fps, plan.driving.info
     sound = None
-    if info is not None and request.keep_sound:
+    if info is not None and request.options.audio:
         duration_s = len(animation.frames_uint8) / fps
         sound = SoundSource(video=request.driving, info=info, duration_s=duration_s)
     facts = plan_facts(plan)

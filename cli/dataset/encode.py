@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from animaray.cli.early_checks import check_dataset, default_dataset
+from animaray.cli.options import read_size
 from animaray.cli.output import (
     ConfigOption,
     JsonOption,
@@ -16,7 +17,6 @@ from animaray.cli.output import (
     print_json,
     print_lines,
 )
-from animaray.cli.sizes import read_size
 from animaray.platform.config import resolve_config
 
 NUM_SKIPPED_SHOWN = 5

@@ -6,15 +6,14 @@ No network is trained and none generates: the page says so.
 from pathlib import Path
 from typing import Any
 
-from animaray.cli.animate.parts import PartsRequest, run_parts
+from animaray.cli.animate.parts import run_parts
+from animaray.cli.animate.request import AnimateRequest
 from animaray.cli.dataset.page import render_template, write_sheet
 from animaray.cli.demo.choice import clip_facts
 from animaray.cli.demo.photo import find_photo
 from animaray.cli.demo.run import DemoRun
 from animaray.datasets.reader import CurationDataset
-from animaray.models.animation.options import MADE_BY
-from animaray.models.parts.options import PartsOptions
-from animaray.models.subjects.choice import Casting, PersonChoice
+from animaray.models.animation.options import MADE_BY, AnimationRequest
 from animaray.pipelines.curate import CurationConfig, curate
 from animaray.platform.errors import PoseError, RefusedError
 from animaray.platform.media.picture import read_picture, write_png
@@ -26,9 +25,6 @@ NUM_STEPS = 4
 POLICY = "standard"
 MAX_FRAMES = 240
 """Of the animated clip."""
-_LARGEST = Casting(
-    driving=(PersonChoice(kind="largest"),), reference=(PersonChoice(kind="largest"),)
-)
 
 
 def run_photo_demo(run: DemoRun) -> Path:
@@ -119,12 +115,11 @@ def _animate(
         PoseError: There is no clip.
     """
     media = run.settings.media_dir
-    request = PartsRequest(
+    request = AnimateRequest(
         image=photo,
         driving=media / "driving.mp4",
         out=media / "result.mp4",
-        options=PartsOptions(),
-        casting=_LARGEST,
+        options=AnimationRequest(person="largest", reference_person="largest"),
         max_frames=MAX_FRAMES,
         report_dir=media / "report",
     )

@@ -29,6 +29,8 @@ PHOTO_PROFILE = "permissive"
 MAX_SEED = 2**31 - 1
 PYTHON_ONLY = frozenset({"alignment_scope", "face_optimization_config"})
 """Fields that no command and no request offers."""
+NOT_SERVED = PYTHON_ONLY | {"long_side_px", "preview_every"}
+"""Fields that a server does not take."""
 
 Guidance = Annotated[float, Field(ge=1.0, le=20.0)]
 People = str | Annotated[list[str], Field(min_length=1)]
@@ -44,8 +46,7 @@ class AnimationOptions(Options):
         ge=0,
         le=MAX_SEED,
         description="Start of the random numbers; equal requests with equal seeds give equal"
-        " frames on one machine. Left out: 0; over HTTP, drawn once by the server and kept for"
-        " retries.",
+        " frames on one machine. Left out: 0; a server draws one and keeps it for retries.",
     )
     num_inference_steps: int | None = Field(
         default=None, ge=1, le=1000, description="Denoising steps. Left out: the model's."
@@ -56,8 +57,8 @@ class AnimationOptions(Options):
     )
     guidance_scale: Guidance | None = Field(
         default=None,
-        description="1 is off; higher follows the picture and the pose more strictly. Left out:"
-        " the model's.",
+        description="Guidance scale: 1 is off; higher follows the picture and the pose more"
+        " strictly. Left out: the model's.",
     )
     guidance_min: Guidance | None = Field(
         default=None,
@@ -146,13 +147,13 @@ class AnimationRequest(AnimationOptions, PartsOptions):
         default="auto",
         description="`parts` moves the photo's own pixels, without a generative network;"
         " `diffusion` takes an animator's weights. Left out: `auto`, which is diffusion where"
-        " weights are given or poses drive, and on a server.",
+        " weights are given or poses drive; a server takes its weights.",
     )
     person: People | None = Field(
         default=None,
         description="Who of several drives: `left`, `right`, `largest`, `all`, a number from 1"
-        " (counted from the left) or a point `x,y` in pixels; several to pair several. Left out:"
-        " asks where several are seen; a server takes the largest, with a warning.",
+        " (counted from the left) or a point `x,y` in pixels; give several to pair several."
+        " Left out: asks where several are seen; a server takes the largest, with a warning.",
     )
     reference_person: People | None = Field(
         default=None,

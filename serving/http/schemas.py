@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, create_model
 from pydantic_core import from_json
 
-from animaray.models.animation.options import MAX_SEED, PYTHON_ONLY, AnimationRequest
+from animaray.models.animation.options import MAX_SEED, NOT_SERVED, AnimationRequest
 from animaray.platform.errors import UsageError
 from animaray.platform.options import STRICT, fields_of, wrong_option
 from animaray.serving.jobs.limits import ServingLimits
 
 MAX_PEOPLE = 3
 """People of one job."""
-_NOT_SERVED = PYTHON_ONLY | {"long_side_px", "preview_every"}
 _People = str | Annotated[list[str], Field(min_length=1, max_length=MAX_PEOPLE)]
 _NARROWER: dict[str, Any] = {
     "person": _People,
@@ -28,7 +27,7 @@ def _request_fields() -> dict[str, Any]:
     """Return the fields of an `AnimationRequest` that a server takes, all of them optional."""
     fields: dict[str, Any] = {}
     for name, field in fields_of(AnimationRequest).items():
-        if name not in _NOT_SERVED:
+        if name not in NOT_SERVED:
             optional = copy(field)
             optional.default = None
             kind: Any = _NARROWER.get(name, field.annotation)

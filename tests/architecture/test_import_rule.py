@@ -83,7 +83,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "golden measured_memory metrics table", "evaluate",
     ),
     "cli": (
-        "early_checks error_ids error_remedies figures help_pages output sizes",
+        "early_checks error_ids error_remedies figures help_pages options output",
         "animate cache cluster dataset doctor estimate evaluate explain golden_table keys"
         " run_curves tune_table weights",
         "curate demo jobs runs serve train verify_golden", "main",
