@@ -277,14 +277,6 @@ class ServerHandle:
             fix="Look at the log of the replica: ray logs, or animaray doctor.",
         )
 
-    def replica_pids(self) -> list[int]:
-        """Return the process ids of the replicas' living workers."""
-        store = self._config.open_store()
-        try:
-            return [w.pid for w in store.leases.workers(self._config.worker_timeout_s)]
-        finally:
-            store.close()
-
     def stop(self) -> None:
         """Stop taking requests, give jobs in work back to the queue, and end; may be repeated."""
         if self._is_stopped:

@@ -6,7 +6,7 @@ import numpy as np
 
 from animaray.models.perception.profiles import load_perception
 from animaray.platform.errors import MediaError
-from animaray.platform.media.picture import read_picture
+from animaray.platform.media.video import read_picture_in_child
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 VISIBLE = 0.3
@@ -31,7 +31,7 @@ def find_photo(videos: Path, profile: str) -> Path | None:
     best: tuple[int, Path] | None = None
     for path in paths:
         try:
-            picture = read_picture(path)
+            picture = read_picture_in_child(path)
         except MediaError:
             continue
         faces = perception.face_detector.detect(picture)

@@ -95,7 +95,9 @@ def read_picture(
             fix="Give a smaller picture.",
             reason="too_large",
         ) from error
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error) as error:
+    except (
+        OSError, SyntaxError, ValueError, TypeError, KeyError, RuntimeError, struct.error
+    ) as error:  # fmt: skip
         detail = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
         raise MediaError(
             f"{name} is a damaged {kind.name} picture{detail}.",

@@ -1,5 +1,6 @@
 """From a weights folder to a video over HTTP: real Ray Serve, real networks, untrained weights."""
 
+import contextlib
 import io
 import os
 import signal
@@ -70,6 +71,11 @@ def served(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Served(server, client, config, folder / "picture.png", folder / "driving.mp4")
 
 
+def worker_pids(config: ServeConfig) -> list[int]:
+    with contextlib.closing(config.open_store()) as store:
+        return [worker.pid for worker in store.leases.workers(config.worker_timeout_s)]
+
+
 def eventually(happens: Callable[[], bool], timeout_s: float = 600.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not happens():
@@ -132,13 +138,13 @@ def test_job_survives_the_death_of_its_replica(served: Served) -> None:
     steps = {**FAST, "num_inference_steps": 40}
     job = served.client.submit(served.picture, served.video, seed=9, **steps)
     eventually(lambda: is_running(job) and job.status().step > 0)
-    (pid,) = served.server.replica_pids()
+    (pid,) = worker_pids(served.config)
     os.kill(pid, signal.SIGKILL)
     status = job.wait(900.0)
     assert status.attempt == 2
     assert status.options["seed"] == 9
     assert "retry" in [event.kind for event in job.events()]
-    assert served.server.replica_pids() != [pid]
+    assert worker_pids(served.config) != [pid]
 
 
 def test_picture_without_a_person_fails_with_a_remedy(served: Served, tmp_path: Path) -> None:
