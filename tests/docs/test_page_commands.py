@@ -27,13 +27,14 @@ PAGES = ("index", "ml-teams", "operators", "services", "data-format", "diffusers
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pages") / "dataset"
-    sizes = {"num_sources": 24, "num_identities": 8, "identity_dim": 256, "num_frames": 4}
+    sizes = {"num_sources": 12, "num_identities": 6, "identity_dim": 256, "num_frames": 4}
     write_score_dataset(root, ScoreTables(**sizes, with_media=True))
     for policy in ("standard", "lax"):
         reapply_policy(root, policy)
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_marked_blocks_of_a_page_run(
     page: str,
