@@ -26,9 +26,6 @@ _SMALL_ROWS = 4096
 def compact(root: Path | str) -> Commit | None:
     """Rewrite every file that holds rows of a withdrawn source, then delete the old files.
 
-    Args:
-        root: Dataset folder.
-
     Returns:
         The commit, or None when no file holds such rows.
     """
@@ -96,7 +93,6 @@ def merge_small_files(root: Path | str, *, min_files: int = 256) -> Commit | Non
     tracks and previews are read clip by clip and stay as they are.
 
     Args:
-        root: Dataset folder.
         min_files: Tables with fewer small files than this are left alone.
 
     Returns:

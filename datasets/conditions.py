@@ -132,7 +132,6 @@ def mean_raw_identity(
 
     Args:
         raw: Raw outputs of the clip's faces; None: the recogniser gives none.
-        mean: The clip's unit identity.
     """
     if raw is None or len(raw) == 0:
         return None
@@ -162,7 +161,6 @@ def place_on_frames(
     Before the first, after the last and inside longer gaps nothing is known: not valid.
 
     Args:
-        boxes: Valid detections.
         box_times_s: Their times, ascending, seconds.
         frame_times_s: Times of the frames, seconds.
         max_gap_s: Longest time between two detections that is filled, seconds.
@@ -201,7 +199,6 @@ def write_conditions(root: Path, encoder_id: str, clips: Sequence[ClipConditions
     """Write one shard atomically, named by its content; the caller commits it.
 
     Args:
-        root: Dataset folder.
         encoder_id: Which encoders and sizes made the rows.
         clips: At least one clip.
     """
@@ -250,7 +247,6 @@ def commit_conditions(
     """Make shards visible.
 
     Args:
-        root: Dataset folder.
         encoder_id: Which encoders and sizes made the rows.
         files: Shards as `write_conditions` returned them.
         inputs: Ids of the clips that were tried.
@@ -266,7 +262,6 @@ def open_conditions(
     """Open the conditions of a dataset at its newest commit.
 
     Args:
-        root: Dataset folder.
         encoder_id: Which table; None takes the only one, or the only one with the prefix.
         prefix: How the wanted table's id begins (`table_prefix`), where there are several.
 

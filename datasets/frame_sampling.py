@@ -17,8 +17,6 @@ def published_window(
     The reference is any frame that is not in the window, also between its frames.
 
     Args:
-        clip_frames: Frames of the clip.
-        num_frames: Frames of the window.
         stride: Wanted step between frames.
         rng: Python's generator; drawn from twice.
 
@@ -43,7 +41,6 @@ def even_window(
     """Return the frames of an even window, and all others.
 
     Args:
-        clip_frames: Frames of the clip.
         num_frames: Frames of the window, at most as many.
         stride: Wanted step; less where the clip is shorter than the span.
         draw_start: Draws the first frame from 0 up to a number, inclusive.
@@ -64,7 +61,6 @@ def strided_window(
 
     Args:
         clip_frames: Frames of the clip, at least `num_frames`.
-        num_frames: Frames of the window.
         max_stride: Strides are drawn from 1 to this, as far as the clip allows.
         rng: Drawn from twice.
     """

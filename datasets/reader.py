@@ -186,10 +186,7 @@ class CurationDataset:
         """Decode the stored video of one clip in this process; see `media_bytes`.
 
         Args:
-            clip_id: Its id.
             fps: This and the next ones: see `platform.media.video.FrameSelection`.
-            max_frames: Most frames returned.
-            short_side_px: Of the frames returned.
         """
         from animaray.platform.media.video import decode_video  # only who decodes waits for it
         from animaray.platform.media.video_colour import OWN_UNTAGGED

@@ -376,9 +376,7 @@ def concat_versions(table: str, parts: Sequence[pa.Table], columns: Sequence[str
     """Put rows of files of any readable version together; what a file lacks is null.
 
     Args:
-        table: Name of the schema.
         parts: Of each file, the wanted columns that it has.
-        columns: Wanted columns.
     """
     whole = schema_of(table).remove_metadata()
     empty = pa.schema([whole.field(name) for name in columns]).empty_table()

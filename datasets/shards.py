@@ -27,8 +27,6 @@ def write_shard(
     """Write rows as one file of a table.
 
     Args:
-        root: Dataset folder.
-        table: Name of the schema.
         rows: At least one row; sorted here by id.
         folder: Folder below the root, and the table's name in the commit log; None for `table`.
     """
@@ -62,7 +60,6 @@ def write_media_shard(
     """Write one mp4 per row and per row group, as plain byte ranges of the file.
 
     Args:
-        root: Dataset folder.
         videos: MP4 bytes by clip id.
 
     Returns:

@@ -63,9 +63,6 @@ def is_own_file(path: str) -> bool:
 def vacuum(root: Path) -> list[str]:
     """Delete what a killed process left; nothing is done while somebody writes.
 
-    Args:
-        root: Dataset folder.
-
     Returns:
         Paths of the deleted files, relative to the folder.
     """

@@ -65,9 +65,6 @@ class TrainingWindows:
         """Open the kept clips of a dataset.
 
         Args:
-            dataset: Curated dataset.
-            policy: Whose kept clips.
-            num_frames: Length of a window.
             stride: Frames from one of a window to the next.
             decoder: What reads the stored clips; pyav needs less CPU (window_decoders.py in
                 benchmarks), decord is the optional package decord2.
@@ -165,7 +162,6 @@ def window_frames(
 
     Args:
         clip_frames: Frames of the clip, more than `num_frames`.
-        num_frames: Frames of the window.
         stride: Frames from one to the next; less where the clip is short.
         seed: Same seed, same choice.
     """

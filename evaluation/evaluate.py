@@ -116,7 +116,6 @@ def evaluate(config: EvaluateConfig, progress: StageProgress | None = None) -> E
     face or pose is listed as failed and does not stop the others.
 
     Args:
-        config: What to evaluate.
         progress: Row to advance; None shows an own row.
     """
     check_folder(config.out_dir, "The evaluation")
@@ -320,9 +319,6 @@ class _Judge:
         """Measure one result from its second frame on: the first one is the reference.
 
         Args:
-            method: Whose result it is.
-            frames_uint8: The whole result.
-            seconds: Time to make it.
             keypoints: Those it followed, in its own pixels; None for methods without a pose.
         """
         frames_uint8, truth = frames_uint8[1:], self._truth[1:]

@@ -124,7 +124,6 @@ def csim(
     """Return the identity similarity of a video to a reference face (CSIM).
 
     Args:
-        frames: The video.
         reference_embedding: Identity embedding of the reference face, by the same perception.
         perception: Finds and embeds the faces.
     """
@@ -142,8 +141,6 @@ def keypoint_distance(
     Args:
         keypoints: Pixels.
         truth: Pixels, same picture.
-        visible: Which keypoints count.
-        height_px: Height of the picture.
 
     Returns:
         The mean over visible keypoints of all frames; nan when none is visible.

@@ -59,7 +59,6 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
     """Curate every video that some sources name; joins the caller's Ray session or starts one.
 
     Args:
-        config: What, how and where.
         progress: Makes one progress row from its name and total.
     """
     started = time.monotonic()

@@ -178,9 +178,6 @@ def draw_pairs(
 
     Args:
         clips: Where from; every clip is equally likely.
-        batch_size: Number of pairs.
-        config: Changes.
-        generator: Source of all randomness.
     """
     chosen = torch.randint(len(clips.length), (batch_size,), generator=generator)
     length, first = clips.length[chosen], clips.first[chosen]

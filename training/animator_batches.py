@@ -81,11 +81,7 @@ class AnimatorBatches:
         """Select the clips that are long enough.
 
         Args:
-            table: Encoded clips.
-            window: Shape of the windows.
             animator: Whom the batches are for.
-            seed: Seed of the run.
-            reference_noise: `AnimatorTrainingConfig.reference_noise`.
             draft_codec: Makes drafts of the frames, for models that take the moved reference.
 
         Raises:
@@ -157,9 +153,6 @@ def make_item(
     """Return one window of a clip as a batch of one.
 
     Args:
-        clip: An encoded clip.
-        window: Which frames.
-        animator: Whom it is for.
         draft_codec: Makes drafts, for models that take the moved reference.
         rng: Draws latents from the codec's posterior, where the table has one; None takes the
             most likely ones, as inference does.

@@ -122,8 +122,6 @@ def plan_window(
     Args:
         position: Run-wide number of the item.
         clip_lengths: Frames of each clip; each at least `config.min_clip_frames`.
-        config: Window length, strides, mirroring.
-        seed: Seed of the run.
     """
     clip_index = clip_at(position, len(clip_lengths), seed)
     length = int(clip_lengths[clip_index])

@@ -64,7 +64,6 @@ class DivergenceGuard:
         """Stop the run with advice that works in its folder.
 
         Args:
-            what: What is not finite.
             bad_step: Number of optimizer steps in the weights that lead there; a checkpoint of
                 just these weights is set aside.
 

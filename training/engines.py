@@ -99,11 +99,8 @@ def save_states(
     """Write this rank's share of the states; all ranks must call it.
 
     Args:
-        engine: Of the run.
         folder: Where the checkpoint is being written.
         num_steps: Optimizer steps that moved the weights.
-        rank: Of this worker.
-        world_size: Number of workers.
 
     Returns:
         Names of this rank's states that are not finite: such a checkpoint must not be completed.

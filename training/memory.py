@@ -52,11 +52,7 @@ class TrainingMemory:
 
 
 def estimate_training_memory(config: AnimatorTrainingConfig) -> TrainingMemory:
-    """Return what each worker of a training needs.
-
-    Args:
-        config: Of the training.
-    """
+    """Return what each worker of a training needs."""
     scale, animator = config.scale, config.animator
     with torch.device("meta"):
         network = Animator(animator)

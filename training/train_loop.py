@@ -119,8 +119,6 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
     """Train until the last step, resuming the newest checkpoint; return the step reached.
 
     Args:
-        task: Objective, batches, evaluation, export.
-        settings: The training's configuration.
         folder: The run's folder, shared by all ranks.
         topology: This worker's rank, the number of workers, the device.
         on_checkpoint: Called by every rank after a checkpoint is complete.

@@ -22,9 +22,7 @@ def write_dataset_card(dataset: Path, out: Path, *, policy: str = "standard") ->
     """Write the card of a dataset and return its path and facts.
 
     Args:
-        dataset: Dataset folder.
         out: An .html file, or a folder for index.html.
-        policy: An applied policy.
 
     Raises:
         DatasetError: There is no dataset, or the policy was never applied.

@@ -59,7 +59,6 @@ def draw_limb(
     """Draw a chain of tapered strokes with a dark rim, a shaded side and a lit side.
 
     Args:
-        layer: Where to draw.
         joints: The chain, px.
         radii: Radius at every joint, px.
         colour: RGB.

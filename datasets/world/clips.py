@@ -131,7 +131,6 @@ def sample_clip_spec(seed: int, **overrides: object) -> ClipSpec:
 
     Args:
         seed: Seed of the choices and of the clip.
-        **overrides: Fields of ClipSpec.
 
     Returns:
         The spec, the same for the same arguments.
@@ -152,9 +151,6 @@ def render_clip(spec: ClipSpec) -> RenderedClip:
     """Render a clip.
 
     A "cut" effect continues at half time with another person in another scene.
-
-    Args:
-        spec: What to show.
 
     Returns:
         Frames and truth.
@@ -192,8 +188,6 @@ def render_still(
     """Render one random picture of a person: posture, turn, scene, place and light are drawn.
 
     Args:
-        person: Who.
-        seed: Seed of everything else.
         framing: full, half or close.
         size: Width and height, px.
 
@@ -320,7 +314,6 @@ def render_matte(spec: ClipSpec, frame: int) -> UInt8[np.ndarray, "height width"
 
     Args:
         spec: What the clip shows; at least one person.
-        frame: Which frame.
     """
     cast = _Cast.of(spec)
     pose = cast.pose(0, spec, frame / spec.fps)

@@ -21,7 +21,6 @@ def apply_effects(frames: _Frames, effects: tuple[str, ...], *, seed: int) -> _F
     Args:
         frames: RGB.
         effects: Names out of EFFECTS.
-        seed: Seed of noise.
 
     Returns:
         The changed frames.

@@ -40,8 +40,6 @@ def draw_features(layer: Layer, head: HeadShape, *, eye_open: float, mouth_open:
     """Draw everything on the face but hair and glasses.
 
     Args:
-        layer: Where to draw.
-        head: The placed head.
         eye_open: 1 for open eyes, 0 for closed.
         mouth_open: 0 for a closed mouth, 1 for a wide open one.
     """

@@ -105,7 +105,6 @@ def write_world(
 
     Args:
         folder: Created if it is not there; files of the same names are replaced.
-        num_videos: How many.
         seed: Equal seeds give equal sets.
         size: Width and height, px; even.
         fps: Frames per second.

@@ -81,7 +81,6 @@ def sample_posture(rng: np.random.Generator, *, max_yaw_rad: float = 1.2) -> Pos
     """Draw one random posture: an instant of a random motion, turned at random.
 
     Args:
-        rng: Source of randomness.
         max_yaw_rad: Largest turn of the body to either side.
 
     Returns:

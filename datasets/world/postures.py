@@ -112,7 +112,6 @@ def posture_to_pose(posture: Posture, body: Body) -> Pose:
 
     Args:
         posture: Joint angles.
-        body: Proportions.
 
     Returns:
         Joints in metres.

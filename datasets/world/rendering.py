@@ -60,7 +60,6 @@ def draw_person(
 
     Args:
         frame: RGB, as large as the stage.
-        person: Who.
         pose: Joints in metres.
         stage: Metres to pixels.
         camera: Move of the image plane.
@@ -82,7 +81,6 @@ def person_matte(
     """Return a person's opacity as `draw_person` draws them, without the shadow; 255 is opaque.
 
     Args:
-        person: Who.
         pose: Joints in metres.
         stage: Metres to pixels; gives the size.
         camera: Move of the image plane.

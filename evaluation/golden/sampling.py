@@ -122,7 +122,6 @@ def scripted_run(
     """Run our sampler, one window and no guidance.
 
     Args:
-        config: Schedule and churn.
         outputs: The network's raw outputs, one per step.
         drawn: Latents to start from, then the noise of each churned step.
         correct_denoised: As for `sample`.

@@ -189,10 +189,7 @@ class GoldenVector:
         """Compare with a stored tensor: |ours - theirs| <= atol + rtol |theirs|, everywhere.
 
         Args:
-            name: Stored tensor.
-            ours: What our code gives.
             atol: Absolute tolerance; with `rtol` also None both come from the settings.
-            rtol: Relative tolerance.
             note: What to know about it.
         """
         if atol is None and rtol is None:

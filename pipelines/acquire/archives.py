@@ -54,9 +54,7 @@ def read_archive(path: Path, files_dir: Path, config: AcquireConfig) -> Iterator
     """Yield the videos of a tar or Parquet file; taken out before means not written again.
 
     Args:
-        path: Archive.
         files_dir: Folder for the files that are taken out.
-        config: Limits.
 
     Raises:
         ConfigError: It is no such archive, or holds what is refused.

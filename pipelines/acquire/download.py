@@ -78,7 +78,6 @@ async def download(url: str, part_path: Path, config: AcquireConfig) -> FetchOut
     Args:
         url: http or https address.
         part_path: File to append to; kept after a cut, removed when it is of no use.
-        config: Limits and time-outs.
 
     Raises:
         DiskError: Our own disk is full or may not be written.

@@ -56,9 +56,7 @@ class Fetcher:
         Args:
             urls: http and https addresses of files, videos and playlists.
             folder: Where the states, part files and complete files are.
-            config: Limits and rates.
             needs_no_file: Addresses whose videos are in the dataset; their files may be gone.
-            clock: Time of day.
         """
         self._urls = list(dict.fromkeys(urls))
         self._taken = set(self._urls)

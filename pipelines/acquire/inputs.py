@@ -48,7 +48,6 @@ def expand_sources(
         sources: Folders, patterns, video files, text files with one input a line (`#` comments),
             tar and Parquet files, http and https addresses.
         files_dir: Folder for videos that are taken out of archives.
-        config: Limits of archives.
         limit: Only the first so many; None for all.
 
     Raises:

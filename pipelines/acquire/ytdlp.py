@@ -54,7 +54,6 @@ def classify_error(text: str, kind: str = "", status: int = 0) -> tuple[str, str
     """Return state and reason for what yt-dlp said; unknown words fail, and are tried again.
 
     Args:
-        text: Message of the error.
         kind: Name of yt-dlp's exception class.
         status: Of the HTTP answer behind it; 0 for none.
     """
@@ -103,7 +102,6 @@ async def fetch(url: str, folder: Path, config: AcquireConfig) -> FetchOutcome:
     Args:
         url: Address of a video or playlist.
         folder: Folder of this item alone; a later try goes on with what is in it.
-        config: Limits, cookies and formats.
     """
     folder.mkdir(parents=True, exist_ok=True)
     settings = {

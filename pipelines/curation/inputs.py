@@ -37,7 +37,6 @@ class RunInputs:
         """List the inputs.
 
         Args:
-            config: Of the run.
             known: Rows of the sources table.
 
         Raises:

@@ -34,7 +34,6 @@ class ClipSamples:
         """Say what will be asked for.
 
         Args:
-            media_path: The clip.
             together: Selections that are decoded in one pass; another one takes a pass of its own.
         """
         self._path = media_path
@@ -68,9 +67,6 @@ class PerceptionWorker:
         """Hold the networks.
 
         Args:
-            perception: Faces, identities and poses.
-            tracker: Follows the background.
-            config: Settings of every stage.
             text_detector: Reads burned-in text; None where it is not looked for.
         """
         self._faces = FaceStage(

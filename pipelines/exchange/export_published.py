@@ -69,12 +69,8 @@ def export_published(
     """Write the kept clips of a dataset; the same call again goes on where it stopped.
 
     Args:
-        root: Dataset folder.
-        out: Folder to write.
-        policy: Whose kept clips.
         white_masks: Fill the whole mask where no face is known, as the published script does;
             else the mask is empty there.
-        style: How poses are drawn.
         advance: Told each clip that is complete.
 
     Raises:

@@ -36,9 +36,7 @@ def export_webdataset(
     """Write the kept clips of a dataset; return (and store as index.json) what each shard holds.
 
     Args:
-        root: Dataset folder.
         out: Folder to write; must be empty or missing.
-        policy: Whose kept clips.
         shard_bytes: Begin a new shard before it would grow beyond this.
         advance: Told each clip that is complete.
 

@@ -29,9 +29,6 @@ MIN_FRAMES = 2
 def find_sequences(root: Path) -> dict[str, list[Path]]:
     """Return the pictures of every sequence below a folder, in the order of their numbers.
 
-    Args:
-        root: Folder of sequences.
-
     Raises:
         DatasetError: There is no such folder.
     """
@@ -59,7 +56,6 @@ def import_frames(
     Files that exist are kept, so the same call goes on where it stopped.
 
     Args:
-        root: Folder of sequences.
         out: Folder of videos to write, for `animaray curate`.
         fps: Frame rate of the sequences.
         crf: Quality of x264; 10 hides no detail.

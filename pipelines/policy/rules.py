@@ -254,7 +254,6 @@ def judge(scores: Mapping[str, Any], policy: Policy) -> Verdict:
 
     Args:
         scores: Columns of the clips table: scores, `<family>_state`.
-        policy: Thresholds.
     """
     return judge_columns(columns_of_rows([scores]), policy).verdicts()[0]
 

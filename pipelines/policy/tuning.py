@@ -125,7 +125,6 @@ def tune(root: Path | str, rule_name: str, policy: Policy, *, num_clips: int = 8
     """Judge a dataset at many values of one threshold; no model runs and nothing is written.
 
     Args:
-        root: Dataset folder.
         rule_name: Threshold, reason code or score.
         policy: The policy whose other rules hold; if it only flags for this one, the steps show
             what it would keep by dropping.

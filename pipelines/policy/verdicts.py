@@ -88,7 +88,6 @@ def reapply_policy(root: Path | str, policy: str | Path | Policy = "standard") -
     """Write new verdicts from the stored scores; no model runs. Return the number of kept clips.
 
     Args:
-        root: Dataset folder.
         policy: Name of a shipped policy, a policy file, or the policy itself.
     """
     root, policy = Path(root), find_policy(policy)

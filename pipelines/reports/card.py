@@ -101,8 +101,6 @@ def dataset_card(root: Path | str, policy: str = "standard", *, num_border: int 
     """Read a snapshot and gather its card.
 
     Args:
-        root: Dataset folder.
-        policy: An applied policy.
         num_border: Clips shown on either side of each limit.
 
     Raises:
@@ -215,7 +213,6 @@ def histogram(
 
     Args:
         values: One per clip; NaN where a clip has none.
-        limit: The threshold.
         is_minimum: Whether values below it fail.
 
     Returns:

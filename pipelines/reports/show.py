@@ -194,7 +194,6 @@ def show_why(dataset: CurationDataset, what: str) -> Facts:
     log with rows of its source; scores and limits are empty for a source.
 
     Args:
-        dataset: Where it is.
         what: Clip id, source id, input id or file name.
 
     Raises:

@@ -78,7 +78,6 @@ def validate(root: Path | str, *, decode: bool = True, max_problems: int = 1000)
     """Check every invariant of a dataset folder.
 
     Args:
-        root: Dataset folder.
         decode: Whether every stored video is decoded in full; else only its bytes are compared.
         max_problems: Stop listing after so many.
 

@@ -35,10 +35,8 @@ def hold_out(
     the people are held out.
 
     Args:
-        root: Dataset folder.
         count: Evaluation clips wanted; fewer where there are fewer people.
         seed: Same seed and dataset, same choice.
-        policy: Whose kept clips.
         min_cosine: Similarity from which two clips show the same person; None takes the limit of
             whoever embedded them.
 

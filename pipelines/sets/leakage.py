@@ -62,8 +62,6 @@ def find_leakage(
     """Compare the kept clips of two datasets.
 
     Args:
-        training: Dataset folder.
-        evaluation: Dataset folder.
         policy: Whose kept clips, in both.
         min_cosine: Similarity from which two clips show the same person; None takes the limit of
             whoever embedded them.

@@ -131,7 +131,6 @@ def follow_camera(
         pts_s: Their times, seconds.
         masks: Per sample, where the background may be followed.
         tracker: Follows points within a window.
-        config: How.
     """
     num_samples, height, width = frames_uint8.shape[:3]
     transforms = np.tile(np.eye(2, 3), (num_samples, 1, 1))

@@ -284,7 +284,6 @@ def identity_agreement(
     The most typical one has the largest mean cosine to all.
 
     Args:
-        embeddings: Of the frontal faces.
         embedder: Whose they are; cosines of different recognisers are made comparable.
     """
     unit = embeddings.astype(np.float64)

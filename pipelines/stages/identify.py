@@ -44,7 +44,6 @@ def list_inputs(input_dir: Path, *, limit: int | None = None) -> list[Path]:
     """Return every video file below a folder, sorted by path; see `look_through`.
 
     Args:
-        input_dir: Folder of videos.
         limit: Only the first so many; None for all.
     """
     return list(look_through(input_dir).videos[:limit])
@@ -54,9 +53,6 @@ def look_through(input_dir: Path) -> FolderContent:
     """Part the files below a folder into videos and others; hidden ones are left out.
 
     A video is known by its name or, under any other name, by its first bytes.
-
-    Args:
-        input_dir: Folder of videos.
 
     Raises:
         ConfigError: The folder does not exist or holds no video.

@@ -176,7 +176,6 @@ def score_lines(
     Args:
         lines: The readable lines of all sampled frames.
         burned: Those of them that were burned in.
-        num_frames: Sampled frames.
         size: Width and height of the frames, pixels.
     """
     scene = [line for line in lines if line not in burned]
@@ -257,7 +256,6 @@ def has_moved(
     """Return whether what a line's box holds is found somewhere else in another frame.
 
     Args:
-        line: The line.
         own: The frame that shows it.
         other: The frame to look in, up to half the line's height away.
     """
