@@ -1,5 +1,6 @@
 """`animaray train`: the pose aligner, then the animator, on Ray Train."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,24 +50,8 @@ def aligner(
 
     Example: animaray train aligner --data dataset --out runs/aligner --set loop.num_steps=200
     """
-    if not show_config:
-        others = (changes, config_file, recipe != ALIGNER_RECIPE)
-        check_dataset(data or default_dataset(*others))
-    from animaray.training.aligner import train_aligner
-
-    config = resolve_config(
-        _recipe(recipe, "aligner"),
-        file=config_file,
-        overrides=changes or (),
-        typed={"data_dir": data, "run_dir": out},
-    )
-    if show_config:
-        print_config(config)
-        return
-    check_dataset(Path(config.data_dir))
-    with ray_session():
-        result = train_aligner(config)
-    _print_result(result, as_json=as_json)
+    typed = {"data_dir": data, "run_dir": out}
+    _train("aligner", recipe, typed, changes, config_file, show_config, as_json)
 
 
 @app.command()
@@ -87,24 +72,8 @@ def animator(
 
     Example: animaray train animator --data dataset --aligner runs/aligner/weights
     """
-    if not show_config:
-        others = (changes, config_file, recipe != ANIMATOR_RECIPE)
-        check_dataset(data or default_dataset(*others))
-    from animaray.training.animator import train_animator
-
-    config = resolve_config(
-        _recipe(recipe, "animator"),
-        file=config_file,
-        overrides=changes or (),
-        typed={"data_dir": data, "run_dir": out, "aligner_weights": aligner_weights},
-    )
-    if show_config:
-        print_config(config)
-        return
-    check_dataset(Path(config.data_dir))
-    with ray_session():
-        result = train_animator(config)
-    _print_result(result, as_json=as_json)
+    typed = {"data_dir": data, "run_dir": out, "aligner_weights": aligner_weights}
+    _train("animator", recipe, typed, changes, config_file, show_config, as_json)
 
 
 @app.command()
@@ -114,6 +83,39 @@ def recipes() -> None:
 
     rows = [(name, (build.__doc__ or "").splitlines()[0]) for name, build in RECIPES.items()]
     print_table("Recipes", ("name", "for"), rows)
+
+
+def _train(
+    kind: str,
+    recipe: str,
+    typed: dict[str, Path | None],
+    changes: list[str] | None,
+    config_file: Path | None,
+    show_config: bool,
+    as_json: bool,
+) -> None:
+    if not show_config:  # before torch is loaded
+        others = (changes, config_file, recipe not in {ALIGNER_RECIPE, ANIMATOR_RECIPE})
+        check_dataset(typed["data_dir"] or default_dataset(*others))
+    config = resolve_config(
+        _recipe(recipe, kind), file=config_file, overrides=changes or (), typed=typed
+    )
+    if show_config:
+        print_config(config)
+        return
+    check_dataset(Path(config.data_dir))
+    train: Callable[[Any], Any]
+    if kind == "aligner":
+        from animaray.training.aligner import train_aligner
+
+        train = train_aligner
+    else:
+        from animaray.training.animator import train_animator
+
+        train = train_animator
+    with ray_session():
+        result = train(config)
+    _print_result(result, as_json=as_json)
 
 
 def _recipe(name: str, kind: str) -> Any:  # noqa: ANN401 - a configuration of either trainer

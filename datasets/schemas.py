@@ -51,7 +51,6 @@ asked for again), blocked (asked for in the next run), failed (tried again) or q
 spare its site); a playlist is expanded."""
 FAMILIES = ("picture", "face", "pose", "camera", "motion", "text")
 """Groups of scores that succeed or fail together."""
-FAMILY_STATES = ("ok", "failed", "not_run", "undetermined")
 
 _VIDEO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _KINDS: dict[str, pa.DataType] = {
@@ -297,9 +296,6 @@ _VERDICTS = _columns("""
     flags               texts  What rules that only flag found, in words
     flag_codes          texts  Their codes alone
 """)
-
-VERDICT_STATES = ("keep", "drop", "undetermined", "failed")
-"""`undetermined` waits for a person to look, `failed` for a filter to run; neither is kept."""
 
 COLUMNS = {
     "sources": _SOURCES,

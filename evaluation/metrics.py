@@ -116,20 +116,6 @@ def identity_similarity(
     )
 
 
-def csim(
-    frames: UInt8[np.ndarray, "frames height width 3"],
-    reference_embedding: Float32[np.ndarray, " embedding"],
-    perception: Perception,
-) -> IdentitySimilarity:
-    """Return the identity similarity of a video to a reference face (CSIM).
-
-    Args:
-        reference_embedding: Identity embedding of the reference face, by the same perception.
-        perception: Finds and embeds the faces.
-    """
-    return identity_similarity(embed_largest_faces(frames, perception), reference_embedding)
-
-
 def keypoint_distance(
     keypoints: Float[np.ndarray, "frames 18 2"],
     truth: Float[np.ndarray, "frames 18 2"],

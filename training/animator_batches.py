@@ -43,10 +43,6 @@ class AnimatorBatch:
             conditioning=self.conditioning.to(device),
         )
 
-    def take_first(self, count: int) -> "AnimatorBatch":
-        """Return the first windows of the batch."""
-        return collate([self.take(index) for index in range(count)])
-
     def take(self, index: int) -> "AnimatorBatch":
         """Return one window as a batch of one."""
         part, one = self.conditioning, slice(index, index + 1)

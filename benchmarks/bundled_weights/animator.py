@@ -21,7 +21,7 @@ from animaray.models.perception.generated.codec import GeneratedCodec
 from animaray.models.perception.protocols import LatentCodec
 from animaray.platform.progress import stage_progress
 from animaray.training.animator import AnimatorTask, open_table
-from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches
+from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches, collate
 from animaray.training.batch_order import WindowConfig
 from animaray.training.configs import AnimatorTrainingConfig
 from animaray.training.recipes import animator_pretrain_cpu
@@ -75,7 +75,7 @@ class PretrainTask(AnimatorTask):
             path,
             objective.animator,
             self._codec,
-            self._held_out.take_first(4),
+            collate([self._held_out.take(place) for place in range(4)]),
             dataclasses.replace(default_sampler(self._config.animator), guidance_scale=1.0),
         )
         objective.train()

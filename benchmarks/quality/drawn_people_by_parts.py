@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from animaray.datasets.world.clips import ClipSpec, render_clip, render_matte, sample_clip_spec
-from animaray.evaluation.metrics import csim, l1, psnr, ssim
+from animaray.evaluation.metrics import embed_largest_faces, identity_similarity, l1, psnr, ssim
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
 from animaray.models.frames import to_frames, to_uint8
 from animaray.models.parts.keypoint_puppet import KeypointPuppet
@@ -128,7 +128,8 @@ def measure(
 ) -> list[float]:
     """Return L1, PSNR, SSIM and CSIM of the frames after the first."""
     truth, made = clip.frames[1:], made[1:]
-    cosine = csim(made, identity, pipeline.perception).mean
+    faces = embed_largest_faces(made, pipeline.perception)
+    cosine = identity_similarity(faces, identity).mean
     return [l1(made, truth), psnr(made, truth), ssim(made, truth), cosine]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Complex, Float, UInt8
+from jaxtyping import Complex, UInt8
 
 Colour = tuple[int, int, int]
 
@@ -166,8 +166,3 @@ class Layer:
             self._pixels, size, interpolation=cv2.INTER_AREA
         )
         return small
-
-
-def as_points(plane: Complex[np.ndarray, " points"]) -> Float[np.ndarray, "points 2"]:
-    """Return complex plane points as an array of x, y pairs, px."""
-    return np.ascontiguousarray(plane).view(np.float64).reshape(-1, 2).astype(np.float32)

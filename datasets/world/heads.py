@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 
 from animaray.datasets.world.people import Face
 
@@ -132,10 +132,6 @@ class HeadShape:
         return np.array(
             [points.real.min(), points.imag.min(), points.real.max(), points.imag.max()]
         )
-
-    def visible_points(self, points: Float[np.ndarray, "points 3"]) -> Bool[np.ndarray, " points"]:
-        """Return which head points lie on the camera's side of the head."""
-        return self.towards_camera(points) > 0.05
 
 
 _OUTLINE_HEIGHTS = -np.cos(np.linspace(0.0, np.pi, 22))

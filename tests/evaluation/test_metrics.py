@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from animaray.evaluation.metrics import (
-    csim,
     embed_largest_faces,
     identity_similarity,
     keypoint_distance,
@@ -133,7 +132,8 @@ def test_csim_looks_at_the_pictures() -> None:
     frames[0] = (200, 200, 200)
     frames[1] = (255, 0, 255)
     assert np.isnan(embed_largest_faces(frames, perception)[2]).all()
-    found = csim(frames, np.array([1, 0, 0], np.float32), perception)
+    faces = embed_largest_faces(frames, perception)
+    found = identity_similarity(faces, np.array([1, 0, 0], np.float32))
     # White against red is 1/sqrt(3), magenta against red 1/sqrt(2); the dark frame has no face.
     np.testing.assert_allclose(found.per_frame[:2], [3**-0.5, 2**-0.5], atol=1e-6)
     assert found.num_without_face == 1
