@@ -54,8 +54,8 @@ class AnimarayError(Exception):
         }
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep message, remedy and reason when an error crosses a process border."""
-        return _rebuild, (type(self), self.message, self.fix, self.reason)
+        """Keep all parts, those of child classes too, when an error crosses a process border."""
+        return _rebuild, (type(self), self.args, vars(self))
 
 
 def error_classes(kind: type[AnimarayError] = AnimarayError) -> list[type[AnimarayError]]:
@@ -65,9 +65,11 @@ def error_classes(kind: type[AnimarayError] = AnimarayError) -> list[type[Animar
 
 
 def _rebuild(
-    kind: type[AnimarayError], message: str, fix: str | None, reason: str | None
+    kind: type[AnimarayError], arguments: tuple[Any, ...], parts: dict[str, Any]
 ) -> AnimarayError:
-    return kind(message, fix=fix, reason=reason)
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(parts)
+    return error
 
 
 def error_from_dict(data: Mapping[str, Any]) -> AnimarayError:

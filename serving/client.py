@@ -51,14 +51,6 @@ class RemoteError(ServiceError):
         self.error_id = code
         self.exit_code = exit_code_of(code)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Keep all parts when the error crosses a process border."""
-        return _rebuild_remote, (self.message, self.error_id, self.fix, self.reason)
-
-
-def _rebuild_remote(message: str, code: str, fix: str | None, reason: str | None) -> RemoteError:
-    return RemoteError(message, code=code, fix=fix, reason=reason)
-
 
 def _check_success(status: AnimationDocument) -> None:
     """Return if the job has succeeded or still goes on.

@@ -183,10 +183,6 @@ class ProblemError(ServiceError):
         self.retry_after_s = retry_after_s
         self.job_id = job_id
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Keep all parts when the error crosses a process border."""
-        return _rebuild, (self.code, self.message, self.fix, self.retry_after_s, self.job_id)
-
     def document(self) -> dict[str, Any]:
         """Return the problem document."""
         kind = PROBLEM_KINDS[self.code]
@@ -219,12 +215,6 @@ class ProblemError(ServiceError):
             headers={**headers, **(more_headers or {})},
             media_type=PROBLEM_MEDIA_TYPE,
         )
-
-
-def _rebuild(
-    code: str, message: str, fix: str | None, retry_after_s: int | None, job_id: str | None
-) -> ProblemError:
-    return ProblemError(code, message, fix=fix, retry_after_s=retry_after_s, job_id=job_id)
 
 
 def problem_from_error(error: AnimarayError, *, retry_after_s: int | None = None) -> ProblemError:

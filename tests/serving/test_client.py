@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,26 @@ def test_unreachable_and_foreign_servers_are_told(tmp_path: Path) -> None:
         with pytest.raises(ServiceError, match="Cannot reach the service") as caught:
             client.list()
         assert caught.value.reason == "unreachable"
+
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"jobs": []}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with AnimarayClient(f"http://127.0.0.1:{server.server_port}", timeout_s=5.0) as client:
+            with pytest.raises(ServiceError, match="something else than was expected"):
+                client.list()
+            with pytest.raises(
+                ServiceError, match="and of the same version"
+            ):
+                client.job("0" * 32).status()
+        server.shutdown()
 
 
 def test_key_is_sent(tmp_path: Path, media: tuple[Path, Path]) -> None:
