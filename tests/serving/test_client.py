@@ -184,9 +184,7 @@ def test_unreachable_and_foreign_servers_are_told(tmp_path: Path) -> None:
         with AnimarayClient(f"http://127.0.0.1:{server.server_port}", timeout_s=5.0) as client:
             with pytest.raises(ServiceError, match="something else than was expected"):
                 client.list()
-            with pytest.raises(
-                ServiceError, match="and of the same version"
-            ):
+            with pytest.raises(ServiceError, match="and of the same version"):
                 client.job("0" * 32).status()
         server.shutdown()
 
