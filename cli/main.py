@@ -28,7 +28,6 @@ from animaray.cli import (
     runs,
     serve,
     train,
-    verify_golden,
     weights,
 )
 from animaray.cli.animate import command as animate
@@ -58,7 +57,6 @@ app.command("demo")(demo.demo)
 app.add_typer(curate.app, name="curate")
 app.add_typer(train.app, name="train")
 app.command("evaluate")(evaluate.evaluate)
-app.command("verify-golden")(verify_golden.verify_golden)
 app.command("animate")(animate.animate)
 app.command("serve")(serve.serve)
 app.add_typer(jobs.app, name="jobs")
@@ -112,10 +110,10 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], commands: typer.Typer = app) -> int:
     """Run one command and return its exit code; errors become one clear line on stderr."""
     quiet_ray()
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(commands)
     tidy_help(command)
     try:
         result = command.main(args=arguments, prog_name="animaray", standalone_mode=False)

@@ -80,13 +80,13 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "heartbeat", "attempt", "worker",
     ),
     "evaluation": (
-        "golden measured_memory metrics table", "evaluate",
+        "measured_memory metrics table", "evaluate",
     ),
     "cli": (
         "early_checks error_ids error_remedies figures help_pages options output",
-        "animate cache cluster dataset doctor estimate evaluate explain golden_table keys"
+        "animate cache cluster dataset doctor estimate evaluate explain keys"
         " run_curves tune_table weights",
-        "curate demo jobs runs serve train verify_golden", "main",
+        "curate demo jobs runs serve train", "main",
     ),
 }  # fmt: skip
 """The rooms of each folder (files, or folders of files), lowest floor first: imports go down."""

@@ -66,7 +66,6 @@ WRONG = [
     (["dataset", "encode", "--fps", "8"], 5, "There is no dataset in dataset"),
     (["dataset", "import-frames", "none", *MADE], 2, "none"),
     (["cluster", "lint", "none.yaml"], 2, "There is no file none.yaml"),
-    (["verify-golden", "none"], 2, "There is no folder none"),
     (["weights", "import", "none", *MADE], 2, "There is no folder none"),
     (["serve", "--weights", "none"], 4, "There is no weights folder none"),
 ]

@@ -26,7 +26,7 @@ def _error(capsys: pytest.CaptureFixture[str]) -> str:
     [
         [], ["doctor"], ["demo"], ["curate"], ["curate", "run"], ["train"], ["train", "aligner"],
         ["train", "animator"], ["evaluate"], ["animate"], ["serve"], ["jobs"], ["jobs", "submit"],
-        ["dataset"], ["runs"], ["weights"], ["cache"], ["cluster"], ["explain"], ["verify-golden"],
+        ["dataset"], ["runs"], ["weights"], ["cache"], ["cluster"], ["explain"],
     ],
 )  # fmt: skip
 def test_every_door_has_help(door: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,6 @@ def test_every_door_has_help(door: list[str], capsys: pytest.CaptureFixture[str]
         (["weights", "verify", "moon/face"], 2, "Unknown weights `moon/face`"),
         (["cache", "prune", "moon", "--yes"], 2, "Unknown cache `moon`"),
         (["explain", "AR-XYZ-99"], 2, "Unknown error id"),
-        (["verify-golden", "no-such-folder"], 2, "There is no folder no-such-folder"),
         (["jobs", "list", "--server", "http://127.0.0.1:9"], 6, "127.0.0.1:9"),
     ],
 )

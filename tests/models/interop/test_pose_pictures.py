@@ -14,7 +14,6 @@ from animaray.datasets.conditions import (
     open_conditions,
     write_conditions,
 )
-from animaray.evaluation.golden.preprocessing import people_of
 from animaray.models.animation.pipeline import AnimationOptions
 from animaray.models.animation.run import AnimationParts, AnimationRun, align_cast
 from animaray.models.frames import to_uint8
@@ -25,6 +24,7 @@ from animaray.models.subjects.motion import estimate_motion
 from animaray.models.subjects.reference import prepare_reference
 from animaray.training.animator_batches import make_item
 from animaray.training.batch_order import Window
+from benchmarks.golden.preprocessing import people_of
 
 SIZE = WIDTH, HEIGHT = 384, 512
 PICTURES = ["ref", "drv0", "drv1", "drv3"]

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.alignment.alignment import PosedPicture, align_clip
 from animaray.models.alignment.published_fit import published_fit
 from animaray.models.perception.paper.clip_preprocessing import clip_pixels
@@ -33,6 +32,7 @@ from animaray.models.pose.layouts import (
     VISIBLE_CONFIDENCE,
 )
 from animaray.models.subjects.motion import Motion
+from benchmarks.golden.vectors import GoldenVector
 
 Arrays = dict[str, np.ndarray]
 

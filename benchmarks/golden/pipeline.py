@@ -8,10 +8,6 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor
 
-from animaray.evaluation.golden.recording import DenoiserCall, RecordingAnimator, raw_output
-from animaray.evaluation.golden.sampling import sampler_of, schedule_of
-from animaray.evaluation.golden.training import animator_config, fill_animator
-from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.diffusion.sampler import sample
 from animaray.models.diffusion.windows import window_indices
 from animaray.models.frames import to_frames, to_uint8
@@ -19,6 +15,10 @@ from animaray.models.networks.conditioning import Conditioning
 from animaray.models.perception.paper.clip_preprocessing import clip_pixels
 from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoencoderCodec
 from animaray.models.subjects.framing import stretch_picture
+from benchmarks.golden.recording import DenoiserCall, RecordingAnimator, raw_output
+from benchmarks.golden.sampling import sampler_of, schedule_of
+from benchmarks.golden.training import animator_config, fill_animator
+from benchmarks.golden.vectors import GoldenVector
 
 _DECODER = "vae.decoder."
 

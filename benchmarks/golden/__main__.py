@@ -1,21 +1,31 @@
-"""`animaray verify-golden`: do our modules give what the authors' modules gave?"""
+"""Do our modules give what the authors' modules gave? Golden vectors through the product's code.
 
+python -m benchmarks.golden tests/golden
+python -m benchmarks.golden DIR --json
+"""
+
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from animaray.cli.early_checks import check_folder_exists
+from animaray.cli.main import run
 from animaray.cli.output import JsonOption, print_hint, print_json
+from benchmarks.golden.report import print_report, report_document
+from benchmarks.golden.verify import verify
 
 FAILED = 1
+app = typer.Typer(add_completion=False)
 
 
+@app.command()
 def verify_golden(
     folder: Annotated[
         Path, typer.Argument(help="A folder of golden vectors and key tables, or one vector")
     ],
-    as_json: JsonOption = False,
+    as_json: JsonOption = False,  # noqa: FBT002 - typer's form of an option
 ) -> int:
     """Run golden vectors through our modules; exit 1 if anything is beyond its tolerance.
 
@@ -23,10 +33,6 @@ def verify_golden(
     folder that cannot be run fails, and the others still run.
     """
     check_folder_exists(folder)
-    # Here, because the networks take seconds to import and every command imports this file.
-    from animaray.cli.golden_table import print_report, report_document
-    from animaray.evaluation.golden.verify import verify
-
     report = verify(folder, on_vector=lambda name: print_hint(f"{name} ..."))
     if report.errors and not report.checks:
         raise report.errors[0]
@@ -35,3 +41,7 @@ def verify_golden(
     else:
         print_report(report)
     return 0 if report.passed else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:], app))

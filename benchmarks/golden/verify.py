@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from animaray.evaluation.golden.face_optimization import run_hjb_step
-from animaray.evaluation.golden.key_tables import check_key_table, is_key_table
-from animaray.evaluation.golden.networks import (
+from animaray.platform.errors import AnimarayError, DatasetError, UsageError
+from benchmarks.golden.face_optimization import run_hjb_step
+from benchmarks.golden.key_tables import check_key_table, is_key_table
+from benchmarks.golden.networks import (
     run_face_encoder,
     run_identity_adapter,
     run_pose_net,
@@ -22,21 +23,20 @@ from animaray.evaluation.golden.networks import (
     run_self_attention,
     run_unet,
 )
-from animaray.evaluation.golden.pipeline import run_pipeline
-from animaray.evaluation.golden.preprocessing import (
+from benchmarks.golden.pipeline import run_pipeline
+from benchmarks.golden.preprocessing import (
     run_clip_preprocess,
     run_dwpose_post,
     run_pose_align_draw,
 )
-from animaray.evaluation.golden.sampling import run_euler_step, run_tile_blend
-from animaray.evaluation.golden.training import (
+from benchmarks.golden.sampling import run_euler_step, run_tile_blend
+from benchmarks.golden.training import (
     run_dataset_sampling,
     run_face_mask,
     run_sigma_sampling,
     run_train_loss,
 )
-from animaray.evaluation.golden.vectors import CONFIG_FILE, Check, GoldenVector, read_json
-from animaray.platform.errors import AnimarayError, DatasetError, UsageError
+from benchmarks.golden.vectors import CONFIG_FILE, Check, GoldenVector, read_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,16 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from animaray.cli.main import run
-from animaray.evaluation.golden.pipeline import compare_frames
-from animaray.evaluation.golden.vectors import GoldenVector
-from animaray.evaluation.golden.verify import (
+from animaray.platform.errors import DatasetError, UsageError
+from benchmarks.golden.__main__ import app
+from benchmarks.golden.pipeline import compare_frames
+from benchmarks.golden.vectors import GoldenVector
+from benchmarks.golden.verify import (
     KINDS,
     kind_of,
     verify,
     verify_key_table,
     verify_vector,
 )
-from animaray.platform.errors import DatasetError, UsageError
 
 KEY_TABLES = ("unet", "pose_net", "face_encoder", "face_extractor_r100", "vae", "image_encoder")
 
@@ -80,12 +81,12 @@ def edit(folder: Path, change_of) -> None:
 def test_command_fails_for_one_changed_number(copy_of, tmp_path, capsys):
     folder = copy_of("self_attn")
     copy_of("sigma_sampling")
-    assert run(["verify-golden", str(tmp_path / "vectors"), "--json"]) == 0
+    assert run([str(tmp_path / "vectors"), "--json"], app) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["passed"]
     assert {row["vector"] for row in document["checks"]} == {"self_attn", "sigma_sampling"}
     change(folder, "io.safetensors", "output", 1e-3)
-    assert run(["verify-golden", str(tmp_path / "vectors"), "--json"]) == 1
+    assert run([str(tmp_path / "vectors"), "--json"], app) == 1
     document = json.loads(capsys.readouterr().out)
     (failed,) = [row for row in document["checks"] if not row["passed"]]
     assert (failed["vector"], failed["tensor"]) == ("self_attn", "output")
@@ -96,7 +97,7 @@ def test_command_fails_for_one_changed_number(copy_of, tmp_path, capsys):
 def test_command_fails_for_one_changed_weight(copy_of, capsys):
     folder = copy_of("self_attn")
     change(folder, "state_dict.safetensors", "to_q.weight", 0.5)
-    assert run(["verify-golden", str(folder)]) == 1
+    assert run([str(folder)], app) == 1
     shown = capsys.readouterr()
     assert "FAIL" in shown.out
     assert "1 of 1 comparisons fail: self_attn/output" in shown.err
@@ -149,7 +150,7 @@ def test_one_folder_that_cannot_run_fails_beside_others_that_hold(copy_of, tmp_p
     copy_of("self_attn")
     copy_of("face_mask", to="face_mask_of_the_moon")
     edit(tmp_path / "vectors" / "face_mask_of_the_moon", lambda config: config.pop("config"))
-    assert run(["verify-golden", str(tmp_path / "vectors")]) == 1
+    assert run([str(tmp_path / "vectors")], app) == 1
     shown = capsys.readouterr()
     assert "self_attn" in shown.out
     assert "setting `config.image_hw` is missing" in shown.err
@@ -206,7 +207,7 @@ def test_kind_is_known_by_name_or_module(copy_of, tmp_path):
 def test_single_folder_that_cannot_run_is_an_error_of_its_own(copy_of, capsys):
     folder = copy_of("face_mask", to="moon")
     edit(folder, lambda config: config.update(module="something"))
-    assert run(["verify-golden", str(folder)]) == 5
+    assert run([str(folder)], app) == 5
     assert "its kind is unknown" in capsys.readouterr().err
 
 
@@ -263,13 +264,13 @@ def test_vector_that_ends_late_reports_what_was_compared(copy_of, capsys):
     folder = copy_of("euler_step")
     drop(folder, "io.safetensors", lambda name: name == "model_output")
     change(folder, "io.safetensors", "sigmas_10", 1.0)
-    assert run(["verify-golden", str(folder), "--json"]) == 1
+    assert run([str(folder), "--json"], app) == 1
     document = json.loads(capsys.readouterr().out)
     assert len(document["checks"]) == 7
     assert [row["tensor"] for row in document["checks"] if not row["passed"]] == ["sigmas_10"]
     assert "tensor `model_output` is missing" in document["errors"][0]["message"]
     assert {"sample", "churn_prev"} <= set(document["unreached"]["euler_step"])
-    assert run(["verify-golden", str(folder)]) == 1
+    assert run([str(folder)], app) == 1
     shown = capsys.readouterr()
     assert "timesteps_25" in shown.out
     assert "euler_step: 7 comparisons were made before that; 8 tensors were not rea" in shown.err

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from animaray.datasets.frame_sampling import published_window
-from animaray.evaluation.golden.networks import face_encoder_config, recorded, unet_config_of
-from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.diffusion.loss import (
     LossConfig,
     LossDraws,
@@ -24,6 +22,8 @@ from animaray.models.networks.conditioning import Conditioning
 from animaray.models.networks.pose_net import PoseNetConfig
 from animaray.models.networks.preconditioning import loss_weight, precondition
 from animaray.platform.errors import DatasetError
+from benchmarks.golden.networks import face_encoder_config, recorded, unet_config_of
+from benchmarks.golden.vectors import GoldenVector
 
 
 def animator_config(

@@ -9,13 +9,13 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from animaray.evaluation.golden.networks import face_encoder_config, unet_config_of
-from animaray.evaluation.golden.vectors import Check
 from animaray.models.networks.face_encoder import FaceEncoder
 from animaray.models.networks.pose_net import PoseNet, PoseNetConfig
 from animaray.models.networks.unet import AnimatorUNet
 from animaray.models.perception.paper.iresnet import IResNet, IResNetConfig
 from animaray.platform.errors import DatasetError
+from benchmarks.golden.networks import face_encoder_config, unet_config_of
+from benchmarks.golden.vectors import Check
 
 Keys = dict[str, tuple[int, ...]]
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.networks.animator_config import UNetConfig
 from animaray.models.networks.face_encoder import FaceEncoder, FaceEncoderConfig
 from animaray.models.networks.identity_adapter import (
@@ -20,6 +19,7 @@ from animaray.models.networks.pose_net import PoseNet, PoseNetConfig
 from animaray.models.networks.unet import AnimatorUNet
 from animaray.models.networks.unet_layers import Attention, IdentityAttention, Mixer
 from animaray.models.perception.paper.iresnet import IResNetBlock
+from benchmarks.golden.vectors import GoldenVector
 
 
 @contextmanager

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from animaray.cli.output import print_hint, print_table
-from animaray.evaluation.golden.vectors import Check
-from animaray.evaluation.golden.verify import GoldenReport
 from animaray.platform.errors import AnimarayError
+from benchmarks.golden.vectors import Check
+from benchmarks.golden.verify import GoldenReport
 
 
 def report_document(report: GoldenReport) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion
 from safetensors.torch import save_file
 
-from animaray.evaluation.golden.preprocessing import formula_picture
-from animaray.evaluation.golden.verify import verify_vector
+from benchmarks.golden.preprocessing import formula_picture
+from benchmarks.golden.verify import verify_vector
 
 TIGHT = {"atol": 1e-5, "rtol": 1e-5}
 

@@ -7,12 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from animaray.evaluation.golden.recording import (
-    DenoiserCall,
-    RecordingAnimator,
-    ScriptedNetwork,
-)
-from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.diffusion.sampler import CorrectDenoised, sample
 from animaray.models.diffusion.sampler_config import SamplerConfig
 from animaray.models.diffusion.schedule import karras_sigmas
@@ -21,6 +15,12 @@ from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import EncodedConditioning
 from animaray.models.networks.preconditioning import precondition
 from animaray.platform.errors import ConfigError
+from benchmarks.golden.recording import (
+    DenoiserCall,
+    RecordingAnimator,
+    ScriptedNetwork,
+)
+from benchmarks.golden.vectors import GoldenVector
 
 WINDOW_FRAMES = 16
 

@@ -9,9 +9,6 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from animaray.evaluation.golden.pipeline import codec_of
-from animaray.evaluation.golden.sampling import sampler_of, schedule_of, scripted_run
-from animaray.evaluation.golden.vectors import GoldenVector
 from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.face.loss import FullFrameLoss, VisibleFaces, crop_boxes
 from animaray.models.face.optimization import (
@@ -21,6 +18,9 @@ from animaray.models.face.optimization import (
 )
 from animaray.models.frames import to_frames
 from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoencoderCodec
+from benchmarks.golden.pipeline import codec_of
+from benchmarks.golden.sampling import sampler_of, schedule_of, scripted_run
+from benchmarks.golden.vectors import GoldenVector
 
 CROP_PX = 112
 
