@@ -55,7 +55,7 @@ def prepare_people(
     try:
         return pipeline.prepare_references(
             picture,
-            request.options.casting.reference,
+            request.options.pairing.reference,
             option="--reference-person",
             no_face=request.options.no_face,
         )
@@ -115,7 +115,7 @@ def _read_poses(request: AnimateRequest, pipeline: AnimationPipeline) -> Driving
             f" to {wanted:g}.",
             fix="Leave out --fps.",
         )
-    chosen = clip.choose(request.options.casting.driving, option="--person")
+    chosen = clip.choose(request.options.pairing.driving, option="--person")
     motions = tuple(clip.motions[index].first(request.max_frames) for index in chosen)
     return DrivingClip(motions=motions, fps=wanted)
 
@@ -143,7 +143,7 @@ def _follow_video(request: AnimateRequest, pipeline: AnimationPipeline) -> Drivi
         people = pipeline.follow_people(frames(), lambda done: row.update(done=done))
         row.update(total=people.num_frames)
     scale = people.width_px / info.width
-    choices = [choice.scaled(scale) for choice in request.options.casting.driving]
+    choices = [choice.scaled(scale) for choice in request.options.pairing.driving]
     motions = _choose_motions(request, people, choices, first[0])
     return DrivingClip(
         motions=tuple(motions),

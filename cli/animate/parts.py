@@ -102,7 +102,7 @@ def _look(request: AnimateRequest, engine: PartsEngine, info: VideoInfo) -> Anim
             scale=min(1.0, DRIVING_SHORT_SIDE_PX / short_side),
         )
         result = engine.animate_frames(
-            picture, driving, request.options.casting, lambda _, done: row.update(done=done)
+            picture, driving, request.options.pairing, lambda _, done: row.update(done=done)
         )
     if result.num_frames < MIN_FRAMES:
         raise MediaError(

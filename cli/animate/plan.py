@@ -23,7 +23,7 @@ from animaray.models.animation.run import chosen_method
 from animaray.models.animation.settings import face_settings, sampler_settings
 from animaray.models.diffusion.sampler_config import SamplerConfig
 from animaray.models.diffusion.windows import window_indices
-from animaray.models.subjects.pairing import CastMember, pair_people, with_identities
+from animaray.models.subjects.pairing import Subject, pair_people, with_identities
 from animaray.models.subjects.reference import check_face_sizes
 from animaray.platform.disk import check_room
 from animaray.platform.errors import PoseError, UsageError
@@ -47,7 +47,7 @@ class AnimatePlan:
     """Ready to work."""
     picture_size_px: tuple[int, int]
     """Width and height of the reference picture."""
-    cast: tuple[CastMember, ...]
+    subjects: tuple[Subject, ...]
     """The people, the main one first."""
     driving: DrivingClip
     """Frame rate and warnings of the driving video."""
@@ -69,7 +69,7 @@ class AnimatePlan:
     @property
     def num_frames(self) -> int:
         """Length of the result."""
-        return len(self.cast[0][1].keypoints)
+        return len(self.subjects[0][1].keypoints)
 
     @property
     def has_sound(self) -> bool:
@@ -151,11 +151,11 @@ def make_plan(request: AnimateRequest) -> AnimatePlan:
         check_face_sizes(references)
     identities = embed_identities(request, pipeline, portraits)
     driving = read_driving(request, pipeline)
-    cast = pair_people(references, driving.motions, request.options.casting)
-    cast = with_identities(cast, identities)
-    poses = pipeline.align(cast, request.options)
+    subjects = pair_people(references, driving.motions, request.options.pairing)
+    subjects = with_identities(subjects, identities)
+    poses = pipeline.align(subjects, request.options)
     method = chosen_method(request.options, pipeline.aligner)
-    num_frames = len(cast[0][1].keypoints)
+    num_frames = len(subjects[0][1].keypoints)
     memory = pipeline.estimate_memory(num_frames, request.options)
     pipeline.to(device)
     tiles = window_indices(
@@ -165,14 +165,14 @@ def make_plan(request: AnimateRequest) -> AnimatePlan:
         request=request,
         pipeline=pipeline,
         picture_size_px=(picture.shape[1], picture.shape[0]),
-        cast=tuple(cast),
+        subjects=tuple(subjects),
         driving=driving,
         poses=tuple(poses),
         qualities=tuple(
             judge_alignment(method, reference.pose, pose)
-            for (reference, _), pose in zip(cast, poses, strict=True)
+            for (reference, _), pose in zip(subjects, poses, strict=True)
         ),
-        alternatives=tuple(_alternatives(pipeline, cast[0], method)),
+        alternatives=tuple(_alternatives(pipeline, subjects[0], method)),
         sampler=sampler,
         num_windows=len(tiles),
         memory=memory,
@@ -197,7 +197,7 @@ def _available_bytes(device: torch.device) -> int:
 
 
 def _alternatives(
-    pipeline: AnimationPipeline, member: CastMember, used: AlignmentMethod
+    pipeline: AnimationPipeline, member: Subject, used: AlignmentMethod
 ) -> list[AlignmentQuality]:
     """Return how the other methods would fit the main person."""
     found = []
@@ -214,7 +214,7 @@ def _alternatives(
 
 def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
     """Return the plan as JSON values."""
-    reference, motion = plan.cast[0]
+    reference, motion = plan.subjects[0]
     config, fit = plan.pipeline.animator.config, reference.fit
     faces = face_settings(plan.request.options)
     sampler = plan.sampler
@@ -236,10 +236,10 @@ def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
             "fps": plan.driving.fps,
             "has_sound": plan.has_sound,
         },
-        "num_people": len(plan.cast),
+        "num_people": len(plan.subjects),
         "num_people_seen": {"picture": reference.num_persons, "driving": motion.num_persons},
         "pose_layout": config.pose_layout,
-        "num_filled_frames": [int(motion.is_filled.sum()) for _, motion in plan.cast],
+        "num_filled_frames": [int(motion.is_filled.sum()) for _, motion in plan.subjects],
         "alignment": [quality.to_dict() for quality in plan.qualities],
         "alignment_alternatives": [quality.to_dict() for quality in plan.alternatives],
         "sampling": {
@@ -269,18 +269,18 @@ def _notes(plan: AnimatePlan) -> list[str]:
     """Return what the user should know about the plan."""
     notes = list(plan.driving.warnings)
     if not plan.request.identities:
-        notes += check_face_sizes([reference for reference, _ in plan.cast])
+        notes += check_face_sizes([reference for reference, _ in plan.subjects])
     if plan.request.options.no_face:
         notes.append("No face is looked for: the network is told no identity.")
     if plan.request.weights is None:
         notes.append("The bundled animator knows drawn people only; real ones need --weights.")
-    if len(plan.cast) > 1:
+    if len(plan.subjects) > 1:
         notes.append(
             "The network is told person 1's identity only; face optimization works on each face."
         )
     config = plan.pipeline.animator.config
     if config.pose_layout == "whole_body_134" and any(
-        motion.further_points is None for _, motion in plan.cast
+        motion.further_points is None for _, motion in plan.subjects
     ):
         notes.append(
             f"The model was trained on poses with hands and face; {plan.request.driving.name} holds"

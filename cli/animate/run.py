@@ -59,17 +59,17 @@ def _write_before(plan: AnimatePlan) -> None:
     """Write what can be looked at before any denoising: poses, overlay, plan."""
     request = plan.request
     if request.save_poses is not None:
-        motions = [motion for _, motion in plan.cast]
+        motions = [motion for _, motion in plan.subjects]
         write_pose_file(request.save_poses, motions, plan.driving.fps)
         print_hint(f"Wrote {request.save_poses}")
     if request.report_dir is not None:
         people = [
             (reference.pose, pose)
-            for (reference, _), pose in zip(plan.cast, plan.poses, strict=True)
+            for (reference, _), pose in zip(plan.subjects, plan.poses, strict=True)
         ]
         path = write_alignment_overlay(
             request.report_dir / "alignment.png",
-            plan.cast[0][0].picture_uint8,
+            plan.subjects[0][0].picture_uint8,
             people,
             plan.qualities,
         )
@@ -81,7 +81,7 @@ def _animate(plan: AnimatePlan) -> tuple[Animation, list[AnimationPreview]]:
     """Denoise, decode and write the mp4, which is complete or absent."""
     request = plan.request
     previews: list[AnimationPreview] = []
-    (reference, motion), *companions = plan.cast
+    (reference, motion), *companions = plan.subjects
     is_done = False
     try:
         with stage_progress("denoise", plan.sampler.num_inference_steps + 2) as row:

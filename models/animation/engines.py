@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from animaray.models.animation.options import PHOTO_PROFILE, EngineName, choose_engine
 from animaray.models.parts.options import PartsOptions
 from animaray.models.parts.pipeline import PartsPipeline
-from animaray.models.subjects.choice import Casting
+from animaray.models.subjects.choice import Pairing
 from animaray.platform.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:  # torch is loaded only where diffusion is chosen
@@ -68,7 +68,7 @@ class AnimationEngine(Protocol):
         self,
         picture_uint8: UInt8[np.ndarray, "height width 3"],
         driving: DrivingFrames,
-        casting: Casting | None = None,
+        pairing: Pairing | None = None,
         on_done: OnDone | None = None,
     ) -> AnimatedFrames:
         """Look at both, refuse what does not work, and return the frames to come."""
@@ -94,22 +94,22 @@ class PartsEngine:
         self,
         picture_uint8: UInt8[np.ndarray, "height width 3"],
         driving: DrivingFrames,
-        casting: Casting | None = None,
+        pairing: Pairing | None = None,
         on_done: OnDone | None = None,
     ) -> AnimatedFrames:
         """Prepare the photo, follow the driver, and return the frames to come."""
-        casting = casting or Casting()
-        one_person_only(casting)
+        pairing = pairing or Pairing()
+        one_person_only(pairing)
         of_picture, of_video = self.asks or (None, None)
         reference = self.pipeline.prepare_reference(
             picture_uint8,
-            casting.reference,
+            pairing.reference,
             self.options,
             option=of_picture,
         )
         clip = self.pipeline.follow(
             driving.frames_uint8,
-            [choice.scaled(driving.scale) for choice in casting.driving],
+            [choice.scaled(driving.scale) for choice in pairing.driving],
             option=of_video,
             on_frame=None if on_done is None else (lambda done: on_done("follow", done)),
         )
@@ -128,7 +128,7 @@ class PartsEngine:
             num_frames=animation.num_frames,
             fps=driving.fps,
             frames=frames(),
-            warnings=(*_crowd_warnings(reference.num_people, clip.num_people, casting),
+            warnings=(*_crowd_warnings(reference.num_people, clip.num_people, pairing),
                       *_missing_warnings(clip.num_missing, animation.num_frames),
                       *animation.warnings),
             facts={
@@ -155,29 +155,29 @@ class DiffusionEngine:
         self,
         picture_uint8: UInt8[np.ndarray, "height width 3"],
         driving: DrivingFrames,
-        casting: Casting | None = None,
+        pairing: Pairing | None = None,
         on_done: OnDone | None = None,
     ) -> AnimatedFrames:
         """Prepare the people, follow the drivers, denoise, and return the frames."""
         from animaray.models.subjects.pairing import pair_people
 
-        casting = casting or Casting()
+        pairing = pairing or Pairing()
         references = self.pipeline.prepare_references(
-            picture_uint8, casting.reference, no_face=self.options.no_face
+            picture_uint8, pairing.reference, no_face=self.options.no_face
         )
         people = self.pipeline.follow_people(
             driving.frames_uint8,
             None if on_done is None else (lambda done: on_done("follow", done)),
         )
-        choices = [choice.scaled(driving.scale) for choice in casting.driving]
-        cast = pair_people(references, people.motions(choices), casting)
+        choices = [choice.scaled(driving.scale) for choice in pairing.driving]
+        subjects = pair_people(references, people.motions(choices), pairing)
         animation = self.pipeline.animate(
-            *cast[0],
+            *subjects[0],
             self.options,
             on_progress=None
             if on_done is None
             else (lambda progress: on_done(progress.phase, progress.step)),
-            companions=cast[1:],
+            companions=subjects[1:],
         )
         num_frames, height, width = animation.frames_uint8.shape[:3]
         return AnimatedFrames(
@@ -224,24 +224,24 @@ def load_engine(
     return DiffusionEngine(pipeline=pipeline, options=options or AnimationOptions())
 
 
-def one_person_only(casting: Casting) -> None:
-    """Refuse a cast that the engine `parts` cannot play.
+def one_person_only(pairing: Pairing) -> None:
+    """Refuse people whom the engine `parts` cannot play.
 
     Raises:
         UsageError: Several people are chosen.
     """
-    if casting.is_all or max(len(casting.driving), len(casting.reference)) > 1:
+    if pairing.is_all or max(len(pairing.driving), len(pairing.reference)) > 1:
         raise UsageError(
             "The engine `parts` moves one person of a picture.",
             fix="Choose one person, or use --engine diffusion.",
         )
 
 
-def _crowd_warnings(of_picture: int, of_video: int, casting: Casting) -> list[str]:
+def _crowd_warnings(of_picture: int, of_video: int, pairing: Pairing) -> list[str]:
     warnings = []
-    if of_picture > 1 and not casting.reference:
+    if of_picture > 1 and not pairing.reference:
         warnings.append(f"The picture shows {of_picture} people; the largest one is moved.")
-    if of_video > 1 and not casting.driving:
+    if of_video > 1 and not pairing.driving:
         warnings.append(f"The driving video shows {of_video} people; the largest one is followed.")
     return warnings
 

@@ -13,7 +13,7 @@ from animaray.models.alignment.methods import AlignmentMethod, TransformScope
 from animaray.models.diffusion.sampler_config import SamplerMethod, WindowRule
 from animaray.models.face.optimization_config import FaceOptimizationConfig, FaceOptimizationMode
 from animaray.models.parts.options import PartsOptions
-from animaray.models.subjects.choice import Casting
+from animaray.models.subjects.choice import Pairing
 from animaray.platform.errors import ConfigError, UsageError
 from animaray.platform.options import STRICT, Options, fields_of
 
@@ -179,12 +179,12 @@ class AnimationRequest(AnimationOptions, PartsOptions):
             PersonChoiceError: A choice is none, or the choices do not pair.
         """
         AnimationOptions.__post_init__(self)
-        _ = self.casting
+        _ = self.pairing
 
     @property
-    def casting(self) -> Casting:
+    def pairing(self) -> Pairing:
         """Who is animated, and who drives."""
-        return Casting.parse(self.person, self.reference_person)
+        return Pairing.parse(self.person, self.reference_person)
 
     def of_diffusion(self) -> AnimationOptions:
         """Return what the engine `diffusion` takes of it."""

@@ -23,7 +23,7 @@ from animaray.models.animation.result import (
 from animaray.models.animation.run import (
     AnimationParts,
     AnimationRun,
-    align_cast,
+    align_subjects,
 )
 from animaray.models.animation.settings import default_sampler, face_settings, sampler_settings
 from animaray.models.networks.animator import Animator
@@ -31,7 +31,7 @@ from animaray.models.networks.weights_folder import load_config, save_config
 from animaray.models.perception.protocols import ImageEncoder, LatentCodec, Perception
 from animaray.models.subjects.choice import PersonChoice
 from animaray.models.subjects.motion import Motion, PeopleInVideo, follow_people
-from animaray.models.subjects.pairing import CastMember
+from animaray.models.subjects.pairing import Subject
 from animaray.models.subjects.reference import (
     Reference,
     ReferenceWish,
@@ -202,9 +202,9 @@ class AnimationPipeline:
         """
         return follow_people(frames_uint8, self.perception.pose_estimator, on_frame)
 
-    def align(self, cast: Sequence[CastMember], options: AnimationOptions) -> list[AlignedPose]:
+    def align(self, subjects: Sequence[Subject], options: AnimationOptions) -> list[AlignedPose]:
         """Only align, as `animate` would: to look at before any denoising."""
-        return align_cast(cast, options, self.aligner)
+        return align_subjects(subjects, options, self.aligner)
 
     def estimate_memory(self, num_frames: int, options: AnimationOptions) -> MemoryEstimate:
         """Return what an animation of so many frames needs; the networks are counted too.
@@ -225,7 +225,7 @@ class AnimationPipeline:
         options: AnimationOptions,
         on_progress: OnProgress | None = None,
         *,
-        companions: Sequence[CastMember] = (),
+        companions: Sequence[Subject] = (),
         on_preview: OnPreview | None = None,
     ) -> Animation:
         """Animate the reference.
@@ -245,5 +245,5 @@ class AnimationPipeline:
             image_encoder=self.image_encoder,
             perception=self.perception,
         )
-        cast = [(reference, motion), *companions]
-        return AnimationRun(parts, cast, options, on_progress, on_preview).animate()
+        subjects = [(reference, motion), *companions]
+        return AnimationRun(parts, subjects, options, on_progress, on_preview).animate()

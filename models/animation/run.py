@@ -43,7 +43,7 @@ from animaray.models.networks.animator import Animator
 from animaray.models.networks.conditioning import Conditioning
 from animaray.models.perception.protocols import ImageEncoder, LatentCodec, Perception
 from animaray.models.subjects.encoding import device_of
-from animaray.models.subjects.pairing import CastMember
+from animaray.models.subjects.pairing import Subject
 from animaray.models.subjects.reference import reference_latents
 from animaray.platform.errors import ConfigError
 
@@ -69,13 +69,13 @@ class AnimationParts:
     """Sees people."""
 
 
-def align_cast(
-    cast: Sequence[CastMember], options: AnimationOptions, aligner: PoseAligner | None
+def align_subjects(
+    subjects: Sequence[Subject], options: AnimationOptions, aligner: PoseAligner | None
 ) -> list[AlignedPose]:
     """Move each person's driving poses into the picture; errors as in `align_clip`.
 
     Args:
-        cast: The people.
+        subjects: The people.
         options: Which method.
         aligner: For the learned one.
     """
@@ -88,7 +88,7 @@ def align_cast(
             aligner=aligner,
             scope=options.alignment_scope,
         )
-        for reference, motion in cast
+        for reference, motion in subjects
     ]
 
 
@@ -103,7 +103,7 @@ class AnimationRun:
     def __init__(
         self,
         parts: AnimationParts,
-        cast: Sequence[CastMember],
+        subjects: Sequence[Subject],
         options: AnimationOptions,
         on_progress: OnProgress | None,
         on_preview: OnPreview | None = None,
@@ -112,7 +112,7 @@ class AnimationRun:
 
         Args:
             parts: The networks.
-            cast: The people, the main one first; their references share one picture.
+            subjects: The people, the main one first; their references share one picture.
             options: Seed and strength.
             on_progress: Told after each step and between Adam steps; raising ends the animation.
             on_preview: Gets the previews that the options ask for.
@@ -120,13 +120,13 @@ class AnimationRun:
         Raises:
             ConfigError: The people's motions are not equally long.
         """
-        lengths = {len(motion.keypoints) for _, motion in cast}
+        lengths = {len(motion.keypoints) for _, motion in subjects}
         if len(lengths) != 1:
             raise ConfigError(
                 f"Expected motions of one length for all people, got {sorted(lengths)} frames."
             )
         self._parts = parts
-        self._cast = cast
+        self._subjects = subjects
         self._options = options
         self._on_progress = on_progress
         self._on_preview = on_preview
@@ -138,7 +138,7 @@ class AnimationRun:
     def animate(self) -> Animation:
         """Do it."""
         self._tell("align", 0)
-        poses = align_cast(self._cast, self._options, self._parts.aligner)
+        poses = align_subjects(self._subjects, self._options, self._parts.aligner)
         generator = torch.Generator().manual_seed(self._options.seed)
         conditioning = self.conditioning(poses, generator)
         pose_images = to_uint8(conditioning.pose_images[0])
@@ -187,7 +187,7 @@ class AnimationRun:
                 if reference.identity.is_known
                 else np.full(len(frames_uint8), np.nan, np.float32),
             )
-            for (reference, _), pose in zip(self._cast, poses, strict=True)
+            for (reference, _), pose in zip(self._subjects, poses, strict=True)
         ]
 
     def conditioning(
@@ -199,7 +199,7 @@ class AnimationRun:
             poses: Everybody's aligned poses.
             generator: Source of the reference's noise, on the CPU.
         """
-        parts, main = self._parts, self._cast[0][0]
+        parts, main = self._parts, self._subjects[0][0]
         config = parts.animator.config
         latents = reference_latents(main, parts.codec, config.noise_aug_strength, generator)
         inputs = ReferenceInputs(
@@ -207,7 +207,7 @@ class AnimationRun:
         )
         people = [
             PosedPerson(reference=reference.pose, driven=pose.within(reference.pose))
-            for (reference, _), pose in zip(self._cast, poses, strict=True)
+            for (reference, _), pose in zip(self._subjects, poses, strict=True)
         ]
         conditioning = assemble_conditioning(config, inputs, people, parts.codec)
         return conditioning.to(device_of(parts.animator))
@@ -219,7 +219,7 @@ class AnimationRun:
         perception = self._parts.perception
         embedder = perception.identity_embedder
         targets = []
-        for (reference, _), pose in zip(self._cast, poses, strict=True):
+        for (reference, _), pose in zip(self._subjects, poses, strict=True):
             if not reference.identity.is_known:
                 continue
             landmarks, _ = landmarks_from_keypoints(

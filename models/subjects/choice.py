@@ -191,7 +191,7 @@ def _describe(people: Sequence[SeenPerson], prominent: Sequence[int], height_px:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Casting:
+class Pairing:
     """Who of the driving video moves whom of the picture: the k-th choices belong together."""
 
     driving: tuple[PersonChoice, ...] = ()
@@ -204,7 +204,7 @@ class Casting:
         cls,
         persons: str | Sequence[str] | None = None,
         reference_persons: str | Sequence[str] | None = None,
-    ) -> "Casting":
+    ) -> "Pairing":
         """Read no choice, one or several of both; `all` in one of them means all in both.
 
         Args:

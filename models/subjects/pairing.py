@@ -6,18 +6,18 @@ import numpy as np
 from jaxtyping import Float32
 
 from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
-from animaray.models.subjects.choice import Casting
+from animaray.models.subjects.choice import Pairing
 from animaray.models.subjects.motion import Motion
 from animaray.models.subjects.reference import Reference
 from animaray.platform.errors import PersonChoiceError
 
-CastMember = tuple[Reference, Motion]
+Subject = tuple[Reference, Motion]
 """Whom, and how they move."""
 
 
 def pair_people(
-    references: Sequence[Reference], motions: Sequence[Motion], casting: Casting
-) -> list[CastMember]:
+    references: Sequence[Reference], motions: Sequence[Motion], pairing: Pairing
+) -> list[Subject]:
     """Return who moves how, the main person first.
 
     The main person is the first one chosen, or the largest of the picture where all are animated.
@@ -25,7 +25,7 @@ def pair_people(
     Args:
         references: Chosen people of the picture.
         motions: Chosen people's motions, in the same order.
-        casting: How they were chosen.
+        pairing: How they were chosen.
 
     Raises:
         PersonChoiceError: There are not as many of the one as of the other.
@@ -37,35 +37,35 @@ def pair_people(
             fix="Name the people one by one instead.",
             reason="other_number",
         )
-    cast = list(zip(references, motions, strict=True))
-    if casting.is_all:
-        main = max(range(len(cast)), key=lambda index: _size(cast[index][0]))
-        cast = [cast[main], *cast[:main], *cast[main + 1 :]]
-    return cast
+    subjects = list(zip(references, motions, strict=True))
+    if pairing.is_all:
+        main = max(range(len(subjects)), key=lambda index: _size(subjects[index][0]))
+        subjects = [subjects[main], *subjects[:main], *subjects[main + 1 :]]
+    return subjects
 
 
 def with_identities(
-    cast: Sequence[CastMember], identities: Sequence[Float32[np.ndarray, " identity_dim"]]
-) -> list[CastMember]:
-    """Return the cast with identities from other pictures, for the first so many people.
+    subjects: Sequence[Subject], identities: Sequence[Float32[np.ndarray, " identity_dim"]]
+) -> list[Subject]:
+    """Return the subjects with identities from other pictures, for the first so many people.
 
     Args:
-        cast: The people.
+        subjects: The people.
         identities: Unit embeddings.
 
     Raises:
         PersonChoiceError: There are more identities than people.
     """
-    if len(identities) > len(cast):
+    if len(identities) > len(subjects):
         raise PersonChoiceError(
-            f"{len(identities)} identity pictures are given for {len(cast)} people.",
+            f"{len(identities)} identity pictures are given for {len(subjects)} people.",
             fix="Choose the people with --person and --reference-person, or leave some out.",
         )
     changed = [
         (reference.with_identity(identity), motion)
-        for (reference, motion), identity in zip(cast, identities, strict=False)
+        for (reference, motion), identity in zip(subjects, identities, strict=False)
     ]
-    return [*changed, *cast[len(identities) :]]
+    return [*changed, *subjects[len(identities) :]]
 
 
 def _size(reference: Reference) -> float:

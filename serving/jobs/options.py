@@ -5,8 +5,8 @@ from typing import Any
 
 from animaray.models.animation.options import AnimationRequest
 from animaray.models.animation.result import Animation
-from animaray.models.subjects.choice import Casting
-from animaray.models.subjects.pairing import CastMember
+from animaray.models.subjects.choice import Pairing
+from animaray.models.subjects.pairing import Subject
 from animaray.models.subjects.reference import check_face_sizes
 
 MAX_OUT_OF_FRAME_SHARE = 0.1
@@ -28,30 +28,30 @@ def read_job_options(options: Mapping[str, Any]) -> AnimationRequest:
 
 
 def find_warnings(
-    cast: Sequence[CastMember], animation: Animation, casting: Casting | None = None
+    subjects: Sequence[Subject], animation: Animation, pairing: Pairing | None = None
 ) -> list[str]:
     """Return what the client should know about a job that succeeded all the same.
 
     Args:
-        cast: Who was animated, and how they moved.
-        casting: How they were chosen; None: not at all.
+        subjects: Who was animated, and how they moved.
+        pairing: How they were chosen; None: not at all.
     """
-    warnings = check_face_sizes([reference for reference, _ in cast])
-    (reference, motion), choices = cast[0], casting or Casting()
-    if reference.num_persons > len(cast) and not choices.reference:
+    warnings = check_face_sizes([reference for reference, _ in subjects])
+    (reference, motion), choices = subjects[0], pairing or Pairing()
+    if reference.num_persons > len(subjects) and not choices.reference:
         warnings.append(
             f"The picture shows {reference.num_persons} people; the largest one is animated"
             " (option `reference_person` chooses)."
         )
-    if motion.num_persons > len(cast) and not choices.driving:
+    if motion.num_persons > len(subjects) and not choices.driving:
         warnings.append(
             f"The driving video shows {motion.num_persons} people; the largest one is followed"
             " (option `person` chooses)."
         )
-    if len(cast) > 1:
+    if len(subjects) > 1:
         warnings.append(
-            f"{len(cast)} people are animated: the network is told the first one's identity, the"
-            " others keep theirs by face optimization only."
+            f"{len(subjects)} people are animated: the network is told the first one's identity,"
+            " the others keep theirs by face optimization only."
         )
     num_filled = int(motion.is_filled.sum())
     if num_filled:

@@ -196,24 +196,24 @@ class Attempt:
         options: AnimationRequest,
         model: LoadedModel,
     ) -> _Made:
-        pipeline, casting = model.pipeline, options.casting
+        pipeline, pairing = model.pipeline, options.pairing
         with self._timed("perceive"):
             references = pipeline.prepare_references(
-                picture, casting.reference, no_face=options.no_face
+                picture, pairing.reference, no_face=options.no_face
             )
             check_face_sizes(references)
             self.check()
-            choices = [choice.scaled(driving.scale) for choice in casting.driving]
+            choices = [choice.scaled(driving.scale) for choice in pairing.driving]
             motions = pipeline.follow_people(driving.frames_uint8).motions(choices)
-            cast = pair_people(references, motions, casting)
+            subjects = pair_people(references, motions, pairing)
             _check_memory(pipeline.estimate_memory(len(driving.frames_uint8), options))
         self.check()
         with self._timed("denoise"):
             animation = pipeline.animate(
-                *cast[0],
+                *subjects[0],
                 options.of_diffusion(),
                 on_progress=self._reporter(),
-                companions=cast[1:],
+                companions=subjects[1:],
             )
         num_frames, height, width = animation.frames_uint8.shape[:3]
         has_face = np.isfinite(animation.identity_similarity)
@@ -223,7 +223,7 @@ class Attempt:
             width_px=width,
             height_px=height,
             num_frames=num_frames,
-            warnings=find_warnings(cast, animation, casting),
+            warnings=find_warnings(subjects, animation, pairing),
             facts={
                 "model": model.model_id,
                 "engine": "diffusion",
@@ -246,7 +246,7 @@ class Attempt:
             frames_uint8=driving.frames_uint8, fps=driving.fps, scale=driving.scale
         )
         with self._timed("render"):
-            made = engine.animate_frames(picture, frames, options.casting, lambda *_: self.check())
+            made = engine.animate_frames(picture, frames, options.pairing, lambda *_: self.check())
 
         def write(path: Path) -> None:
             with Mp4Writer(path, made.fps) as writer:

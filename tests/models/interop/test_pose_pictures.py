@@ -15,7 +15,7 @@ from animaray.datasets.conditions import (
     write_conditions,
 )
 from animaray.models.animation.pipeline import AnimationOptions
-from animaray.models.animation.run import AnimationParts, AnimationRun, align_cast
+from animaray.models.animation.run import AnimationParts, AnimationRun, align_subjects
 from animaray.models.frames import to_uint8
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
@@ -106,11 +106,11 @@ def test_animating_draws_them(arrays, drawn, marker_perception, marker_networks)
         perception=perception,
     )
     reference = prepare_reference(frames[0], CONFIG, perception, image_encoder)
-    cast = [(reference, estimate_motion(frames[1:], perception.pose_estimator))]
+    subjects = [(reference, estimate_motion(frames[1:], perception.pose_estimator))]
     options = AnimationOptions(alignment="fit")
-    run = AnimationRun(parts, cast, options, None)
+    run = AnimationRun(parts, subjects, options, None)
     conditioning = run.conditioning(
-        align_cast(cast, options, None), torch.Generator().manual_seed(0)
+        align_subjects(subjects, options, None), torch.Generator().manual_seed(0)
     )
     pictures = to_uint8(conditioning.pose_images[0])
     assert np.array_equal(pictures[0], drawn("aligned0"))

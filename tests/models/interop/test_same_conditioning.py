@@ -10,7 +10,7 @@ import torch
 from animaray.datasets.conditions import commit_conditions, open_conditions, write_conditions
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
-from animaray.models.animation.run import AnimationParts, AnimationRun, align_cast
+from animaray.models.animation.run import AnimationParts, AnimationRun, align_subjects
 from animaray.models.face.identity import FaceIdentity
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.conditioning import Conditioning
@@ -121,7 +121,7 @@ def drawn_item(row, config):
 
 def inference_path(frames, pipeline):
     """Prepare the picture and follow the driving frames, as an animation does."""
-    cast = [
+    subjects = [
         (
             pipeline.prepare_reference(frames[REFERENCE]),
             pipeline.estimate_motion(frames[list(DRIVEN)]),
@@ -134,10 +134,10 @@ def inference_path(frames, pipeline):
         image_encoder=pipeline.image_encoder,
         perception=pipeline.perception,
     )
-    run = AnimationRun(parts, cast, OPTIONS, None)
+    run = AnimationRun(parts, subjects, OPTIONS, None)
     # Where noise is added to the reference: that of the table.
     noise = ReferenceNoise(strength=pipeline.animator.config.noise_aug_strength, seed="clip")
-    return run.conditioning(align_cast(cast, OPTIONS, None), noise.of_frame(REFERENCE))
+    return run.conditioning(align_subjects(subjects, OPTIONS, None), noise.of_frame(REFERENCE))
 
 
 def assert_equal(training: Conditioning, inference: Conditioning) -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from animaray.models.perception.protocols import PersonPose
 from animaray.models.subjects.choice import (
-    Casting,
+    Pairing,
     PersonChoice,
     SeenPerson,
     choose_people,
@@ -75,12 +75,12 @@ def test_points_follow_the_size_of_the_picture():
 
 
 def test_castings_pair_people():
-    assert Casting.parse(["left"]).driving == (PersonChoice.parse("left"),)
-    assert Casting.parse(["all"]) == Casting.parse([], ["all"])
-    assert Casting.parse(["all"]).is_all
+    assert Pairing.parse(["left"]).driving == (PersonChoice.parse("left"),)
+    assert Pairing.parse(["all"]) == Pairing.parse([], ["all"])
+    assert Pairing.parse(["all"]).is_all
     for persons, references in ((["1", "2"], []), (["1", "2"], ["1"]), (["all"], ["left"])):
         with pytest.raises(PersonChoiceError):
-            Casting.parse(persons, references)
+            Pairing.parse(persons, references)
 
 
 class Walkers:
