@@ -73,7 +73,7 @@ class AnimatorTask:
             config.animator,
             seed=config.loop.seed,
             reference_noise=config.reference_noise,
-            draft_codec=load_draft_codec(config.animator),
+            warp_codec=load_warp_codec(config.animator),
         )
 
     @classmethod
@@ -84,7 +84,8 @@ class AnimatorTask:
     def make_batch(self, positions: range) -> AnimatorBatch:
         """Return the batch of these items, on the CPU.
 
-        Drafts are made in float32, as in animations, whatever the precision of the networks.
+        The warped reference is made in float32, as in animations, whatever the precision of the
+        networks.
         """
         return self._batches.make(positions)
 
@@ -205,22 +206,22 @@ def _check_sizes(config: AnimatorTrainingConfig, table: ConditionsTable) -> None
         )
 
 
-def load_draft_codec(animator: AnimatorConfig) -> LatentCodec | None:
-    """Load the codec that drafts are made with, or None for models that take none."""
-    return None if animator.moved_reference is None else load_codec(animator.profile)
+def load_warp_codec(animator: AnimatorConfig) -> LatentCodec | None:
+    """Load the codec that the warped reference is made with, or None for models that take none."""
+    return None if animator.warped_reference is None else load_codec(animator.profile)
 
 
 def load_initial_animator(config: AnimatorTrainingConfig) -> Animator:
     """Return the animator to start from, in training mode.
 
-    Weights that were trained without the moved reference are taken, too. They then start with
-    the draft as their estimate.
+    Weights that were trained without the warped reference are taken, too. They then start with
+    the warped reference as their estimate.
     """
     if config.init_from is None:
         return Animator(config.animator).train()
     animator = Animator.from_pretrained(initial_folder(config.init_from))
     if animator.config != config.animator and animator.config == replace(
-        config.animator, moved_reference=None
+        config.animator, warped_reference=None
     ):
         grown = Animator(config.animator)
         kept = {

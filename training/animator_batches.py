@@ -46,7 +46,7 @@ class AnimatorBatch:
     def take(self, index: int) -> "AnimatorBatch":
         """Return one window as a batch of one."""
         part, one = self.conditioning, slice(index, index + 1)
-        pose, draft = part.reference_pose_image, part.draft
+        pose, warped = part.reference_pose_image, part.warped_reference
         return AnimatorBatch(
             latents=self.latents[one],
             face_mask=self.face_mask[one],
@@ -56,7 +56,7 @@ class AnimatorBatch:
                 identity_embedding=part.identity_embedding[one],
                 pose_images=part.pose_images[one],
                 reference_pose_image=None if pose is None else pose[one],
-                draft=None if draft is None else draft[one],
+                warped_reference=None if warped is None else warped[one],
             ),
         )
 
@@ -72,13 +72,13 @@ class AnimatorBatches:
         *,
         seed: int,
         reference_noise: float,
-        draft_codec: LatentCodec | None = None,
+        warp_codec: LatentCodec | None = None,
     ) -> None:
         """Select the clips that are long enough.
 
         Args:
             animator: Whom the batches are for.
-            draft_codec: Makes drafts of the frames, for models that take the moved reference.
+            warp_codec: Makes the warped reference, for models that take it.
 
         Raises:
             DatasetError: No clip is as long as a window.
@@ -88,7 +88,7 @@ class AnimatorBatches:
         self._animator = animator
         self._seed = seed
         self._reference_noise = reference_noise
-        self._draft_codec = draft_codec
+        self._warp_codec = warp_codec
         lengths = {clip_id: table.num_frames(clip_id) for clip_id in table.clip_ids}
         needed = window.min_clip_frames
         self.clip_ids = [clip_id for clip_id in lengths if lengths[clip_id] >= needed]
@@ -110,7 +110,7 @@ class AnimatorBatches:
         window = plan_window(position, self._lengths, self._window, self._seed)
         clip = self._clip(window)
         rng = np.random.default_rng([self._seed, position, 7])
-        item = make_item(clip, window, self._animator, self._draft_codec, rng)
+        item = make_item(clip, window, self._animator, self._warp_codec, rng)
         if self._reference_noise == 0.0:
             return item
         clean = item.conditioning.reference_latents
@@ -143,13 +143,13 @@ def make_item(
     clip: ClipConditions,
     window: Window,
     animator: AnimatorConfig,
-    draft_codec: LatentCodec | None = None,
+    warp_codec: LatentCodec | None = None,
     rng: np.random.Generator | None = None,
 ) -> AnimatorBatch:
     """Return one window of a clip as a batch of one.
 
     Args:
-        draft_codec: Makes drafts, for models that take the moved reference.
+        warp_codec: Makes the warped reference, for models that take it.
         rng: Draws latents from the codec's posterior, where the table has one; None takes the
             most likely ones, as inference does.
     """
@@ -168,7 +168,7 @@ def make_item(
     return AnimatorBatch(
         latents=latents[0][None],
         face_mask=face_mask(clip, frames)[None],
-        conditioning=assemble_conditioning(animator, inputs, [person], draft_codec),
+        conditioning=assemble_conditioning(animator, inputs, [person], warp_codec),
     )
 
 
@@ -243,7 +243,7 @@ def collate(items: list[AnimatorBatch]) -> AnimatorBatch:
         raise ConfigError(f"All windows of a batch must have one shape, got {sorted(shapes)}.")
     parts = [item.conditioning for item in items]
     poses = [part.reference_pose_image for part in parts]
-    drafts = [part.draft for part in parts if part.draft is not None]
+    warped = [part.warped_reference for part in parts if part.warped_reference is not None]
     return AnimatorBatch(
         latents=torch.cat([item.latents for item in items]),
         face_mask=torch.cat([item.face_mask for item in items]),
@@ -253,6 +253,6 @@ def collate(items: list[AnimatorBatch]) -> AnimatorBatch:
             identity_embedding=torch.cat([part.identity_embedding for part in parts]),
             pose_images=torch.cat([part.pose_images for part in parts]),
             reference_pose_image=torch.cat([pose for pose in poses if pose is not None]),
-            draft=torch.cat(drafts) if drafts else None,
+            warped_reference=torch.cat(warped) if warped else None,
         ),
     )

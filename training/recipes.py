@@ -12,7 +12,7 @@ from animaray.models.alignment.aligner import AlignerConfig
 from animaray.models.diffusion.loss import LossConfig
 from animaray.models.diffusion.schedule import NoiseLevelConfig
 from animaray.models.networks.animator_config import AnimatorConfig
-from animaray.models.networks.warped_reference import MovedReferenceConfig
+from animaray.models.networks.warped_reference import WarpedReferenceConfig
 from animaray.models.perception.generated import networks as generated_networks
 from animaray.models.perception.permissive import mobile_face_net, tiny_autoencoder
 from animaray.platform.weights.store import BUNDLED_ANIMATOR
@@ -29,9 +29,9 @@ _SMALL_LOSS = LossConfig(
     noise_levels=NoiseLevelConfig(
         distribution="log_normal", log_mean=-0.5, log_std=1.0, sigma_min=0.02, sigma_max=3.0
     ),
-    sigma_data=MovedReferenceConfig().residual_std,
+    sigma_data=WarpedReferenceConfig().residual_std,
 )
-"""For models that correct drafts: sampling starts at their `start_sigma`."""
+"""For models that correct a warped reference: sampling starts at their `start_sigma`."""
 
 
 def aligner_demo_cpu() -> AlignerTrainingConfig:

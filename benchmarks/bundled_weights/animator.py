@@ -57,7 +57,7 @@ class PretrainTask(AnimatorTask):
             config.animator,
             seed=1,
             reference_noise=0.0,
-            draft_codec=codec,
+            warp_codec=codec,
         )
         self._held_out: AnimatorBatch = batches.make(range(len(held_out)))
         self._codec = codec

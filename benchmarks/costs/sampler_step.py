@@ -91,7 +91,7 @@ def main() -> None:
     config = replace(
         AnimatorConfig.generated(),
         reference_attention=None,
-        moved_reference=None,
+        warped_reference=None,
         unconditional="published",
     )
     animator = Animator(config).eval()

@@ -156,7 +156,7 @@ def _scripted_animator(channels: int, outputs: Tensor) -> RecordingAnimator:
         tiny,
         unet=unet,
         reference_attention=None,
-        moved_reference=None,
+        warped_reference=None,
         unconditional="published",
         sigma_data=1.0,
     )

@@ -1,4 +1,4 @@
-"""Compare ways to move drawn people: still picture, parts, their draft, and the network.
+"""Compare ways to move drawn people: still picture, parts, their warped reference, and the network.
 
 Self-driven: the first frame of a generated clip is the picture, its true keypoints drive it. The
 engine `parts` is given the true matte where a row says so, else it cuts the person out. Clips are
@@ -92,7 +92,7 @@ class Methods:
             "still picture": lambda clip: np.repeat(clip.frames[:1], NUM_FRAMES, axis=0),
             "codec of the true frames": lambda clip: self._coded(clip.frames),
             "parts": lambda clip: _moved(clip, clip.frames[0]),
-            "parts through the codec (draft)": lambda clip: self._coded(
+            "parts through the codec (warped reference)": lambda clip: self._coded(
                 _moved(clip, self._coded(clip.frames[:1])[0])
             ),
             "bundled animator": self._animator,

@@ -2,7 +2,7 @@
 
 Whatever a training row and an animation should have in common is decided here: how poses are
 drawn, which form of the identity the Face Encoder is given, to which precision the reference is
-told, how drafts are made.
+told, how the warped reference is made.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from animaray.models.face.identity import FaceIdentity
 from animaray.models.frames import to_frames
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning
-from animaray.models.parts.warped_reference import MovingPerson, draft_frames
+from animaray.models.parts.warped_reference import MovingPerson, warp_reference
 from animaray.models.perception.protocols import LatentCodec
 from animaray.models.pose.body_pose import BodyPose
 from animaray.models.pose.drawing import draw_people, draw_pose_clip
@@ -59,21 +59,21 @@ def assemble_conditioning(
         config: Of the animator.
         reference: Of the picture.
         people: Everybody who is drawn, the main person first.
-        codec: Makes the drafts of models that take them; may be None for others.
+        codec: Makes the warped reference of models that take it; may be None for others.
 
     Raises:
-        ConfigError: The model wants drafts and there is no codec, or it wants an identity that
+        ConfigError: There is no codec for the warped reference, or the model wants an identity that
             the recogniser does not give.
     """
     # The conditions table holds latents in half precision: sampling shall see the same numbers,
     # in the same order in memory, because convolutions round by that, too.
     latents = reference.latents.half().float().contiguous()
-    if config.moved_reference is None:
-        draft = None
+    if config.warped_reference is None:
+        warped = None
     elif codec is None:
-        raise ConfigError("This animator takes the moved reference and needs a codec for it.")
+        raise ConfigError("This animator takes the warped reference and needs a codec for it.")
     else:
-        draft = draft_frames(codec, latents, [_moving(person) for person in people])[None]
+        warped = warp_reference(codec, latents, [_moving(person) for person in people])[None]
     identity = reference.identity.face_encoder_input(config.identity_input)
     size = config.width_px, config.height_px
     driven = draw_pose_clip([each.driven for each in people], *size, config.pose_layout)
@@ -84,7 +84,7 @@ def assemble_conditioning(
         identity_embedding=torch.from_numpy(identity.copy())[None],
         pose_images=to_frames(driven)[None],
         reference_pose_image=to_frames(own[None]),
-        draft=draft,
+        warped_reference=warped,
     )
 
 

@@ -14,11 +14,11 @@ def default_sampler(config: AnimatorConfig) -> SamplerConfig:
     """Return sampler settings that suit a model: published ones, or those of small models."""
     if config.unconditional == "published":
         return SamplerConfig(window_frames=config.num_frames)
-    drafts = config.moved_reference
+    warped = config.warped_reference
     return SamplerConfig(
-        num_inference_steps=20 if drafts is None else 12,
+        num_inference_steps=20 if warped is None else 12,
         sigma_min=0.02,
-        sigma_max=80.0 if drafts is None else drafts.start_sigma,
+        sigma_max=80.0 if warped is None else warped.start_sigma,
         guidance_scale=1.5,
         window_frames=config.num_frames,
         window_overlap=config.num_frames // 2 - 1,

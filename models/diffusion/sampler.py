@@ -67,8 +67,8 @@ def sample(  # noqa: PLR0913 - the one place where everything meets
     # Start from noise; models that correct a warped reference start around it.
     x_next = _unit_noise(denoise.encoded.reference_latents, num_frames, config, randn)
     x_next = x_next * math.hypot(sigmas[0], data_std)
-    if denoise.encoded.draft_latents is not None:
-        x_next = x_next + denoise.encoded.draft_latents
+    if denoise.encoded.warped_latents is not None:
+        x_next = x_next + denoise.encoded.warped_latents
 
     for index, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
         x = x_next

@@ -15,7 +15,7 @@ from animaray.models.networks.pose_net import PoseNet
 from animaray.models.networks.preconditioning import precondition
 from animaray.models.networks.reference_attention import ReferenceAttention
 from animaray.models.networks.unet import AnimatorUNet
-from animaray.models.networks.warped_reference import MovedReference
+from animaray.models.networks.warped_reference import WarpedReference
 from animaray.models.networks.weights_folder import (
     load_config,
     load_weights,
@@ -43,26 +43,27 @@ class Animator(nn.Module):
                 pose_dim=config.pose_net.trunk_dim,
                 out_channels=config.pose_net.out_channels,
             )
-        self.moved_reference: MovedReference | None = None
-        if config.moved_reference is not None:
-            self.moved_reference = MovedReference(
-                config.moved_reference,
+        self.warped_reference: WarpedReference | None = None
+        if config.warped_reference is not None:
+            self.warped_reference = WarpedReference(
+                config.warped_reference,
                 latent_channels=config.latent_channels,
                 out_channels=config.pose_net.out_channels,
             )
-            for weight in self.unet.conv_out.parameters():  # an untrained model trusts the draft
+            # An untrained model trusts the warped reference.
+            for weight in self.unet.conv_out.parameters():
                 nn.init.zeros_(weight)
 
     def encode_conditioning(self, conditioning: Conditioning) -> EncodedConditioning:
         """Run PoseNet, the Face Encoder and what else tells of the reference.
 
         Raises:
-            ConfigError: The model wants a pose picture or a draft, and it is missing.
+            ConfigError: The model wants a pose picture or a warped reference, and it is missing.
         """
         batch, frames = conditioning.pose_images.shape[:2]
         image_tokens = conditioning.image_embedding[:, None]
         trunk = self.pose_net.trunk(conditioning.pose_images.flatten(0, 1))
-        reference_features = draft_latents = None
+        reference_features = warped_latents = None
         if self.reference_attention is not None:
             if conditioning.reference_pose_image is None:
                 raise ConfigError(
@@ -75,22 +76,23 @@ class Animator(nn.Module):
                 self.pose_net.trunk(conditioning.reference_pose_image),
                 torch.unflatten(trunk, 0, (batch, frames)),
             )
-        if self.moved_reference is not None:
-            if conditioning.draft is None:
+        if self.warped_reference is not None:
+            if conditioning.warped_reference is None:
                 raise ConfigError(
-                    "This animator takes the moved reference and needs `draft`, got None.",
-                    fix="Make it with models.draft.draft_frames.",
+                    "This animator corrects a warped reference and needs `warped_reference`, got"
+                    " None.",
+                    fix="Make it with animaray.models.parts.warped_reference.warp_reference.",
                 )
-            drafted = self.moved_reference(conditioning.draft)
-            reference_features = _total(reference_features, drafted)
-            draft_latents = conditioning.draft[:, :, : self.config.latent_channels]
+            features = self.warped_reference(conditioning.warped_reference)
+            reference_features = _total(reference_features, features)
+            warped_latents = conditioning.warped_reference[:, :, : self.config.latent_channels]
         return EncodedConditioning(
             image_tokens=image_tokens,
             face_tokens=self.face_encoder(conditioning.identity_embedding, image_tokens),
             reference_latents=conditioning.reference_latents,
             pose_features=torch.unflatten(self.pose_net.project(trunk), 0, (batch, frames)),
             reference_features=reference_features,
-            draft_latents=draft_latents,
+            warped_latents=warped_latents,
         )
 
     def denoise(
@@ -108,9 +110,9 @@ class Animator(nn.Module):
         """
         if isinstance(conditioning, Conditioning):
             conditioning = self.encode_conditioning(conditioning)
-        draft = conditioning.draft_latents
-        if draft is not None:
-            noisy_latents = noisy_latents - draft
+        warped = conditioning.warped_latents
+        if warped is not None:
+            noisy_latents = noisy_latents - warped
         scales = precondition(sigma.float(), self.config.residual_std)
         c_in, c_out, c_skip = (
             scale[:, None, None, None, None].to(noisy_latents.dtype)
@@ -126,7 +128,7 @@ class Animator(nn.Module):
             _total(conditioning.pose_features, conditioning.reference_features),
         )
         denoised = c_skip * noisy_latents + c_out * raw_output.to(noisy_latents.dtype)
-        return denoised if draft is None else draft + denoised
+        return denoised if warped is None else warped + denoised
 
     def forward(
         self,
@@ -170,7 +172,10 @@ class Animator(nn.Module):
         """
         folder = Path(folder)
         animator = cls(load_config(folder / INDEX_FILE, AnimatorConfig))
+        old_names = {new: old for old, new in AnimatorConfig.OLD_NAMES.items()}
         for name, network in animator.named_children():
+            if not (folder / name).is_dir():
+                name = old_names.get(name, name)  # noqa: PLW2901 - of the same network
             load_weights(folder / name, network)
         return animator.eval()
 

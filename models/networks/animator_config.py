@@ -1,13 +1,13 @@
 """Sizes of the whole animator, and its three recipes: generated, published, tiny."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from animaray.models.networks.face_encoder import FaceEncoderConfig
 from animaray.models.networks.identity_adapter import AdapterMode
 from animaray.models.networks.pose_net import PoseNetConfig
 from animaray.models.networks.reference_attention import ReferenceAttentionConfig
-from animaray.models.networks.warped_reference import MovedReferenceConfig
+from animaray.models.networks.warped_reference import WarpedReferenceConfig
 from animaray.models.pose.layouts import PoseLayout
 from animaray.platform.errors import ConfigError
 
@@ -86,6 +86,9 @@ class UNetConfig:
 class AnimatorConfig:
     """What is needed to build an animator and to prepare its inputs."""
 
+    OLD_NAMES: ClassVar[dict[str, str]] = {"moved_reference": "warped_reference"}
+    """Settings and networks that folders of older versions hold under another name."""
+
     unet: UNetConfig = field(default_factory=UNetConfig)
     """The denoising network."""
     pose_net: PoseNetConfig = field(default_factory=PoseNetConfig)
@@ -94,8 +97,8 @@ class AnimatorConfig:
     """The encoder of the identity embedding."""
     reference_attention: ReferenceAttentionConfig | None = None
     """Pose-guided attention to the reference; None as published."""
-    moved_reference: MovedReferenceConfig | None = None
-    """Takes drafts of the frames, the reference's body parts moved; None as published."""
+    warped_reference: WarpedReferenceConfig | None = None
+    """Takes the reference warped to every frame, its body parts moved; None as published."""
     pose_layout: PoseLayout = "openpose_18"
     """What pose pictures show: the body, or also hands and face (`whole_body_134`), as published.
     Training and animating both draw what stands here."""
@@ -134,9 +137,9 @@ class AnimatorConfig:
 
     @property
     def residual_std(self) -> float:
-        """Standard deviation of what is denoised: the latents, or their difference to drafts."""
+        """Standard deviation of what is denoised: latents, or their difference to warped ones."""
         return (
-            self.sigma_data if self.moved_reference is None else self.moved_reference.residual_std
+            self.sigma_data if self.warped_reference is None else self.warped_reference.residual_std
         )
 
     def __post_init__(self) -> None:
@@ -237,7 +240,7 @@ class AnimatorConfig:
                 identity_scale=identity_dim**0.5,
             ),
             reference_attention=ReferenceAttentionConfig(),
-            moved_reference=MovedReferenceConfig(),
+            warped_reference=WarpedReferenceConfig(),
             profile=profile,
             width_px=192,
             height_px=192,
@@ -272,7 +275,7 @@ class AnimatorConfig:
                 identity_scale=4.0,
             ),
             reference_attention=ReferenceAttentionConfig(width=8, num_heads=1, num_frequencies=2),
-            moved_reference=MovedReferenceConfig(width=8),
+            warped_reference=WarpedReferenceConfig(width=8),
             profile="generated",
             width_px=32,
             height_px=32,

@@ -21,21 +21,21 @@ class Conditioning:
     """Driven pose pictures in [-1, 1]."""
     reference_pose_image: Float[Tensor, "batch 3 height width"] | None = None
     """The reference's own pose picture in [-1, 1]; needed by models with reference attention."""
-    draft: Float[Tensor, "batch frames planes h w"] | None = None
-    """Latents and masks of the moved reference (`models.draft`); needed by models that take it."""
+    warped_reference: Float[Tensor, "batch frames planes h w"] | None = None
+    """Latents and masks of the warped reference (`parts.warped_reference`), of models with it."""
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Conditioning":
         """Return a copy on another device or of another floating-point type."""
-        pose, draft = self.reference_pose_image, self.draft
+        pose, warped = self.reference_pose_image, self.warped_reference
         return Conditioning(
             reference_latents=self.reference_latents.to(device, dtype),
             image_embedding=self.image_embedding.to(device, dtype),
             identity_embedding=self.identity_embedding.to(device, dtype),
             pose_images=self.pose_images.to(device, dtype),
             reference_pose_image=None if pose is None else pose.to(device, dtype),
-            draft=None if draft is None else draft.to(device, dtype),
+            warped_reference=None if warped is None else warped.to(device, dtype),
         )
 
 
@@ -52,17 +52,17 @@ class EncodedConditioning:
     pose_features: Float[Tensor, "batch frames width h w"] | None
     """Added after the first convolution; None adds nothing."""
     reference_features: Float[Tensor, "batch frames width h w"] | None = None
-    """Of the reference attention and the moved reference, added likewise; None without them."""
-    draft_latents: Float[Tensor, "batch frames channels h w"] | None = None
-    """What the model's estimate is a correction of; None for models without drafts."""
+    """Of the reference attention and the warped reference, added likewise; None without them."""
+    warped_latents: Float[Tensor, "batch frames channels h w"] | None = None
+    """What the model's estimate is a correction of; None for models without one."""
 
     def drop(
         self, *, image: Bool[Tensor, " batch"], reference: Bool[Tensor, " batch"]
     ) -> "EncodedConditioning":
         """Return a copy without the image token or the reference where the masks are True.
 
-        The face tokens keep what the Face Encoder saw of the image, as published; a draft stays
-        what the estimate corrects.
+        The face tokens keep what the Face Encoder saw of the image, as published; a warped
+        reference stays what the estimate corrects.
         """
         keep_image, keep_reference = (~image).float(), (~reference).float()
         features = self.reference_features
@@ -95,10 +95,10 @@ class EncodedConditioning:
     def window(self, frames: Int64[Tensor, " window"]) -> "EncodedConditioning":
         """Return the conditioning of some frames only."""
         pose, reference = self.pose_features, self.reference_features
-        draft = self.draft_latents
+        warped = self.warped_latents
         return replace(
             self,
-            draft_latents=None if draft is None else draft[:, frames],
+            warped_latents=None if warped is None else warped[:, frames],
             pose_features=None if pose is None else pose[:, frames],
             reference_features=None if reference is None else reference[:, frames],
         )

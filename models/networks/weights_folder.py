@@ -24,7 +24,7 @@ def save_config(file: Path, config: object) -> None:
 
 
 def load_config(file: Path, kind: type[Config]) -> Config:
-    """Read a config dataclass.
+    """Read a config dataclass; its `OLD_NAMES`, if any, are names of older versions.
 
     Raises:
         WeightsError: The file is missing, not JSON, or holds unknown or wrong settings.
@@ -39,6 +39,8 @@ def load_config(file: Path, kind: type[Config]) -> Config:
         ) from error
     except json.JSONDecodeError as error:
         raise WeightsError(f"{file} is not valid JSON: {error}.") from error
+    old_names: dict[str, str] = getattr(kind, "OLD_NAMES", {})
+    data = {old_names.get(name, name): value for name, value in data.items()}
     try:
         config = TypeAdapter(kind).validate_python(data)
     except ValidationError as error:

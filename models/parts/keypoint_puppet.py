@@ -1,4 +1,4 @@
-"""Move a picture whose people are known by 18 keypoints: drawn people, and drafts of frames.
+"""Move a picture whose people are known by 18 keypoints: drawn people, and warped references.
 
 The counterpart of `PartsPipeline` where no network sees 33 body points and a face mesh: the same
 layers, meshes and plate, posed by OpenPose keypoints, without expression.

@@ -1,4 +1,4 @@
-"""Draft every frame of a clip: decode the reference, move its body parts, encode again."""
+"""Warp the reference to every frame of a clip: decode it, move its body parts, encode again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,15 +36,15 @@ class MovingPerson:
 
 
 @torch.no_grad()
-def draft_frames(
+def warp_reference(
     codec: LatentCodec,
     reference_latents: Float[Tensor, "1 channels h w"],
     people: Sequence[MovingPerson],
 ) -> Float[Tensor, "frames planes h w"]:
-    """Return what the network is told of each frame: latents of its draft and two masks.
+    """Return what the network is told of each frame: latents of its warped reference and two masks.
 
     The picture is decoded from its latents in training and sampling alike, so that the network
-    sees the same kind of draft in both.
+    sees the same kind of warped reference in both.
 
     Args:
         codec: Frames to latents and back.
@@ -53,15 +53,15 @@ def draft_frames(
     """
     picture = to_uint8(codec.decode(reference_latents))[0]
     puppet = KeypointPuppet(picture, [person.reference for person in people])
-    drafts = [
+    warped_frames = [
         puppet.move([person.at(frame) for person in people])
         for frame in range(len(people[0].driven_keypoints))
     ]
     device = reference_latents.device
-    pixels = np.stack([draft.picture_uint8 for draft in drafts])
+    pixels = np.stack([moved.picture_uint8 for moved in warped_frames])
     frames = to_frames(pixels, device)
     latents = torch.cat([codec.encode(part) for part in torch.split(frames, _ENCODE_FRAMES)])
-    masks = torch.from_numpy(np.stack([[draft.moved, draft.left] for draft in drafts]))
+    masks = torch.from_numpy(np.stack([[moved.moved, moved.left] for moved in warped_frames]))
     small = functional.interpolate(
         masks.to(device).float() / 255, size=latents.shape[-2:], mode="area"
     )

@@ -22,7 +22,7 @@ def weights(tmp_path):
     config = AnimatorConfig.tiny()
     face_encoder = replace(config.face_encoder, identity_scale=1.0)
     config = replace(
-        config, reference_attention=None, moved_reference=None, face_encoder=face_encoder
+        config, reference_attention=None, warped_reference=None, face_encoder=face_encoder
     )
     Animator(config).save_pretrained(tmp_path / "weights")
     return tmp_path / "weights"

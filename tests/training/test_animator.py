@@ -37,7 +37,7 @@ def _config(dataset: Path, run_dir: Path, **changes: object) -> AnimatorTraining
     return replace(recipe, data_dir=str(dataset), run_dir=str(run_dir), **changes)
 
 
-PLAIN = replace(AnimatorConfig.tiny(), moved_reference=None)
+PLAIN = replace(AnimatorConfig.tiny(), warped_reference=None)
 
 
 def _losses(folder: RunFolder) -> dict[int, float]:
@@ -74,16 +74,16 @@ def test_the_same_item_number_gives_the_same_batch(encoded_dataset: Path) -> Non
     assert not torch.equal(first.latents, makers[0].make(range(8, 11)).latents)
 
 
-def test_models_that_take_the_moved_reference_get_drafts(encoded_dataset: Path) -> None:
+def test_models_that_take_the_warped_reference_get_it(encoded_dataset: Path) -> None:
     task = AnimatorTask(_config(encoded_dataset, encoded_dataset), open_conditions(encoded_dataset))
     first, again = task.make_batch(range(2)), task.make_batch(range(2))
-    draft = first.conditioning.draft
-    assert draft is not None
-    assert draft.shape == (2, 4, 6, 4, 4)
-    assert torch.equal(draft, again.conditioning.draft)
-    assert torch.equal(first.take(1).conditioning.draft, draft[1:])
-    assert draft[:, :, 4:].min() >= 0
-    assert draft[:, :, 4:].max() <= 1
+    warped = first.conditioning.warped_reference
+    assert warped is not None
+    assert warped.shape == (2, 4, 6, 4, 4)
+    assert torch.equal(warped, again.conditioning.warped_reference)
+    assert torch.equal(first.take(1).conditioning.warped_reference, warped[1:])
+    assert warped[:, :, 4:].min() >= 0
+    assert warped[:, :, 4:].max() <= 1
     plain = AnimatorBatches(
         open_conditions(encoded_dataset),
         WindowConfig(num_frames=4),
@@ -91,13 +91,13 @@ def test_models_that_take_the_moved_reference_get_drafts(encoded_dataset: Path) 
         seed=0,
         reference_noise=0.0,
     )
-    assert plain.make(range(1)).conditioning.draft is None
+    assert plain.make(range(1)).conditioning.warped_reference is None
 
 
-def test_weights_without_the_moved_reference_start_with_the_draft(
+def test_weights_without_the_warped_reference_start_with_the_warp(
     encoded_dataset: Path, tmp_path: Path
 ) -> None:
-    without = replace(AnimatorConfig.tiny(), moved_reference=None)
+    without = replace(AnimatorConfig.tiny(), warped_reference=None)
     animator = Animator(without)
     animator.save_pretrained(tmp_path / "without")
     config = _config(encoded_dataset, tmp_path / "run", init_from=str(tmp_path / "without"))
@@ -106,8 +106,8 @@ def test_weights_without_the_moved_reference_start_with_the_draft(
     batch = AnimatorTask(config, open_conditions(encoded_dataset)).make_batch(range(1))
     with torch.no_grad():
         found = grown(batch.latents, torch.full((1,), 50.0), batch.conditioning)
-    draft = batch.conditioning.draft[:, :, :4]
-    torch.testing.assert_close(found, draft, atol=1e-2, rtol=0)
+    warped = batch.conditioning.warped_reference[:, :, :4]
+    torch.testing.assert_close(found, warped, atol=1e-2, rtol=0)
     for name, weight in animator.pose_net.state_dict().items():
         assert torch.equal(weight, grown.pose_net.state_dict()[name])
 

@@ -222,7 +222,7 @@ def test_default_sampler_suits_the_model():
     assert (published.window_frames, published.window_overlap) == (16, 4)
     small = default_sampler(AnimatorConfig.generated())
     assert (small.sigma_max, small.window_frames, small.window_rule) == (2.0, 8, "sliding")
-    plain = default_sampler(replace(AnimatorConfig.generated(), moved_reference=None))
+    plain = default_sampler(replace(AnimatorConfig.generated(), warped_reference=None))
     assert (plain.sigma_max, plain.num_inference_steps) == (80.0, 20)
 
 

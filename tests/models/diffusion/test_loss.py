@@ -31,7 +31,7 @@ def tiny_conditioning(batch=2, frames=2):
         identity_embedding=torch.randn(batch, 16),
         pose_images=torch.rand(batch, frames, 3, 32, 32) * 2 - 1,
         reference_pose_image=torch.rand(batch, 3, 32, 32) * 2 - 1,
-        draft=torch.rand(batch, frames, 6, 4, 4),
+        warped_reference=torch.rand(batch, frames, 6, 4, 4),
     )
 
 

@@ -15,7 +15,7 @@ from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning, EncodedConditioning
 from animaray.platform.errors import ConfigError
 
-WITHOUT_DRAFTS = replace(AnimatorConfig.tiny(), moved_reference=None)
+WITHOUT_WARP = replace(AnimatorConfig.tiny(), warped_reference=None)
 FAST = SamplerConfig(num_inference_steps=2, sigma_max=80.0, window_frames=4, window_overlap=1)
 
 
@@ -45,7 +45,7 @@ def conditioning_of(frames=6, batch=1):
 @pytest.fixture(scope="module")
 def animator():
     torch.manual_seed(0)
-    animator = Animator(WITHOUT_DRAFTS).eval()
+    animator = Animator(WITHOUT_WARP).eval()
     for name, parameter in animator.named_parameters():
         if "proj_out" in name or "final_proj" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -66,7 +66,7 @@ def randn(seed=0):
     ],
 )
 def test_gaussian_data_is_recovered(changes):
-    gaussian = GaussianAnimator(WITHOUT_DRAFTS).eval()
+    gaussian = GaussianAnimator(WITHOUT_WARP).eval()
     config = SamplerConfig(
         sigma_max=80.0, guidance_scale=1.0, repeat_noise=False, window_frames=16, **changes
     )
@@ -78,7 +78,7 @@ def test_gaussian_data_is_recovered(changes):
 @pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2)])
 def test_error_falls_with_the_order_of_the_method(method, order):
     # Along the exact path (x - mean) / sqrt(d^2 + sigma^2) stays constant.
-    gaussian = GaussianAnimator(WITHOUT_DRAFTS).eval()
+    gaussian = GaussianAnimator(WITHOUT_WARP).eval()
     noise = torch.randn(1, 4, 4, 4, 4, dtype=torch.float64)
     start = noise * (10.0**2 + 1) ** 0.5
     exact = 0.7 + (start - 0.7) * 0.4 / (10.0**2 + 0.4**2) ** 0.5
@@ -184,7 +184,7 @@ def test_algorithm_1_corrects_the_first_estimate_of_a_step_only():
             levels_seen.append(sigma.item())
             return super().denoise(noisy_latents, sigma, conditioning)
 
-    counting, corrected = Counting(WITHOUT_DRAFTS).eval(), []
+    counting, corrected = Counting(WITHOUT_WARP).eval(), []
     config = replace(
         FAST,
         num_inference_steps=3,
@@ -282,7 +282,7 @@ def test_seams_show_windows_that_disagree():
             base = super().denoise(noisy_latents, sigma, conditioning) * 0
             return base + level + ramp[:, None, None, None]
 
-    drifting = Drifting(WITHOUT_DRAFTS).eval()
+    drifting = Drifting(WITHOUT_WARP).eval()
     config = replace(
         FAST, num_inference_steps=1, guidance_scale=1.0, window_frames=8, window_rule="sliding"
     )
@@ -326,7 +326,7 @@ def test_raising_in_on_step_ends_the_sampling(animator):
 
 
 def test_noise_repeats_over_windows_as_published():
-    gaussian = GaussianAnimator(WITHOUT_DRAFTS).eval()
+    gaussian = GaussianAnimator(WITHOUT_WARP).eval()
     config = replace(FAST, guidance_scale=1.0)
     latents = sample(gaussian, conditioning_of(6), 6, config, randn())
     assert_close(latents[:, 4:], latents[:, :2])
@@ -378,7 +378,7 @@ def test_published_churn_mixes_the_output_before_the_noise(golden):
     seen = {}
     draws = iter([noisy / (sigma**2 + 1) ** 0.5, tensors["churn_noise"]])
     sample(
-        Recorded(WITHOUT_DRAFTS),
+        Recorded(WITHOUT_WARP),
         encoded,
         noisy.shape[1],
         settings,
@@ -403,20 +403,20 @@ def test_churn_reaches_its_level_and_is_limited(changes, raised):
 
     settings = {"s_churn": 1.0, "sampler": "heun", "guidance_scale": 1.0, "repeat_noise": False}
     config = replace(FAST, window_frames=64, **(settings | changes))
-    sample(Watching(WITHOUT_DRAFTS).eval(), conditioning_of(64, 16), 64, config, randn())
+    sample(Watching(WITHOUT_WARP).eval(), conditioning_of(64, 16), 64, config, randn())
     deviation, sigma = inputs[0]
     assert sigma == pytest.approx(80.0 * raised)
     assert deviation == pytest.approx(sigma, rel=0.01)
 
 
-def test_sampling_starts_at_the_draft_under_the_first_noise():
-    animator = Animator(AnimatorConfig.tiny()).eval()  # untrained: it adds nothing to the draft
-    conditioning = replace(conditioning_of(), draft=torch.rand(1, 6, 6, 4, 4))
+def test_sampling_starts_at_the_warp_under_the_first_noise():
+    animator = Animator(AnimatorConfig.tiny()).eval()  # untrained: adds nothing to it
+    conditioning = replace(conditioning_of(), warped_reference=torch.rand(1, 6, 6, 4, 4))
     config = replace(
         FAST, num_inference_steps=60, sigma_min=0.01, sigma_max=2.0, repeat_noise=False
     )
     noise = torch.randn(1, 6, 4, 4, 4)
     latents = sample(animator, conditioning, 6, config, lambda _: noise)
-    # The denoiser of Gaussian differences to the draft: the noise ends at their deviation.
-    expected = conditioning.draft[:, :, :4] + animator.config.residual_std * noise
+    # The denoiser of Gaussian differences to it: the noise ends at their deviation.
+    expected = conditioning.warped_reference[:, :, :4] + animator.config.residual_std * noise
     assert_close(latents, expected, atol=0.05, rtol=0)

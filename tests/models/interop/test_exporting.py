@@ -116,7 +116,7 @@ def test_weights_without_frozen_parts_say_what_is_absent(tmp_path):
     config = dataclasses.replace(
         config,
         reference_attention=None,
-        moved_reference=None,
+        warped_reference=None,
         face_encoder=dataclasses.replace(config.face_encoder, identity_scale=1.0),
     )
     Animator(config).save_pretrained(tmp_path / "weights")

@@ -32,7 +32,7 @@ CONFIG = replace(
     AnimatorConfig.tiny(),
     width_px=WIDTH,
     height_px=HEIGHT,
-    moved_reference=None,
+    warped_reference=None,
     pose_layout="whole_body_134",
 )
 

@@ -169,7 +169,7 @@ def test_generated(tmp_path):
     )
     training = training_row(clip.frames_uint8, pipeline, tmp_path)
     assert_equal(training, inference_path(clip.frames_uint8, pipeline))
-    assert training.draft is not None
+    assert training.warped_reference is not None
 
 
 def test_permissive(tmp_path, permissive_weights, real_data):

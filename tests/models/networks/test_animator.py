@@ -19,7 +19,7 @@ def conditioning_for(config, batch=1, frames=3):
         identity_embedding=torch.randn(batch, config.identity_dim),
         pose_images=torch.rand(batch, frames, 3, h, w) * 2 - 1,
         reference_pose_image=torch.rand(batch, 3, h, w) * 2 - 1,
-        draft=torch.rand(batch, frames, config.latent_channels + 2, h // d, w // d),
+        warped_reference=torch.rand(batch, frames, config.latent_channels + 2, h // d, w // d),
     )
 
 
@@ -49,33 +49,35 @@ def test_encoded_conditioning_gives_the_same_result(animator):
     assert torch.equal(first, third)
 
 
-def test_the_difference_to_the_draft_is_denoised(animator):
+def test_the_difference_to_the_warp_is_denoised(animator):
     one = conditioning_for(animator.config)
-    shift = torch.zeros_like(one.draft)
+    shift = torch.zeros_like(one.warped_reference)
     shift[:, :, :4] = torch.randn(1, 3, 4, 4, 4)
-    other = replace(one, draft=one.draft + shift)
+    other = replace(one, warped_reference=one.warped_reference + shift)
     noisy, sigma = torch.randn(1, 3, 4, 4, 4), torch.ones(1)
     with torch.no_grad():
-        # A fresh network is not told the draft: only the difference to it counts.
+        # A fresh network is not told the warped reference: only the difference to it counts.
         first = animator(noisy, sigma, one)
         second = animator(noisy + shift[:, :, :4], sigma, other)
         assert_close(second, first + shift[:, :, :4], atol=1e-4, rtol=1e-4)
-        animator.moved_reference.to_out.weight.normal_()
+        animator.warped_reference.to_out.weight.normal_()
         third = animator(noisy + shift[:, :, :4], sigma, other)
         assert not torch.allclose(third, second, atol=1e-3)
 
 
-def test_an_untrained_animator_makes_the_draft_of_much_noise():
+def test_an_untrained_animator_makes_the_warp_of_much_noise():
     animator = Animator(AnimatorConfig.tiny()).eval()
     conditioning = conditioning_for(animator.config)
     with torch.no_grad():
         found = animator(torch.randn(1, 3, 4, 4, 4) * 80, torch.tensor([80.0]), conditioning)
-    assert_close(found, conditioning.draft[:, :, :4], atol=0.02, rtol=0)
+    assert_close(found, conditioning.warped_reference[:, :, :4], atol=0.02, rtol=0)
 
 
-def test_a_missing_draft_is_refused(animator):
-    with pytest.raises(ConfigError, match="needs `draft`"):
-        animator.encode_conditioning(replace(conditioning_for(animator.config), draft=None))
+def test_a_missing_warp_is_refused(animator):
+    with pytest.raises(ConfigError, match="needs `warped_reference`"):
+        animator.encode_conditioning(
+            replace(conditioning_for(animator.config), warped_reference=None)
+        )
 
 
 def test_dropping_removes_image_and_reference(animator):
@@ -86,7 +88,7 @@ def test_dropping_removes_image_and_reference(animator):
         image_embedding=one.image_embedding,
         identity_embedding=one.identity_embedding,
         pose_images=one.pose_images,
-        draft=one.draft,
+        warped_reference=one.warped_reference,
     )
     noisy, sigma = torch.randn(batch, 3, 4, 4, 4), torch.ones(batch)
     mask = torch.tensor([True, False])
@@ -133,6 +135,18 @@ def test_saved_animator_denoises_alike(animator, tmp_path):
         first = animator.denoise(noisy, torch.ones(1), conditioning)
         second = loaded.denoise(noisy, torch.ones(1), conditioning)
     assert torch.equal(first, second)
+
+
+def test_folders_of_older_versions_load(animator, tmp_path):
+    animator.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    index["moved_reference"] = index.pop("warped_reference")
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    (tmp_path / "warped_reference").rename(tmp_path / "moved_reference")
+    loaded = Animator.from_pretrained(tmp_path)
+    assert loaded.config == animator.config
+    for name, weight in animator.state_dict().items():
+        assert torch.equal(weight, loaded.state_dict()[name])
 
 
 def test_missing_folder_is_refused(tmp_path):

@@ -93,17 +93,17 @@ def test_who_does_not_show_nose_and_shoulders_stands_still(clip):
     confidence = poses[0].confidence.copy()
     confidence[2] = 0.0
     hidden = BodyPose(keypoints=poses[0].keypoints, confidence=confidence)
-    draft = KeypointPuppet(frames[0], [hidden], [matte]).move(poses[3:4])
-    np.testing.assert_array_equal(draft.picture_uint8, frames[0])
-    assert not draft.moved.any()
-    assert not draft.left.any()
+    warped = KeypointPuppet(frames[0], [hidden], [matte]).move(poses[3:4])
+    np.testing.assert_array_equal(warped.picture_uint8, frames[0])
+    assert not warped.moved.any()
+    assert not warped.left.any()
 
 
 def test_a_driver_who_is_not_seen_leaves_the_person_where_they_are(clip):
     frames, poses, matte = clip
     unseen = BodyPose(keypoints=np.zeros((18, 2)), confidence=np.zeros(18))
-    draft = KeypointPuppet(frames[0], poses[:1], [matte]).move([unseen])
-    assert np.abs(draft.picture_uint8.astype(float) - frames[0]).mean() < 3.5
+    warped = KeypointPuppet(frames[0], poses[:1], [matte]).move([unseen])
+    assert np.abs(warped.picture_uint8.astype(float) - frames[0]).mean() < 3.5
 
 
 def test_two_people_move_each_by_their_own_pose():
@@ -119,15 +119,15 @@ def test_two_people_move_each_by_their_own_pose():
         ]
         for truth in rendered.truth.frames
     ]
-    draft = KeypointPuppet(frames[0], poses[0]).move(poses[3])
+    warped = KeypointPuppet(frames[0], poses[0]).move(poses[3])
     for person in poses[3]:
         x, y = person.keypoints[1].astype(int)
-        assert draft.moved[y, x] == 255
+        assert warped.moved[y, x] == 255
 
     def error(made: np.ndarray) -> float:
         return float(np.square(made.astype(float) - frames[3]).mean())
 
-    assert error(draft.picture_uint8) < 0.9 * error(frames[0])
+    assert error(warped.picture_uint8) < 0.9 * error(frames[0])
 
 
 def test_points_that_are_not_seen_go_with_the_others(clip):

@@ -1,11 +1,11 @@
-"""Drafts of frames: latents of the moved reference and two masks, as the network takes them."""
+"""The warped reference: latents of moved frames and two masks, as the network takes them."""
 
 import cv2
 import numpy as np
 import torch
 
 from animaray.models.frames import to_frames
-from animaray.models.parts.warped_reference import MovingPerson, draft_frames
+from animaray.models.parts.warped_reference import MovingPerson, warp_reference
 from animaray.models.perception.generated.codec import GeneratedCodec
 from animaray.models.pose.body_pose import BodyPose
 
@@ -45,16 +45,16 @@ def _picture_latents(codec: GeneratedCodec) -> torch.Tensor:
     return codec.encode(to_frames(picture[None]))
 
 
-def test_a_resting_pose_drafts_the_reference_and_a_moved_one_does_not():
+def test_a_resting_pose_leaves_the_reference_and_a_moved_one_does_not():
     codec = GeneratedCodec.load()
     reference = _picture_latents(codec)
-    draft = draft_frames(codec, reference, [_person((14, 44), (8, 4))])
-    assert draft.shape == (2, 6, 8, 8)
+    warped = warp_reference(codec, reference, [_person((14, 44), (8, 4))])
+    assert warped.shape == (2, 6, 8, 8)
     with torch.no_grad():
         again = codec.encode(codec.decode(reference).clamp(-1, 1))
-    distance = (draft[:, :4] - again).abs().mean(dim=(1, 2, 3))
+    distance = (warped[:, :4] - again).abs().mean(dim=(1, 2, 3))
     assert distance[0] < 0.5 * distance[1]
-    moved, left = draft[:, 4], draft[:, 5]
+    moved, left = warped[:, 4], warped[:, 5]
     assert moved.amin() >= 0
     assert moved.amax() <= 1
     # The lifted arm is where it was not before, and has left its place.
@@ -62,9 +62,9 @@ def test_a_resting_pose_drafts_the_reference_and_a_moved_one_does_not():
     assert left[1].sum() > left[0].sum()
 
 
-def test_frames_are_drafted_one_by_one():
+def test_frames_are_warped_one_by_one():
     codec = GeneratedCodec.load()
     reference = _picture_latents(codec)
-    both = draft_frames(codec, reference, [_person((14, 44), (8, 4))])
-    alone = draft_frames(codec, reference, [_person((8, 4))])
+    both = warp_reference(codec, reference, [_person((14, 44), (8, 4))])
+    alone = warp_reference(codec, reference, [_person((8, 4))])
     torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
