@@ -18,7 +18,7 @@ FOREIGN = {"models/antelopev2"}
 """Folders of the authors' layout."""
 PATH = re.compile(rf"`((?:{'|'.join(CODE)})/[\w./-]+)`")
 ELSEWHERE = re.compile(
-    r"(?<![\w.])/work/|shared/reference|\b(?:curation|reliability|ux|house|dependencies|performance)\.md"
+    r"(?<![\w.])/work/|shared/reference|(?<![\w-])(?:curation|reliability|ux|house|dependencies|performance)\.md"
 )
 
 
