@@ -10,9 +10,8 @@ from animaray.cli.early_checks import check_folder_exists
 from animaray.cli.options import read_size
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
 from animaray.platform.errors import UsageError, WeightsError
+from animaray.platform.weights.entry import WeightsEntry
 from animaray.platform.weights.store import (
-    WEIGHTS,
-    WeightsEntry,
     is_download,
     profile_entries,
     pull_weights,
@@ -20,6 +19,7 @@ from animaray.platform.weights.store import (
     weights_cache_dir,
     weights_state,
 )
+from animaray.platform.weights.table import WEIGHTS
 
 app = typer.Typer(help="List, pull, verify, import and export model weights.", no_args_is_help=True)
 

@@ -25,7 +25,7 @@ from animaray.pipelines.policy.verdicts import applied_policy
 from animaray.pipelines.reports.show import distinct, source_states
 from animaray.pipelines.sets.identities import group_clips
 from animaray.platform.config import config_to_dict
-from animaray.platform.weights.store import WEIGHTS
+from animaray.platform.weights.table import WEIGHTS
 
 NUM_BINS = 24
 _DURATIONS_S = (2.0, 4.0, 8.0, 16.0, 60.0)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -117,8 +116,8 @@ def read_picture_in_child(
     """
 
     def read() -> UInt8[np.ndarray, "height width 3"]:
-        with _ChildPicture(path, limits, {"picture": name}, name) as answers:
-            return answers.read()
+        with _ChildAnswers(path, limits, {"picture": name}) as answers:
+            return answers.read_picture()
 
     return try_decoding(read)
 
@@ -146,8 +145,8 @@ def copy_sound_in_child(
 
     def copy() -> bytes | None:
         wish = {"sound": {"start_s": start_s, "duration_s": duration_s}}
-        with _ChildBytes(path, limits, wish) as answers:
-            return answers.read() or None
+        with _ChildAnswers(path, limits, wish) as answers:
+            return answers.read_bytes() or None
 
     return try_decoding(copy)
 
@@ -204,17 +203,10 @@ class _ChildAnswers:
     Args:
         limits: What it may cost; None takes the defaults.
         wish: What the child is asked to do with the file.
-        name: What messages call the file; None: its name.
     """
 
-    def __init__(
-        self,
-        path: Path | str,
-        limits: DecodeLimits | None,
-        wish: dict[str, Any],
-        name: str | None = None,
-    ) -> None:
-        self._name = name or Path(path).name
+    def __init__(self, path: Path | str, limits: DecodeLimits | None, wish: dict[str, Any]) -> None:
+        self._name = wish.get("picture") or Path(path).name
         self._kind = "picture" if "picture" in wish else "video"
         self._limits = limits or DecodeLimits()
         request = {
@@ -228,18 +220,39 @@ class _ChildAnswers:
         self._poll.register(self._output, select.POLLIN)
         self._waited_s = 0.0
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __enter__(self) -> "_ChildAnswers":
+        """Return the answers."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End the child."""
         self.close()
 
     def close(self) -> ChildEnd:
         """End the child, whatever it is doing, and say how it ended."""
         return self._child.close()
+
+    def read_picture(self) -> UInt8[np.ndarray, "height width 3"]:
+        """Return the pixels of one picture."""
+        kind, length = self._read_header()
+        if kind != b"P":
+            raise self._failure(kind, length)
+        height, width = SIZE.unpack(self._read(SIZE.size))
+        if length != SIZE.size + height * width * 3:
+            raise self._nonsense()
+        pixels = np.frombuffer(self._read(length - SIZE.size), dtype=np.uint8)
+        return pixels.reshape(height, width, 3)
+
+    def read_bytes(self) -> bytes:
+        """Return bytes that the child sends in pieces."""
+        data = bytearray()
+        while True:
+            kind, length = self._read_header()
+            if kind == b"D":
+                return bytes(data)
+            if kind != b"B" or len(data) + length > self._limits.max_returned_bytes:
+                raise self._failure(kind, length)
+            data += self._read(length)
 
     def _read_json(self, length: int) -> dict[str, Any]:
         """Read one message; a decoder that was taken over may send anything."""
@@ -382,41 +395,3 @@ class ChildFrameStream(_ChildAnswers, FrameSource):
             )
         except (KeyError, TypeError, ValueError) as error:
             raise self._nonsense() from error
-
-
-class _ChildPicture(_ChildAnswers):
-    """One picture."""
-
-    def __enter__(self) -> "_ChildPicture":
-        """Return the answers."""
-        return self
-
-    def read(self) -> UInt8[np.ndarray, "height width 3"]:
-        """Return its pixels."""
-        kind, length = self._read_header()
-        if kind != b"P":
-            raise self._failure(kind, length)
-        height, width = SIZE.unpack(self._read(SIZE.size))
-        if length != SIZE.size + height * width * 3:
-            raise self._nonsense()
-        pixels = np.frombuffer(self._read(length - SIZE.size), dtype=np.uint8)
-        return pixels.reshape(height, width, 3)
-
-
-class _ChildBytes(_ChildAnswers):
-    """Bytes that the child sends in pieces."""
-
-    def __enter__(self) -> "_ChildBytes":
-        """Return the answers."""
-        return self
-
-    def read(self) -> bytes:
-        """Return everything."""
-        data = bytearray()
-        while True:
-            kind, length = self._read_header()
-            if kind == b"D":
-                return bytes(data)
-            if kind != b"B" or len(data) + length > self._limits.max_returned_bytes:
-                raise self._failure(kind, length)
-            data += self._read(length)

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from unearth import Link
     from unearth.fetchers import PyPIClient
 
-__all__ = ["OpenIndex", "is_network_error", "open_distribution"]
-
 _ASK_TIMEOUT_S = 60.0
 _ABSENT = 404
 

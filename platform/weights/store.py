@@ -31,24 +31,6 @@ from animaray.platform.weights.own import own_file
 from animaray.platform.weights.table import WEIGHTS
 from animaray.platform.weights.whole_files import file_problem
 
-__all__ = [
-    "BUNDLED_ANIMATOR",
-    "WEIGHTS",
-    "WeightsEntry",
-    "WeightsState",
-    "bundled_folder",
-    "is_download",
-    "list_weights",
-    "profile_entries",
-    "pull_profile",
-    "pull_weights",
-    "resolve_weights",
-    "verify_weights",
-    "weights_cache_dir",
-    "weights_entry",
-    "weights_state",
-]
-
 BUNDLED_ANIMATOR = "generated/animator"
 """The folder of weights that commands take where none is named."""
 
