@@ -6,7 +6,6 @@ Arrays are stored as fixed-layout bytes with their shape beside them, so that an
 can use them. Coordinates are pixels of the training frame, not of the clip's own video.
 """
 
-import hashlib
 import io
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from jaxtyping import Bool, Float, Float16, Float32
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.reader import CurationDataset
+from animaray.datasets.shards import write_part
 from animaray.platform.errors import DatasetError
-from animaray.platform.storage import content_id, write_bytes_atomic
 
 CONDITIONS_VERSION = 3
 """2: raw identities, further points; 3: posteriors, noisy references. The names of tables tell it;
@@ -209,14 +208,8 @@ def write_conditions(root: Path, encoder_id: str, clips: Sequence[ClipConditions
         for clip in clips:
             table = pa.Table.from_pylist([_to_row(clip)], schema=schema)
             writer.write_table(table, row_group_size=1)
-    data = buffer.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
-    table_name = f"{CONDITIONS_DIR}/{encoder_id}"
-    path = f"{table_name}/part-{content_id(CONDITIONS_VERSION, digest)}.parquet"
-    write_bytes_atomic(root / path, data)
-    return CommittedFile(
-        table=table_name, path=path, rows=len(clips), size_bytes=len(data), sha256=digest
-    )
+    folder = f"{CONDITIONS_DIR}/{encoder_id}"
+    return write_part(root, folder, buffer.getvalue(), len(clips), CONDITIONS_VERSION)
 
 
 def table_prefix(

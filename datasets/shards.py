@@ -39,13 +39,19 @@ def write_table(
     root: Path, table: str, rows: pa.Table, *, folder: str | None = None
 ) -> CommittedFile:
     """Write an Arrow table of exactly the declared columns, sorted by id, as one file."""
-    data = _to_parquet(table, rows)
-    folder = folder or table
+    data, folder = _to_parquet(table, rows), folder or table
+    return write_part(root, folder, data, len(rows), SCHEMA_VERSION, folder)
+
+
+def write_part(
+    root: Path, folder: str, data: bytes, num_rows: int, *name_parts: object
+) -> CommittedFile:
+    """Write a Parquet file below a folder, named by its content and what else makes its name."""
     digest = hashlib.sha256(data).hexdigest()
-    path = f"{folder}/part-{content_id(SCHEMA_VERSION, folder, digest)}.parquet"
+    path = f"{folder}/part-{content_id(*name_parts, digest)}.parquet"
     write_bytes_atomic(root / path, data)
     return CommittedFile(
-        table=folder, path=path, rows=len(rows), size_bytes=len(data), sha256=digest
+        table=folder, path=path, rows=num_rows, size_bytes=len(data), sha256=digest
     )
 
 

@@ -31,6 +31,14 @@ _SOURCE_COLUMNS = (
 )  # fmt: skip
 MAX_MEDIA_FILE_BYTES = 256 * 1024**2
 """Of videos in one file of the media table; also what a commit holds of them in memory."""
+_POSE_COLUMNS = ("pts_s", "frame_index", "keypoints", "keypoint_confidence", "num_persons")
+_FACE_COLUMNS = {
+    "face_frames": "frame_index", "face_boxes": "boxes", "face_landmarks": "landmarks",
+    "face_scores": "scores", "face_valid": "valid", "face_count": "count",
+    "face_yaw_deg": "yaw_deg", "face_pitch_deg": "pitch_deg", "face_sharpness": "sharpness",
+    "identity_embeddings": "embeddings",
+}  # fmt: skip
+"""Columns of the tracks table by what `FaceTracks` calls them."""
 _STAGED = ("media_path", "preview_path", "poster_path")
 
 
@@ -233,8 +241,15 @@ def _tracks_row(clip: Row) -> dict[str, Any] | None:
     poses: PoseTracks | None = clip.get("pose_tracks")
     if faces is None and poses is None:
         return None
-    row: dict[str, Any] = {"clip_id": clip["clip_id"]}
-    row |= _pose_columns(poses) | _face_columns(faces)
+    row: dict[str, Any] = {
+        "clip_id": clip["clip_id"],
+        **{name: _flat(poses, name) for name in _POSE_COLUMNS},
+        **{name: _flat(faces, source) for name, source in _FACE_COLUMNS.items()},
+        "pose_layout": layout_of(None if poses is None else poses.further_points),
+        "identity_dim": 0 if faces is None else faces.embeddings.shape[1],
+    }
+    if poses is not None and poses.further_points is not None:
+        row["further_points"] = _flat(poses, "further_points")
     path = clip.get("camera_path")
     if path is not None:
         linear = path.transforms[:, :, :2]
@@ -249,40 +264,7 @@ def _tracks_row(clip: Row) -> dict[str, Any] | None:
     return row
 
 
-def _pose_columns(poses: PoseTracks | None) -> dict[str, Any]:
-    if poses is None:
-        empty = ("pts_s", "frame_index", "keypoints", "keypoint_confidence", "num_persons")
-        return {**{name: [] for name in empty}, "pose_layout": layout_of(None)}
-    further = poses.further_points
-    return {
-        "pose_layout": layout_of(further),
-        "further_points": None if further is None else further.ravel().tolist(),
-        "pts_s": poses.pts_s.tolist(),
-        "frame_index": poses.frame_index.tolist(),
-        "keypoints": poses.keypoints.ravel().tolist(),
-        "keypoint_confidence": poses.keypoint_confidence.ravel().tolist(),
-        "num_persons": poses.num_persons.tolist(),
-    }
-
-
-def _face_columns(faces: FaceTracks | None) -> dict[str, Any]:
-    if faces is None:
-        empty = (
-            "face_frames", "face_boxes", "face_landmarks", "face_scores", "face_valid",
-            "face_count", "face_yaw_deg", "face_pitch_deg", "face_sharpness",
-            "identity_embeddings",
-        )  # fmt: skip
-        return {**{name: [] for name in empty}, "identity_dim": 0}
-    return {
-        "face_frames": faces.frame_index.tolist(),
-        "face_boxes": faces.boxes.ravel().tolist(),
-        "face_landmarks": faces.landmarks.ravel().tolist(),
-        "face_scores": faces.scores.tolist(),
-        "face_valid": faces.valid.tolist(),
-        "face_count": faces.count.tolist(),
-        "face_yaw_deg": faces.yaw_deg.tolist(),
-        "face_pitch_deg": faces.pitch_deg.tolist(),
-        "face_sharpness": faces.sharpness.tolist(),
-        "identity_embeddings": faces.embeddings.ravel().tolist(),
-        "identity_dim": faces.embeddings.shape[1],
-    }
+def _flat(tracks: PoseTracks | FaceTracks | None, name: str) -> list[Any]:
+    """Return an array of tracks as a column holds it; nothing where they were not looked for."""
+    values: list[Any] = [] if tracks is None else getattr(tracks, name).ravel().tolist()
+    return values

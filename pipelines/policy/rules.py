@@ -65,60 +65,55 @@ class Rule:
         )
 
 
-RULES = (
-    Rule(code="low_resolution", score="picture_short_side_px", threshold="min_short_side_px"),
-    Rule(code="too_dark", score="picture_luminance_p95", threshold="min_luminance_p95"),
-    Rule(code="too_bright", score="picture_luminance_p5", threshold="max_luminance_p5"),
-    Rule(code="out_of_focus", score="picture_sharpness", threshold="min_picture_sharpness"),
-    Rule(code="picture_damaged", score="picture_damaged_share", threshold="max_damaged_share"),
-    Rule(code="interlaced", score="picture_combed_share", threshold="max_combed_share"),
-    Rule(code="low_frame_rate", score="picture_frame_rate_fps", threshold="min_frame_rate_fps"),
-    Rule(code="no_face", score="face_found_share", threshold="min_face_found"),
-    Rule(code="face_too_small", score="face_size_px", threshold="min_face_px"),
-    *(
+def _rules(text: str) -> tuple[Rule, ...]:
+    """Read lines of code, score and threshold; a fourth word is a framing, or says evidence."""
+    return tuple(
         Rule(
-            code="face_too_small_in_frame",
-            score="face_size_share",
-            threshold=f"min_face_height_{framing}",
-            framing=framing,
+            code=code,
+            score=score,
+            threshold=threshold,
+            framing=next((word for word in more if word in FRAMINGS), None),
+            is_evidence="evidence" in more,
         )
-        for framing in FRAMINGS
-    ),
-    Rule(code="face_blurred", score="face_sharpness", threshold="min_face_sharpness"),
-    Rule(code="face_turned_away", score="face_frontal_share", threshold="min_face_frontal"),
-    Rule(code="several_faces", score="face_single_share", threshold="min_face_single"),
-    Rule(code="face_cut_off", score="face_complete_share", threshold="min_face_complete"),
-    Rule(code="identity_changes", score="face_identity_p25", threshold="min_identity"),
-    Rule(
-        code="keypoints_missing", score="pose_missing_share_literal", threshold="max_pose_missing"
-    ),
-    Rule(
-        code="keypoints_missing_strict",
-        score="pose_missing_share_strict",
-        threshold="max_pose_missing_strict",
-    ),
-    Rule(code="several_people", score="pose_single_share", threshold="min_person_single"),
-    Rule(code="camera_drifts", score="camera_drift", threshold="max_drift"),
-    Rule(code="camera_jumps", score="camera_jump", threshold="max_jump"),
-    Rule(code="camera_shakes", score="camera_jitter", threshold="max_jitter"),
-    Rule(code="camera_zooms", score="camera_log_zoom", threshold="max_log_zoom"),
-    Rule(code="camera_rolls", score="camera_roll_deg", threshold="max_roll_deg"),
-    Rule(code="background_moves", score="camera_inlier_share", threshold="min_rigid"),
-    Rule(code="background_changes", score="camera_look", threshold="max_look"),
-    Rule(
-        code="camera_unclear", score="camera_num_points", threshold="min_points", is_evidence=True
-    ),
-    Rule(
-        code="camera_unclear",
-        score="camera_evidence_share",
-        threshold="min_evidence",
-        is_evidence=True,
-    ),
-    Rule(code="nothing_moves", score="motion_speed", threshold="min_speed"),
-    Rule(code="moves_wildly", score="motion_speed", threshold="max_speed"),
-    Rule(code="nothing_moves", score="motion_change", threshold="min_change"),
-    Rule(code="burned_in_text", score="text_share", threshold="max_text_share"),
-)
+        for code, score, threshold, *more in (line.split() for line in text.strip().splitlines())
+    )
+
+
+RULES = _rules("""
+    low_resolution           picture_short_side_px      min_short_side_px
+    too_dark                 picture_luminance_p95      min_luminance_p95
+    too_bright               picture_luminance_p5       max_luminance_p5
+    out_of_focus             picture_sharpness          min_picture_sharpness
+    picture_damaged          picture_damaged_share      max_damaged_share
+    interlaced               picture_combed_share       max_combed_share
+    low_frame_rate           picture_frame_rate_fps     min_frame_rate_fps
+    no_face                  face_found_share           min_face_found
+    face_too_small           face_size_px               min_face_px
+    face_too_small_in_frame  face_size_share            min_face_height_full    full
+    face_too_small_in_frame  face_size_share            min_face_height_half    half
+    face_too_small_in_frame  face_size_share            min_face_height_close   close
+    face_blurred             face_sharpness             min_face_sharpness
+    face_turned_away         face_frontal_share         min_face_frontal
+    several_faces            face_single_share          min_face_single
+    face_cut_off             face_complete_share        min_face_complete
+    identity_changes         face_identity_p25          min_identity
+    keypoints_missing        pose_missing_share_literal max_pose_missing
+    keypoints_missing_strict pose_missing_share_strict  max_pose_missing_strict
+    several_people           pose_single_share          min_person_single
+    camera_drifts            camera_drift               max_drift
+    camera_jumps             camera_jump                max_jump
+    camera_shakes            camera_jitter              max_jitter
+    camera_zooms             camera_log_zoom            max_log_zoom
+    camera_rolls             camera_roll_deg            max_roll_deg
+    background_moves         camera_inlier_share        min_rigid
+    background_changes       camera_look                max_look
+    camera_unclear           camera_num_points          min_points              evidence
+    camera_unclear           camera_evidence_share      min_evidence            evidence
+    nothing_moves            motion_speed               min_speed
+    moves_wildly             motion_speed               max_speed
+    nothing_moves            motion_change              min_change
+    burned_in_text           text_share                 max_text_share
+""")
 REASON_CODES = tuple(
     dict.fromkeys(
         [
