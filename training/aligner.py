@@ -113,11 +113,6 @@ class AlignerTask:
         self._clips, self.held_out = split_clips(clips, config.held_out_share, config.loop.seed)
         self.objective = AlignerObjective(load_initial_aligner(config))
 
-    @classmethod
-    def of(cls, config: AlignerTrainingConfig) -> "AlignerTask":
-        """Read the clips and build the task of a configuration."""
-        return cls(config, read_pose_clips(CurationDataset.open(config.data_dir), config.policy))
-
     def make_batch(self, positions: range) -> PosePairs:
         """Return the pairs of these items, on the CPU."""
         seed = noise_seed(self._config.loop.seed, positions.start)
@@ -140,6 +135,13 @@ class AlignerTask:
         write_json_atomic(folder / "held_out.json", self.evaluate())
 
 
+def make_aligner_task(config: AlignerTrainingConfig) -> AlignerTask:
+    """Read the clips and build what a configuration trains."""
+    return AlignerTask(
+        config, read_pose_clips(CurationDataset.open(config.data_dir), config.policy)
+    )
+
+
 def train_aligner(
     config: AlignerTrainingConfig, progress: StageProgress | None = None
 ) -> TrainResult:
@@ -156,7 +158,7 @@ def train_aligner(
     """
     clips = read_pose_clips(CurationDataset.open(config.data_dir), config.policy)
     split_clips(clips, config.held_out_share, config.loop.seed)  # refuse before workers start
-    return launch(AlignerTask.of, config, progress)
+    return launch(make_aligner_task, config, progress)
 
 
 def load_initial_aligner(config: AlignerTrainingConfig) -> PoseAligner:

@@ -76,11 +76,6 @@ class AnimatorTask:
             warp_codec=load_warp_codec(config.animator),
         )
 
-    @classmethod
-    def of(cls, config: AnimatorTrainingConfig) -> "AnimatorTask":
-        """Open the encoded clips and build the task of a configuration."""
-        return cls(config, open_table(config))
-
     def make_batch(self, positions: range) -> AnimatorBatch:
         """Return the batch of these items, on the CPU.
 
@@ -107,6 +102,11 @@ class AnimatorTask:
             aligner.save_pretrained(folder / "aligner")
 
 
+def make_animator_task(config: AnimatorTrainingConfig) -> AnimatorTask:
+    """Open the encoded clips and build what a configuration trains."""
+    return AnimatorTask(config, open_table(config))
+
+
 def train_animator(
     config: AnimatorTrainingConfig, progress: StageProgress | None = None
 ) -> TrainResult:
@@ -124,7 +124,7 @@ def train_animator(
     open_table(config)  # refuse before any worker starts
     if config.aligner_weights is not None:
         PoseAligner.from_pretrained(Path(config.aligner_weights))
-    return launch(AnimatorTask.of, config, progress)
+    return launch(make_animator_task, config, progress)
 
 
 def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:

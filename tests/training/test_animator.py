@@ -20,6 +20,7 @@ from animaray.training.animator import (
     AnimatorTask,
     AnimatorTrainingConfig,
     load_initial_animator,
+    make_animator_task,
     open_table,
     select_trainable,
     train_animator,
@@ -170,7 +171,7 @@ def test_weights_of_another_architecture_are_refused(encoded_dataset: Path, tmp_
 def killing_task(config: AnimatorTrainingConfig) -> AnimatorTask:
     """Build the task; the first time, the second worker is killed while the third step is made."""
     rank, marker = ray.train.get_context().get_world_rank(), Path(config.run_dir) / "killed"
-    task = AnimatorTask.of(config)
+    task = make_animator_task(config)
     make_batch = task.make_batch
 
     def make_or_die(positions: range):
@@ -191,7 +192,7 @@ def test_two_deepspeed_workers_of_which_one_is_killed_equal_one_process(
     alone = _config(encoded_dataset, tmp_path / "alone")
     alone = replace(alone, scale=replace(alone.scale, num_workers=1, strategy="ddp"))
     folder = RunFolder.claim(tmp_path / "alone", alone)
-    run_training(AnimatorTask.of(alone), alone, folder, Topology())
+    run_training(make_animator_task(alone), alone, folder, Topology())
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     pair = _config(encoded_dataset, tmp_path / "pair")
     result = launch(killing_task, pair)
@@ -217,7 +218,7 @@ def test_two_deepspeed_workers_of_which_one_is_killed_equal_one_process(
     for root in (tmp_path / "alone", tmp_path / "pair"):
         config = replace(pair, run_dir=str(root), **longer)
         folder = RunFolder.claim(root, config)
-        run_training(AnimatorTask.of(config), config, folder, Topology())
+        run_training(make_animator_task(config), config, folder, Topology())
     expected, found = (_losses(RunFolder(tmp_path / name)) for name in ("alone", "pair"))
     assert sorted(found) == list(range(1, 9))
     assert [found[7], found[8]] == pytest.approx([expected[7], expected[8]], rel=5e-3)
