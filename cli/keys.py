@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
-from animaray.serving.http.tenants import DEFAULT_KEY_FILE, add_key, read_key_file, revoke_key
+from animaray.serving.config import DEFAULT_KEY_FILE
+from animaray.serving.http.tenants import add_key, read_key_file, revoke_key
 
 app = typer.Typer(
     help="Hand out keys to a server, each to one tenant, and take them back; a running server"

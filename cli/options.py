@@ -20,7 +20,8 @@ def with_options(
     without: Collection[str] = (),
     defaults: Mapping[str, Any] | None = None,
     flags: Mapping[str, str] | None = None,
-    panels: Mapping[str, str] | None = None,
+    panels: Mapping[str, str | None] | None = None,
+    envvars: Mapping[str, str] | None = None,
     is_served: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option for each field of some classes.
@@ -33,6 +34,7 @@ def with_options(
         defaults: Values that count as typed where the user types none.
         flags: Names of options that are not their field's; a short one follows a space.
         panels: The panel of the help page for each field, in their order.
+        envvars: Environment variables that stand for an option.
         is_served: Whether a server carries it out, whose defaults differ.
     """
     known = {name: field for kind in kinds for name, field in fields_of(kind).items()}
@@ -62,6 +64,8 @@ def with_options(
                 "rich_help_panel": panels.get(name),
                 "show_default": _with_flags(shown, names) or _shown(known[name].default),
             }
+            if name in (envvars or {}):
+                settings["envvar"] = (envvars or {})[name]
             if default is not None:
                 settings["show_default"] = True
             annotation = _option(names[name], known[name], settings)
@@ -137,7 +141,9 @@ def _with_flags(text: str, names: Mapping[str, str]) -> str:
 
 
 def _shown(default: Any) -> Any:  # noqa: ANN401 - a default of any type
-    return False if default is None or isinstance(default, bool) else str(default)
+    if default is None or isinstance(default, bool):
+        return False
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def read_size(text: str, option: str = "--size") -> tuple[int, int]:

@@ -16,6 +16,8 @@ from typing import Any, TypeVar, overload
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from animaray.platform.errors import ConfigError
 from animaray.platform.json_text import json_text
@@ -179,12 +181,14 @@ def _defaults(kind: type) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     data = {}
     for field in dataclasses.fields(kind):
-        if field.default_factory is not dataclasses.MISSING:
-            value = field.default_factory()
-        elif field.default is not dataclasses.MISSING:
-            value = field.default
-        else:
+        # what pydantic's Field says stands in the default
+        said: Any = field.default if isinstance(field.default, FieldInfo) else field
+        if callable(said.default_factory):
+            value = said.default_factory()
+        elif said.default is dataclasses.MISSING or said.default is PydanticUndefined:
             continue
+        else:
+            value = said.default
         data[field.name] = _adapter(hints[field.name]).dump_python(value, mode="json")
     return data
 

@@ -12,7 +12,8 @@ from ray import serve
 
 from animaray.platform.config import resolve_config
 from animaray.platform.errors import ConfigError
-from animaray.serving.serve import ServeConfig, build_application, check_before_start
+from animaray.serving.config import ServeConfig
+from animaray.serving.serve import build_application, check_before_start
 
 _OF_THE_PROXY = ("host", "port")
 

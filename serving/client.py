@@ -19,8 +19,8 @@ from pydantic import BaseModel, ValidationError
 from animaray.platform.errors import ServiceError, UsageError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_bytes_atomic
+from animaray.serving.config import is_loopback
 from animaray.serving.http.documents import AnimationDocument, AnimationList
-from animaray.serving.http.origins import is_loopback
 from animaray.serving.http.problems import exit_code_of
 from animaray.serving.jobs.records import FINISHED_STATES, JobCancelledError, JobState
 

@@ -8,14 +8,12 @@ The two meet in the job store only: either may die without losing a job. Command
 import dataclasses
 import errno
 import math
-import os
 import socket
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import ray
@@ -24,129 +22,23 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from animaray.platform.disk import check_room, disk_errors
-from animaray.platform.errors import ConfigError, MachineError, PortError, WeightsError
+from animaray.platform.errors import MachineError, PortError, WeightsError
 from animaray.platform.ray_session import come_up, ray_session
 from animaray.platform.weights.whole_files import require_whole_folder
+from animaray.serving.config import INGRESS_CPUS, ServeConfig
 from animaray.serving.http.app import make_app
-from animaray.serving.http.origins import is_loopback
 from animaray.serving.http.service import AnimationService
-from animaray.serving.http.tenants import DEFAULT_KEY_FILE, Tenants
+from animaray.serving.http.tenants import Tenants
 from animaray.serving.jobs.files import JobFiles
-from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.store import JobStore
 
 APPLICATION = "animaray"
-INGRESS_CPUS = 0.1
 MAX_OPEN_CONNECTIONS = 500
 _LEAST_ROOM_BYTES = 16 * 1024**2
 """For the job database; uploads and results are checked when they come."""
 """Requests at the same time; most are event streams that wait."""
 HEALTH_TIMEOUT_S = 120
 """A replica of a busy machine may answer late; a dead process is seen at once in any case."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServeConfig:
-    """What to serve, where, and how much."""
-
-    weights_dir: Path
-    """Weights folder that training wrote."""
-    host: str = "127.0.0.1"
-    """Address to bind; anything but the loopback address needs `api_keys_path`."""
-    port: int = 8500
-    """TCP port to bind."""
-    data_dir: Path = Path("serving-data")
-    """Folder of jobs, uploads and results; with several machines, one that all of them see."""
-    database_url: str | None = None
-    """Job database; None: jobs.sqlite in data_dir. With several machines use PostgreSQL."""
-    api_keys_path: Path | None = None
-    """JSON file, tenant -> SHA-256 of its key; None lets everybody in."""
-    num_replicas: int = 1
-    """Replicas, each with a model and one job at a time."""
-    num_cpus_per_replica: float = 1.0
-    """Logical CPUs that Ray reserves for each replica."""
-    num_gpus_per_replica: float | None = None
-    """GPUs that Ray reserves for each replica; None: one where `device` is cuda, else none."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the networks work; auto: on the GPU where one is reserved."""
-    num_threads: int | None = None
-    """CPU threads of each replica's networks; None shares the cores among the replicas."""
-    lease_s: float = 30.0
-    """A job whose worker is silent for so long is given to another."""
-    worker_timeout_s: float = 6.0
-    """A worker that is silent for so long no longer counts as ready."""
-    drain_s: float = 0.0
-    """Seconds a stopping replica gives its job before the job goes back to the queue."""
-    ready_timeout_s: float | None = 600.0
-    """Seconds to wait for a loaded model at the start; None returns at once."""
-    allowed_hosts: tuple[str, ...] = ()
-    """Host names of a proxy in front, which an open service answers to beside the loopback ones."""
-    limits: ServingLimits = field(default_factory=ServingLimits)
-    """Caps on requests."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot work.
-
-        Raises:
-            ConfigError: A number is out of range, or an open service would be public.
-        """
-        if not 1 <= self.port <= 65535:
-            raise ConfigError(f"Setting `port` must be in 1..65535, got {self.port}.")
-        if self.num_replicas < 1:
-            raise ConfigError(
-                f"Setting `num_replicas` must be at least 1, got {self.num_replicas}."
-            )
-        if self.lease_s < 2:
-            raise ConfigError(f"Setting `lease_s` must be at least 2, got {self.lease_s}.")
-        if self.device == "cpu" and self.gpus_per_replica > 0:
-            raise ConfigError(
-                f"Setting `device` is cpu, but `num_gpus_per_replica` is {self.gpus_per_replica:g}."
-            )
-        if self.device == "cuda" and self.gpus_per_replica == 0:
-            raise ConfigError(
-                "Setting `device` is cuda, but `num_gpus_per_replica` is 0.",
-                fix="Leave it out, or set it above 0: `--gpus 1`.",
-            )
-        if self.api_keys_path is None and not is_loopback(self.host):
-            raise ConfigError(
-                f"Serving on {self.host} without API keys would let everybody in.",
-                fix="Make a key with `animaray keys new me` and start with"
-                f" `--api-keys {DEFAULT_KEY_FILE}` as well; or bind 127.0.0.1 and put a proxy in"
-                " front.",
-            )
-
-    @property
-    def url(self) -> str:
-        """Address of the service as seen from this machine."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "") else self.host  # noqa: S104
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of each replica's networks."""
-        return self.num_threads or max(1, (os.cpu_count() or 1) // self.num_replicas)
-
-    @property
-    def gpus_per_replica(self) -> float:
-        """GPUs that Ray reserves for each replica."""
-        if self.num_gpus_per_replica is not None:
-            return self.num_gpus_per_replica
-        return 1.0 if self.device == "cuda" else 0.0
-
-    @property
-    def torch_device(self) -> str:
-        """Where the networks work, as torch names it."""
-        return "cuda" if self.gpus_per_replica > 0 else "cpu"
-
-    @property
-    def logical_cpus(self) -> float:
-        """CPUs that the service reserves of a Ray session."""
-        return self.num_replicas * self.num_cpus_per_replica + INGRESS_CPUS
-
-    def open_store(self) -> JobStore:
-        """Open the job database."""
-        url = self.database_url or f"sqlite:///{self.data_dir.absolute()}/jobs.sqlite"
-        return JobStore(url)
 
 
 class AnimatorReplica:
@@ -168,7 +60,7 @@ class AnimatorReplica:
 
         try:
             torch.set_num_threads(config.threads)
-            store = config.open_store()
+            store = JobStore(config.store_url)
             worker = AnimationWorker(
                 store,
                 lambda: load_model(config.weights_dir, config.torch_device),
@@ -214,7 +106,7 @@ class Ingress:
         config = self._config
         return make_app(
             AnimationService(
-                config.open_store(),
+                JobStore(config.store_url),
                 JobFiles(config.data_dir.absolute()),
                 config.limits,
                 Tenants.load(config.api_keys_path),
@@ -256,7 +148,7 @@ class ServerHandle:
             WeightsError: The replicas could not load the model.
             MachineError: The time is over.
         """
-        store = self._config.open_store()
+        store = JobStore(self._config.store_url)
         deadline = time.monotonic() + timeout_s
         try:
             while time.monotonic() < deadline:
@@ -329,7 +221,7 @@ def check_before_start(config: ServeConfig) -> ServeConfig:
     config = _with_absolute_paths(config)
     JobFiles.check_data_dir(config.data_dir)
     _make_data_dir(config.data_dir)
-    config.open_store().close()
+    JobStore(config.store_url).close()
     return config
 
 

@@ -29,7 +29,8 @@ from animaray.platform.storage import sha256_file
 from animaray.platform.media.video import decode_video, write_mp4
 from animaray.serving.client import AnimarayClient
 from animaray.serving.http.documents import AnimationDocument
-from animaray.serving.serve import ServeConfig, start_server
+from animaray.serving.config import ServeConfig
+from animaray.serving.serve import start_server
 from animaray.training.aligner import train_aligner
 from animaray.training.animator import train_animator
 from animaray.training.launch import TrainResult

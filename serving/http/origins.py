@@ -4,27 +4,18 @@ A browser sends what any page tells it to send, to 127.0.0.1 too, and a page who
 point there (DNS rebinding) may even read the answers. Programs send none of these headers.
 """
 
-import ipaddress
 from collections.abc import Callable, Collection
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from animaray.serving.config import is_loopback
 from animaray.serving.http.problems import ProblemError
 
 _CODE = "AR-SRV-16"
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _OWN_SITES = ("same-origin", "none")
 """Sec-Fetch-Site of our own pages, and of what the user typed."""
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a name or address, without port or brackets, means this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        name = host.lower().rstrip(".")
-        return name == "localhost" or name.endswith(".localhost")
 
 
 class OriginGuard:

@@ -18,8 +18,6 @@ from animaray.platform.errors import AnimarayError, ConfigError, UsageError
 from animaray.platform.storage import read_json, write_json_atomic
 
 PUBLIC_TENANT = "public"
-DEFAULT_KEY_FILE = Path("api-keys.json")
-"""Where `animaray keys` keeps keys unless told otherwise."""
 
 _TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from animaray.platform.errors import ConfigError, MediaError
 from animaray.platform.media.file_kind import VIDEO_FORMATS, recognise
-from animaray.platform.media.picture import picture_formats, refuse_kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +72,8 @@ def check_upload(kind: str, num_bytes: int, head: bytes, limits: ServingLimits) 
         MediaError: The file is empty, too large, or not of the wanted kind; reason is "empty",
             "too_large" or "not_a_picture" or "not_a_video".
     """
+    from animaray.platform.media.picture import picture_formats, refuse_kind  # loads Pillow
+
     is_picture = kind == "reference_image"
     most = limits.max_picture_bytes if is_picture else limits.max_video_bytes
     if num_bytes == 0:

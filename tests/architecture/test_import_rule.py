@@ -68,7 +68,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "aligner animator", "memory recipes",
     ),
     "serving": (
-        "jobs", "http work", "client serve", "application",
+        "jobs", "config", "http work", "client serve", "application",
     ),
     "serving/jobs": (
         "limits files options records", "database", "leases", "store",

@@ -9,8 +9,8 @@ import pytest
 
 from animaray.cli.main import run
 from animaray.serving import serve
+from animaray.serving.config import ServeConfig
 from animaray.serving.http.tenants import Tenants
-from animaray.serving.serve import ServeConfig
 
 Capture = pytest.CaptureFixture[str]
 PUBLIC = "0.0.0.0"  # noqa: S104 - what needs keys

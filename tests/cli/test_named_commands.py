@@ -22,7 +22,7 @@ from animaray.evaluation.evaluate import EvaluateConfig
 from animaray.pipelines.curation.config import CurationConfig
 from animaray.pipelines.encode.config import EncodeConfig
 from animaray.platform.weights.store import WEIGHTS
-from animaray.serving.serve import ServeConfig
+from animaray.serving.config import ServeConfig
 from animaray.training.aligner import AlignerTrainingConfig
 from animaray.training.configs import AnimatorTrainingConfig
 from animaray.training.recipes import RECIPES

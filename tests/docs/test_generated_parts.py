@@ -13,17 +13,20 @@ import re
 import textwrap
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import typer
+from pydantic_core import PydanticUndefined
 
 import animaray
 from animaray.cli.error_ids import error_meanings
+from animaray.cli.main import app
 from animaray.datasets import conditions
 from animaray.datasets.schemas import COLUMNS, TABLES, schema_of
 from animaray.pipelines.policy.policies import POLICIES, THRESHOLDS, Policy
+from animaray.serving.config import ServeConfig
 from animaray.serving.jobs.limits import ServingLimits
-from animaray.serving.serve import ServeConfig
 from animaray.training.configs import LoopConfig, OptimizerConfig, ScaleConfig
 from animaray.training.recipes import RECIPES
 
@@ -47,7 +50,8 @@ def field_meanings(kind: type) -> dict[str, str]:
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
             said = " ".join(ast.literal_eval(text.value).split())
             found[ast.unparse(field.target)] = re.sub(r"\bNone\b", "null", said)
-    return found
+    described = getattr(kind, "__pydantic_fields__", {})
+    return found | {name: each.description for name, each in described.items() if each.description}
 
 
 def columns(name: str) -> str:
@@ -92,7 +96,8 @@ def settings(kind: type, prefix: str = "") -> str:
     for field in dataclasses.fields(kind):
         if field.name not in meanings or field.default_factory is not dataclasses.MISSING:
             continue
-        default = "needed" if field.default is dataclasses.MISSING else field.default
+        default = getattr(field.default, "default", field.default)  # of a pydantic field
+        default = "needed" if default in (dataclasses.MISSING, PydanticUndefined) else default
         rows.append((f"`{prefix}{field.name}`", shown(default), meanings[field.name]))
     return table(("setting", "default", "meaning"), rows)
 
@@ -106,6 +111,22 @@ def shown(value: object) -> object:
     if isinstance(value, int | float) and value >= 10_000:
         return f"{value:,.0f}"
     return value
+
+
+def options(name: str) -> str:
+    """Return the options of a command, in the order of its help page."""
+    rows: list[tuple[object, ...]] = []
+    for option in typer.main.get_command(app).commands[name].params:
+        if option.param_type_name != "option" or option.name in ("as_json", "show_config"):
+            continue
+        kind = option.type_descriptor.annotation
+        words = "|".join(typing.get_args(kind)) if typing.get_origin(kind) is Literal else ""
+        letter = "N" if kind in (int, float) else "P" if kind is Path else "X"
+        value = "" if option.is_flag else f" {option.metavar or words or letter}"
+        default = option.show_default if isinstance(option.show_default, str) else option.default
+        named = [f"`{flag}{value}`" for flag in (*option.opts, *option.secondary_opts)]
+        rows.append((", ".join(named), option.help, default or ""))
+    return table(("option", "meaning", "default"), rows)
 
 
 def thresholds() -> str:
@@ -234,6 +255,8 @@ PARTS = {
     "settings of loop": (settings, LoopConfig, "loop."),
     "settings of scale": (settings, ScaleConfig, "scale."),
     "settings of serve": (settings, ServeConfig),
+    "options of animate": (options, "animate"),
+    "options of serve": (options, "serve"),
     "limits": (settings, ServingLimits, "limits."),
     "errors": (errors,),
     "routes": (routes,),

@@ -26,7 +26,9 @@ from animaray.platform.machine import find_free_port
 from animaray.platform.media.video import write_mp4
 from animaray.platform.provenance import read_provenance
 from animaray.serving.client import AnimarayClient, JobHandle
-from animaray.serving.serve import ServeConfig, ServerHandle, start_server
+from animaray.serving.config import ServeConfig
+from animaray.serving.jobs.store import JobStore
+from animaray.serving.serve import ServerHandle, start_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -72,7 +74,7 @@ def served(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def worker_pids(config: ServeConfig) -> list[int]:
-    with contextlib.closing(config.open_store()) as store:
+    with contextlib.closing(JobStore(config.store_url)) as store:
         return [worker.pid for worker in store.leases.workers(config.worker_timeout_s)]
 
 
@@ -169,7 +171,7 @@ def test_stopped_service_goes_on_with_its_jobs_when_started_again(served: Served
     job = served.client.submit(served.picture, served.video, seed=5, **ENDLESS)
     eventually(lambda: is_running(job))
     served.server.stop()
-    store = served.config.open_store()
+    store = JobStore(served.config.store_url)
     (waiting,) = [found for found in store.list_jobs("public") if found.job_id == job.id]
     assert (waiting.state, waiting.attempt) == ("queued", 0)
     with start_server(served.config):

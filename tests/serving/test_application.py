@@ -12,8 +12,8 @@ from animaray.platform.config import resolve_config
 from animaray.platform.errors import AnimarayError, ConfigError, WeightsError
 from animaray.platform.weights.store import BUNDLED_ANIMATOR, resolve_weights
 from animaray.serving import application
+from animaray.serving.config import ServeConfig
 from animaray.serving.http.tenants import add_key
-from animaray.serving.serve import ServeConfig
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "serve_deploy.yaml"
 

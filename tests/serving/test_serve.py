@@ -9,7 +9,8 @@ import pytest
 
 from animaray.platform.errors import ConfigError, DiskError, PortError, WeightsError
 from animaray.serving import serve
-from animaray.serving.serve import ServeConfig, start_server
+from animaray.serving.config import ServeConfig
+from animaray.serving.serve import start_server
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - what is to be refused
 
@@ -61,12 +62,12 @@ def test_open_service_stays_on_the_loopback_address(tmp_path: Path) -> None:
     ("setting", "value"), [("port", 0), ("port", 70000), ("num_replicas", 0), ("lease_s", 1.0)]
 )
 def test_settings_out_of_range_are_named(tmp_path: Path, setting: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"Setting `{setting}` must be"):
+    with pytest.raises(ConfigError, match=f"Option `{setting}`: Input should be"):
         ServeConfig(weights_dir=tmp_path, **{setting: value})
 
 
 def test_replicas_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert ServeConfig(weights_dir=tmp_path).threads == 8
     assert ServeConfig(weights_dir=tmp_path, num_replicas=3).threads == 2
     assert ServeConfig(weights_dir=tmp_path, num_replicas=99).threads == 1

@@ -8,12 +8,13 @@ import pytest
 
 from animaray.platform.errors import ConfigError
 from animaray.serving import serve
+from animaray.serving.config import ServeConfig
 from animaray.serving.http.service import AnimationService
 from animaray.serving.http.tenants import Tenants
 from animaray.serving.jobs.files import JobFiles
 from animaray.serving.jobs.limits import ServingLimits
 from animaray.serving.jobs.store import JobStore
-from animaray.serving.serve import ServeConfig, start_server
+from animaray.serving.serve import start_server
 
 OURS, MD5 = "a" * 32, "0123456789abcdef" * 2
 STRANGERS = (
