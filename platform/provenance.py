@@ -1,4 +1,4 @@
-"""Write into an mp4 that it was made by a model, by which one and how; read it back.
+"""Write into an mp4 that it was made by a model, by which one and how.
 
 The statement is an XMP packet in the `uuid` box that Adobe's specification reserves for it, put at
 the file's end, where no offset changes. Its DigitalSourceType is IPTC's term for generated media,
@@ -8,13 +8,12 @@ References:
     Adobe, XMP specification part 3 (storage in MPEG-4); IPTC NewsCodes, digital source type.
 """
 
-import json
 import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape, unescape
+from xml.sax.saxutils import escape
 
 from animaray.platform.errors import MediaError
 from animaray.platform.json_text import json_text
@@ -85,26 +84,3 @@ def provenance_box(head: bytes, tool: str, facts: Mapping[str, Any]) -> bytes:
         close=_CLOSE,
     ).encode()
     return struct.pack(">I4s", 24 + len(packet), b"uuid") + _XMP_UUID + packet
-
-
-def read_provenance(mp4: bytes) -> dict[str, Any] | None:
-    """Return the facts that `add_provenance` wrote, or None when the file has no statement."""
-    position = 0
-    while position + 8 <= len(mp4):
-        size, kind = struct.unpack_from(">I4s", mp4, position)
-        header = 8
-        if size == 1 and position + 16 <= len(mp4):
-            (size,) = struct.unpack_from(">Q", mp4, position + 8)
-            header = 16
-        if size == 0:  # a box without a size reaches to the end of the file
-            size = len(mp4) - position
-        body = mp4[position + header : position + size]
-        if kind == b"uuid" and body[:16] == _XMP_UUID:
-            text = body[16:].decode()
-            _, _, rest = text.partition(_OPEN)
-            facts: dict[str, Any] = json.loads(unescape(rest.partition(_CLOSE)[0]))
-            return facts
-        if size < header:
-            return None
-        position += size
-    return None

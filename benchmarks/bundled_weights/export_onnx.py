@@ -13,8 +13,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from animaray.models.perception.generated.networks import PeopleNetwork
 from animaray.platform.storage import write_bytes_atomic
+from benchmarks.bundled_weights.people_network import PeopleNetwork
 
 _OPSET = 17
 _MIN_HALVED_ENTRIES = 256

@@ -18,13 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from animaray.models.perception.generated.networks import PeopleNetwork
 from benchmarks.bundled_weights.export_onnx import export_people
 from benchmarks.bundled_weights.optimisation import (
     OptimisationConfig,
     optimise,
     seed_everything,
 )
+from benchmarks.bundled_weights.people_network import PeopleNetwork
 from benchmarks.bundled_weights.people_targets import face_targets, pose_targets, sample_view
 from benchmarks.bundled_weights.samples import Scenes, load_scenes
 

@@ -4,7 +4,7 @@ Space: metres, x to the right of the picture, y up from the ground, z towards th
 at yaw 0 faces the camera, so that the person's right side lies on the left of the picture; positive
 yaw turns the face to the right of the picture, positive pitch lifts it.
 
-Joints follow the 18 points of OpenPose COCO (KEYPOINT_NAMES).
+Joints follow the 18 points of OpenPose COCO (`models/pose/layouts.py`).
 
 References:
     Cao et al. 2019, OpenPose, arXiv:1812.08008 (the order of the joints).
@@ -19,11 +19,6 @@ from jaxtyping import Float
 
 from animaray.datasets.world.people import Body
 
-KEYPOINT_NAMES = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
-    "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
-    "right_eye", "left_eye", "right_ear", "left_ear",
-)  # fmt: skip
 ANKLE_HEIGHT = 0.045
 """Ankle joint over the ground, body heights."""
 

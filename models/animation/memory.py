@@ -109,21 +109,6 @@ class MemoryEstimate:
         return self.weights_bytes + self.clip_bytes + max(stages)
 
 
-def estimate_peak_bytes(
-    config: AnimatorConfig, frames: int, width: int, height: int, mode: str
-) -> int:
-    """Return the bytes an animation needs at its peak, weights included; see `estimate_memory`.
-
-    Args:
-        config: Of the animator.
-        frames: Length of the clip.
-        width: Of the frames, pixels.
-        height: Of the frames, pixels.
-        mode: Of face optimization: `off`, `published`, `literal` or `fast`.
-    """
-    return estimate_memory(config, frames, width, height, mode).peak_bytes
-
-
 def estimate_memory(
     config: AnimatorConfig,
     frames: int,

@@ -1,6 +1,5 @@
 """The animator: U-Net, PoseNet, Face Encoder and preconditioning behind one denoiser."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.networks.conditioning import Conditioning, EncodedConditioning
 from animaray.models.networks.face_encoder import FaceEncoder
-from animaray.models.networks.identity_adapter import AdapterMode
 from animaray.models.networks.pose_net import PoseNet
 from animaray.models.networks.preconditioning import precondition
 from animaray.models.networks.reference_attention import ReferenceAttention
@@ -188,11 +186,6 @@ class Animator(nn.Module):
 def network_config(config: AnimatorConfig, name: str) -> object:
     """Return the part of the configuration that belongs to one of the animator's networks."""
     return getattr(config, name)
-
-
-def with_adapter_mode(config: AnimatorConfig, mode: AdapterMode) -> AnimatorConfig:
-    """Return the configuration with another identity adapter mode (an ablation)."""
-    return replace(config, unet=replace(config.unet, adapter_mode=mode))
 
 
 def _total(

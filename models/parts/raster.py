@@ -53,10 +53,6 @@ class Box:
         return self.bottom - self.top, self.right - self.left
 
 
-SamplingMap = Float32[np.ndarray, "rows columns 2"]
-"""For each pixel, x and y of the place that it shows."""
-
-
 def empty_map(box: Box) -> Float32[np.ndarray, "rows columns 2"]:
     """Return a map in which nothing is covered."""
     return np.full((*box.shape, 2), OUTSIDE, np.float32)

@@ -186,13 +186,6 @@ class FrameFit:
         corner = np.array([self.left_px, self.top_px]) - 0.5  # doubles: where nothing is to move,
         return ((points - corner) * self._scales - 0.5).astype(np.float32)  # nothing moves
 
-    def invert_points(
-        self, points: Float[np.ndarray, "*items 2"]
-    ) -> Float32[np.ndarray, "*items 2"]:
-        """Map target pixels back to source pixels."""
-        corner = np.array([self.left_px, self.top_px])
-        return ((points + 0.5) / self._scales + corner - 0.5).astype(np.float32)
-
 
 def largest_part_without(
     boxes: Float[np.ndarray, "boxes 4"],

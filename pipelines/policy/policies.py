@@ -246,4 +246,3 @@ def _shipped() -> dict[str, Policy]:
 
 POLICIES = _shipped()
 STRICT, STANDARD, LAX = (POLICIES[name] for name in ("strict", "standard", "lax"))
-LITERAL_PAPER = POLICIES["literal-paper"]

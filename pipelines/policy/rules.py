@@ -114,15 +114,6 @@ RULES = _rules("""
     nothing_moves            motion_change              min_change
     burned_in_text           text_share                 max_text_share
 """)
-REASON_CODES = tuple(
-    dict.fromkeys(
-        [
-            *(rule.code for rule in RULES),
-            *(f"{family}_{state}" for family in FAMILIES for state in ("failed", "not_run")),
-        ]
-    )
-)
-"""Every reason that a clip can be dropped for; `_not_run` and `_failed` mean a missing family."""
 
 _TEXT = ("pose_framing", *(f"{family}_state" for family in FAMILIES))
 _EXEMPTION = ("camera_still_change", "camera_background_share")

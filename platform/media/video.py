@@ -21,7 +21,6 @@ from animaray.platform.media.video_decode import (
     TimedFrame,
     decode_together,
     decode_video,
-    iterate_frames,
     probe_video,
 )
 from animaray.platform.media.video_encode import Mp4Writer, encode_mp4, write_mp4
@@ -43,7 +42,6 @@ __all__ = [
     "decode_video",
     "encode_jpeg",
     "encode_mp4",
-    "iterate_frames",
     "measure_rate",
     "probe_in_child",
     "probe_video",

@@ -74,23 +74,6 @@ def probe_video(path: Path | str, *, limits: DecodeLimits | None = None) -> Vide
         return frames.info
 
 
-def iterate_frames(  # noqa: PLR0913 - the same arguments as decode_video
-    path: Path | str,
-    *,
-    start_s: float = 0.0,
-    end_s: float | None = None,
-    fps: float | None = None,
-    short_side_px: int | None = None,
-    max_frames: int | None = None,
-    limits: DecodeLimits | None = None,
-) -> "FrameStream":
-    """Stream frames one by one; arguments and errors as in `decode_video`."""
-    selection = FrameSelection(
-        start_s=start_s, end_s=end_s, fps=fps, short_side_px=short_side_px, max_frames=max_frames
-    )
-    return FrameStream(path, selection, limits)
-
-
 def decode_video(  # noqa: PLR0913 - a flat call reads best
     path: Path | str,
     *,

@@ -124,11 +124,6 @@ def weights_state(weights_id: str) -> WeightsState:
     return WeightsState(entry=entry, state=reason, path=str(path), problem=problem)
 
 
-def list_weights() -> list[WeightsState]:
-    """Return the place and condition of every registered weights file; nothing is hashed."""
-    return [weights_state(weights_id) for weights_id in WEIGHTS]
-
-
 def profile_entries(profile: str) -> list[WeightsEntry]:
     """Return the rows of the files that a profile cannot work without; none for an unknown one."""
     return [entry for entry in WEIGHTS.values() if profile in entry.needed_by]

@@ -19,8 +19,8 @@ from animaray.models.animation.pipeline import AnimationPipeline
 from animaray.models.animation.run import chosen_method
 from animaray.models.subjects.pose_files import write_pose_file
 from animaray.platform.media.video import add_sound_in_child, encode_mp4, probe_in_child
-from animaray.platform.provenance import read_provenance
 from animaray.platform.weights.store import resolve_weights
+from tests.provenance import read_provenance
 
 TALKER = Path(__file__).parents[1] / "data" / "real" / "videos" / "v21.mp4"
 FAST = ["--steps", "1", "--face-optimization", "off"]

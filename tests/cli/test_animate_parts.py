@@ -9,7 +9,7 @@ import pytest
 
 from animaray.cli.main import run
 from animaray.platform.media.video import decode_in_child, read_picture
-from animaray.platform.provenance import read_provenance
+from tests.provenance import read_provenance
 
 pytestmark = pytest.mark.usefixtures("permissive_weights")
 REAL = Path(__file__).parents[1] / "data" / "real"

@@ -8,7 +8,7 @@ import pytest
 from animaray.cli.demo.parts import run_photo_demo
 from animaray.cli.demo.run import DemoRun, DemoSettings
 from animaray.platform.media.video import probe_in_child
-from animaray.platform.provenance import read_provenance
+from tests.provenance import read_provenance
 
 
 @pytest.mark.usefixtures("local_ray", "permissive_weights")

@@ -32,8 +32,8 @@ from animaray.models.interop.layout import NETWORKS
 from animaray.models.subjects.pose_files import read_pose_file
 from animaray.platform.machine import find_free_port
 from animaray.platform.media.video import decode_video, write_picture
-from animaray.platform.provenance import read_provenance
 from benchmarks.rehearsal.sizes import SMALL
+from tests.provenance import read_provenance
 
 SIZE = "64x96"
 RECIPE = "animator_1gpu"

@@ -24,11 +24,11 @@ from animaray.models.perception.profiles import load_codec, load_image_encoder, 
 from animaray.platform.errors import PortError, ServiceError
 from animaray.platform.machine import find_free_port
 from animaray.platform.media.video import write_mp4
-from animaray.platform.provenance import read_provenance
 from animaray.serving.client import AnimarayClient, JobHandle
 from animaray.serving.config import ServeConfig
 from animaray.serving.jobs.store import JobStore
 from animaray.serving.serve import ServerHandle, start_server
+from tests.provenance import read_provenance
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -9,7 +9,8 @@ import pytest
 
 from animaray.platform.errors import MediaError
 from animaray.platform.media.video import encode_mp4
-from animaray.platform.provenance import add_provenance, read_provenance
+from animaray.platform.provenance import add_provenance
+from tests.provenance import read_provenance
 
 FACTS = {"model": "abc", "seed": 3, "note": 'quotes " and <tags> & ümlauts'}
 

@@ -18,7 +18,6 @@ from animaray.platform.media.video import (
     decode_video,
     encode_jpeg,
     encode_mp4,
-    iterate_frames,
     probe_in_child,
     probe_video,
     read_picture,
@@ -113,7 +112,7 @@ def test_streaming_and_child_equal_decoding_at_once(clip: Path) -> None:
     np.testing.assert_array_equal(child.frames_uint8, whole.frames_uint8)
     np.testing.assert_array_equal(child.pts_s, whole.pts_s)
     assert child.info == whole.info
-    with iterate_frames(clip, fps=5.0) as frames:
+    with FrameStream(clip, FrameSelection(fps=5.0)) as frames:
         streamed = list(frames)
     np.testing.assert_array_equal([frame.pts_s for frame in streamed], whole.pts_s)
 

@@ -259,7 +259,7 @@ def test_verify_compares_the_hash(tmp_path, monkeypatch):
 
 
 def test_list_covers_the_registry():
-    states = {state.entry.id: state for state in weights.list_weights()}
+    states = {name: weights.weights_state(name) for name in WEIGHTS}
     assert list(states) == list(WEIGHTS)
     missing = states["paper/cotracker3"]
     assert (missing.state, missing.path) == ("missing", None)

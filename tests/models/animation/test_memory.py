@@ -6,7 +6,6 @@ import torch
 
 from animaray.models.animation.memory import (
     estimate_memory,
-    estimate_peak_bytes,
     unet_values_per_cell,
 )
 from animaray.models.diffusion.guided_denoiser import GuidedDenoiser
@@ -117,16 +116,17 @@ def test_weights_are_all_weights():
 def test_estimate_is_cheap_and_grows_with_the_work():
     start = time.process_time()
     off, fast, literal = (
-        estimate_peak_bytes(PUBLISHED, 16, 576, 1024, mode) for mode in ("off", "fast", "literal")
+        estimate_memory(PUBLISHED, 16, 576, 1024, mode).peak_bytes
+        for mode in ("off", "fast", "literal")
     )
     assert time.process_time() - start < 2.0
     assert off <= fast < literal
-    longer = estimate_peak_bytes(PUBLISHED, 500, 576, 1024, "off")
+    longer = estimate_memory(PUBLISHED, 500, 576, 1024, "off").peak_bytes
     assert off < longer < 5 * off
 
 
 def test_unknown_modes_and_profiles_are_refused():
     with pytest.raises(ConfigError, match="Unknown face optimization mode"):
-        estimate_peak_bytes(AnimatorConfig.tiny(), 4, 32, 32, "best")
+        estimate_memory(AnimatorConfig.tiny(), 4, 32, 32, "best")
     with pytest.raises(ConfigError, match="No memory figures"):
-        estimate_peak_bytes(replace(AnimatorConfig.tiny(), profile="own"), 4, 32, 32, "off")
+        estimate_memory(replace(AnimatorConfig.tiny(), profile="own"), 4, 32, 32, "off")

@@ -10,7 +10,6 @@ import pytest
 from animaray.datasets.schemas import FAMILIES, SCORES
 from animaray.pipelines.policy.policies import (
     LAX,
-    LITERAL_PAPER,
     POLICIES,
     STANDARD,
     STRICT,
@@ -22,7 +21,6 @@ from animaray.pipelines.policy.policies import (
     write_policy,
 )
 from animaray.pipelines.policy.rules import (
-    REASON_CODES,
     RULES,
     columns_of_rows,
     judge,
@@ -30,6 +28,8 @@ from animaray.pipelines.policy.rules import (
 )
 from animaray.platform.config import config_to_dict
 from animaray.platform.errors import ConfigError
+
+LITERAL_PAPER = POLICIES["literal-paper"]
 
 GOOD = {
     "picture_luminance_p5": 30.0, "picture_luminance_p95": 220.0, "picture_sharpness": 500.0,
@@ -77,7 +77,6 @@ def test_rules_name_known_scores_and_families() -> None:
     assert tuple(SCORES) == FAMILIES
     for rule in RULES:
         assert known[rule.score] == rule.family
-        assert rule.code in REASON_CODES
 
 
 def test_every_threshold_is_ordered_from_lax_to_strict() -> None:

@@ -20,7 +20,6 @@ from animaray.platform.media.video import (
     encode_mp4,
     probe_in_child,
 )
-from animaray.platform.provenance import read_provenance
 from animaray.serving.jobs.files import JobFiles
 from animaray.serving.jobs.options import find_warnings
 from animaray.serving.jobs.records import JobState
@@ -30,6 +29,7 @@ from animaray.serving.work.worker import (
     AnimationWorker,
     describe_failure,
 )
+from tests.provenance import read_provenance
 from tests.serving.worker_parts import (
     SIZE,
     PacedPipeline,
