@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,9 @@ from animaray.cli.early_checks import check_picture, check_video
 from animaray.cli.options import with_options
 from animaray.cli.output import JsonOption, print_hint, print_json, print_table
 from animaray.models.animation.options import NOT_SERVED, AnimationRequest
-from animaray.serving.client import AnimarayClient
+
+if TYPE_CHECKING:  # every command imports this file, and few ask a server
+    from animaray.serving.client import AnimarayClient
 
 app = typer.Typer(help="Use an animaray server.", no_args_is_help=True)
 
@@ -48,7 +50,7 @@ def submit(
     """
     check_picture(image)
     check_video(video)
-    with AnimarayClient(server, api_key=api_key) as client:
+    with _client(server, api_key) as client:
         job = client.submit(image, video, **options)
         print_hint(f"Submitted. Watch: animaray jobs watch {job.id} --server {server}")
         if not as_json:
@@ -72,7 +74,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List your jobs, newest first."""
-    with AnimarayClient(server, api_key=api_key) as client:
+    with _client(server, api_key) as client:
         jobs = client.list(state=state, limit=limit + 1)
     if len(jobs) > limit:
         jobs = jobs[:limit]
@@ -88,7 +90,7 @@ def watch(
     job_id: JobArgument, server: ServerOption = DEFAULT_SERVER, api_key: KeyOption = None
 ) -> None:
     """Print a job's events until it ends; fails as the job does."""
-    with AnimarayClient(server, api_key=api_key) as client:
+    with _client(server, api_key) as client:
         job = client.job(job_id)
         for event in job.events():
             typer.echo(f"{event}")
@@ -100,7 +102,7 @@ def cancel(
     job_id: JobArgument, server: ServerOption = DEFAULT_SERVER, api_key: KeyOption = None
 ) -> None:
     """Cancel a job; a running one stops within a step."""
-    with AnimarayClient(server, api_key=api_key) as client:
+    with _client(server, api_key) as client:
         state = client.job(job_id).cancel().state
     if state in ("succeeded", "failed"):
         print_hint(f"Job {job_id} had {state} before; nothing was cancelled.")
@@ -118,6 +120,12 @@ def download(
     api_key: KeyOption = None,
 ) -> None:
     """Save a finished job's video."""
-    with AnimarayClient(server, api_key=api_key) as client:
+    with _client(server, api_key) as client:
         client.job(job_id).save(out)
     print_hint(f"Saved {out}")
+
+
+def _client(server: str, api_key: str | None) -> "AnimarayClient":
+    from animaray.serving.client import AnimarayClient
+
+    return AnimarayClient(server, api_key=api_key)

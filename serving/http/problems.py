@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from starlette.responses import JSONResponse
+from typing import TYPE_CHECKING, Any
 
 from animaray.platform.errors import (
     AnimarayError,
@@ -15,6 +13,9 @@ from animaray.platform.errors import (
     error_classes,
 )
 from animaray.platform.media.file_kind import PICTURE_FORMATS_TEXT, VIDEO_FORMATS
+
+if TYPE_CHECKING:
+    from starlette.responses import JSONResponse
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -202,8 +203,10 @@ class ProblemError(ServiceError):
             document["retry_after"] = self.retry_after_s
         return document
 
-    def response(self, more_headers: Mapping[str, str] | None = None) -> JSONResponse:
+    def response(self, more_headers: Mapping[str, str] | None = None) -> "JSONResponse":
         """Return the document as a response, with its headers and others, such as Allow."""
+        from starlette.responses import JSONResponse  # clients read this file and need none
+
         headers = {"Cache-Control": "no-store"}
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)

@@ -214,6 +214,7 @@ def test_the_command_line_opens_without_heavy_packages() -> None:
     # Every command pays for what cli/main.py imports: torch alone takes seconds.
     loaded = loaded_by("animaray.cli.main")
     assert not {"torch", "ray", "pyarrow", "cv2", "onnxruntime", "numpy"} & loaded
+    assert not {"httpx", "starlette", "fastapi", "sqlalchemy"} & loaded
 
 
 def test_workers_that_read_videos_load_no_torch() -> None:
