@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
-from animaray.datasets.conditions import place_on_frames
+from animaray.datasets.encoded_clips import place_on_frames
 from animaray.datasets.frame_sampling import even_window
 from animaray.datasets.reader import CurationDataset
 from animaray.platform.errors import DatasetError

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from animaray.datasets.conditions import ConditionsTable, open_conditions, table_prefix
+from animaray.datasets.encoded_clips import EncodedClips, open_encoded_clips, table_prefix
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.splits import held_out_sources, write_trained_sources
 from animaray.models.alignment.aligner import PoseAligner
@@ -59,7 +59,7 @@ class AnimatorObjective(nn.Module):
 class AnimatorTask:
     """What the shared loop needs to train an animator."""
 
-    def __init__(self, config: AnimatorTrainingConfig, table: ConditionsTable) -> None:
+    def __init__(self, config: AnimatorTrainingConfig, table: EncodedClips) -> None:
         torch.manual_seed(config.loop.seed)
         animator = load_initial_animator(config)
         select_trainable(animator, config.trainable)
@@ -127,8 +127,8 @@ def train_animator(
     return launch(make_animator_task, config, progress)
 
 
-def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
-    """Open the conditions table that fits the animator.
+def open_table(config: AnimatorTrainingConfig) -> EncodedClips:
+    """Open the encoded clips that fit the animator.
 
     Raises:
         DatasetError: There is none, or it was encoded for other sizes.
@@ -137,7 +137,7 @@ def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
     size_px = animator.width_px, animator.height_px
     noise = animator.noise_aug_strength
     prefix = table_prefix(animator.profile, *size_px, animator.fps, noise)
-    table = open_conditions(Path(config.data_dir), config.encoder_id, prefix=prefix)
+    table = open_encoded_clips(Path(config.data_dir), config.encoder_id, prefix=prefix)
     sources = table.source_ids()
     if config.policy is not None:
         # All kept clips, encoded or not: evaluation holds out sources of the same set.
@@ -171,7 +171,7 @@ def open_table(config: AnimatorTrainingConfig) -> ConditionsTable:
     return table
 
 
-def _check_sizes(config: AnimatorTrainingConfig, table: ConditionsTable) -> None:
+def _check_sizes(config: AnimatorTrainingConfig, table: EncodedClips) -> None:
     """Refuse clips that were encoded for other sizes, or with other noise, than the animator's.
 
     Raises:

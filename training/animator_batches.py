@@ -1,4 +1,4 @@
-"""Turn rows of the conditions table into tensors for the animator."""
+"""Turn encoded clips into tensors for the animator."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float16
 from torch import Tensor
 
-from animaray.datasets.conditions import ClipConditions, ConditionsTable
+from animaray.datasets.encoded_clips import EncodedClip, EncodedClips
 from animaray.models.alignment.alignment import PosedPicture
 from animaray.models.animation.conditioning import (
     PosedPerson,
@@ -66,7 +66,7 @@ class AnimatorBatches:
 
     def __init__(
         self,
-        table: ConditionsTable,
+        table: EncodedClips,
         window: WindowConfig,
         animator: AnimatorConfig,
         *,
@@ -99,7 +99,7 @@ class AnimatorBatches:
                 fix="Encode at a higher frame rate, or lower window.num_frames.",
             )
         self._lengths = np.array([lengths[clip_id] for clip_id in self.clip_ids], dtype=np.int64)
-        self._cache: OrderedDict[tuple[str, bool], ClipConditions] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, bool], EncodedClip] = OrderedDict()
         self._cached_bytes = 0
 
     def make(self, positions: range) -> AnimatorBatch:
@@ -118,7 +118,7 @@ class AnimatorBatches:
         noisy = replace(item.conditioning, reference_latents=clean + self._reference_noise * noise)
         return replace(item, conditioning=noisy)
 
-    def _clip(self, window: Window) -> ClipConditions:
+    def _clip(self, window: Window) -> EncodedClip:
         clip_id = self.clip_ids[window.clip_index]
         is_mirrored = window.is_mirrored and self._table.has_mirrored(clip_id)
         key = (clip_id, is_mirrored)
@@ -134,13 +134,13 @@ class AnimatorBatches:
         return clip
 
 
-def _num_bytes(clip: ClipConditions) -> int:
+def _num_bytes(clip: EncodedClip) -> int:
     arrays = (clip.latents, clip.latent_std, clip.reference_latents, clip.reference_latent_std)
     return sum(array.nbytes for array in arrays if array is not None)
 
 
 def make_item(
-    clip: ClipConditions,
+    clip: EncodedClip,
     window: Window,
     animator: AnimatorConfig,
     warp_codec: LatentCodec | None = None,
@@ -173,7 +173,7 @@ def make_item(
 
 
 def _reference_latents(
-    clip: ClipConditions, frame: int, rng: np.random.Generator | None
+    clip: EncodedClip, frame: int, rng: np.random.Generator | None
 ) -> Float[Tensor, "channels h w"]:
     """Return the latents of a frame as reference picture, noisy where the table has it so."""
     if clip.reference_latents is None:
@@ -200,7 +200,7 @@ def _rows(
     return None if array is None else array[frames]
 
 
-def identity_of_frame(clip: ClipConditions, frame: int) -> FaceIdentity:
+def identity_of_frame(clip: EncodedClip, frame: int) -> FaceIdentity:
     """Return the identity measured on a frame, or the clip's where it was not measured there."""
     if clip.identity_valid[frame]:
         raw = None if clip.raw_identities is None else clip.raw_identities[frame]
@@ -208,7 +208,7 @@ def identity_of_frame(clip: ClipConditions, frame: int) -> FaceIdentity:
     return FaceIdentity(unit=clip.identity_embedding, raw=clip.raw_identity)
 
 
-def _posed(clip: ClipConditions, frames: int | list[int]) -> PosedPicture:
+def _posed(clip: EncodedClip, frames: int | list[int]) -> PosedPicture:
     further = clip.further_points
     return PosedPicture(
         keypoints=clip.keypoints[frames],
@@ -219,7 +219,7 @@ def _posed(clip: ClipConditions, frames: int | list[int]) -> PosedPicture:
     )
 
 
-def face_mask(clip: ClipConditions, frames: list[int]) -> Float[Tensor, "frames 1 h w"]:
+def face_mask(clip: EncodedClip, frames: list[int]) -> Float[Tensor, "frames 1 h w"]:
     """Return 1 inside the frame's face box in the latents' resolution.
 
     Frames whose face is not known get 0 everywhere, which leaves their loss unweighted.

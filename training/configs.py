@@ -121,7 +121,7 @@ class AnimatorTrainingConfig:
     policy: str | None = "standard"
     """Encoded clips that this policy does not keep (any more) are left out; None takes all."""
     encoder_id: str | None = None
-    """Which conditions table of the dataset; None: the only one that fits the animator."""
+    """Which encoding of the dataset's clips; None: the only one that fits the animator."""
     held_out_share: float | None = 0.2
     """Share of source videos that training leaves out, by the rule of animaray.datasets.splits,
     so that `animaray evaluate` finds people it has not seen; None trains on all."""

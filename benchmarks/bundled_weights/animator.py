@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from animaray.datasets.conditions import ConditionsTable, open_conditions
+from animaray.datasets.encoded_clips import EncodedClips, open_encoded_clips
 from animaray.models.animation.settings import default_sampler
 from animaray.models.perception.generated.codec import GeneratedCodec
 from animaray.models.perception.protocols import LatentCodec
@@ -27,9 +27,9 @@ from animaray.training.configs import AnimatorTrainingConfig
 from animaray.training.recipes import animator_pretrain_cpu
 from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import Topology, run_training
-from benchmarks.bundled_weights.generated_conditions import (
+from benchmarks.bundled_weights.generated_clips import (
     GeneratedClips,
-    write_generated_conditions,
+    write_generated_clips,
 )
 from benchmarks.bundled_weights.sample_sheet import write_sample_sheet
 
@@ -45,8 +45,8 @@ class PretrainTask(AnimatorTask):
     def __init__(
         self,
         config: AnimatorTrainingConfig,
-        table: ConditionsTable,
-        held_out: ConditionsTable,
+        table: EncodedClips,
+        held_out: EncodedClips,
         codec: LatentCodec,
         samples_dir: Path,
     ) -> None:
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     held_out = dataclasses.replace(clips, num_clips=HELD_OUT_CLIPS, first_seed=HELD_OUT_SEED)
     for name, part in (("held_out", held_out), ("dataset", clips)):
         with stage_progress(f"encode {name}", part.num_clips) as progress:
-            write_generated_conditions(
+            write_generated_clips(
                 out / name,
                 part,
                 uses_truth=options.truth,
@@ -132,7 +132,7 @@ def _train(
     task = PretrainTask(
         config,
         open_table(config),
-        open_conditions(out / "held_out"),
+        open_encoded_clips(out / "held_out"),
         GeneratedCodec.load(),
         out / "samples",
     )

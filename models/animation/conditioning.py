@@ -65,7 +65,7 @@ def assemble_conditioning(
         ConfigError: There is no codec for the warped reference, or the model wants an identity that
             the recogniser does not give.
     """
-    # The conditions table holds latents in half precision: sampling shall see the same numbers,
+    # Encoded clips hold latents in half precision: sampling shall see the same numbers,
     # in the same order in memory, because convolutions round by that, too.
     latents = reference.latents.half().float().contiguous()
     if config.warped_reference is None:

@@ -21,15 +21,15 @@ from jaxtyping import Float32, Float64, UInt8
 from torch import nn
 
 from animaray.datasets.commit_log import CommittedFile
-from animaray.datasets.conditions import (
-    ClipConditions,
-    commit_conditions,
+from animaray.datasets.encoded_clips import (
+    EncodedClip,
+    commit_encoded_clips,
     encoded_inputs,
     mean_identity,
     mean_raw_identity,
     place_on_frames,
     table_prefix,
-    write_conditions,
+    write_encoded_clips,
 )
 from animaray.datasets.reader import ClipTracks, CurationDataset
 from animaray.datasets.vacuum import vacuum, writing
@@ -146,7 +146,7 @@ def encode_dataset(config: EncodeConfig, progress: StageProgress | None = None) 
                 for result in _encode_on_ray(config, root, encoder_id, missing):
                     file = result["file"]
                     files = [CommittedFile(**file)] if file else []
-                    commit_conditions(
+                    commit_encoded_clips(
                         root, encoder_id, files, result["clip_ids"], result["skipped"]
                     )
                     skipped |= result["skipped"]
@@ -189,7 +189,7 @@ def make_encoder_id(config: EncodeConfig) -> str:
 
 def encode_clip(
     dataset: CurationDataset, clip_id: str, encoders: ClipEncoders, config: EncodeConfig
-) -> list[ClipConditions]:
+) -> list[EncodedClip]:
     """Encode one clip; with `mirrored_copies` also its mirror image.
 
     Raises:
@@ -301,7 +301,7 @@ class FittedClip:
         )
 
 
-def encode_fitted(clip: FittedClip, encoders: ClipEncoders, config: EncodeConfig) -> ClipConditions:
+def encode_fitted(clip: FittedClip, encoders: ClipEncoders, config: EncodeConfig) -> EncodedClip:
     """Run the frozen encoders over a clip in the training frame.
 
     Raw outputs of the recogniser are measured here, because curation keeps unit vectors.
@@ -335,7 +335,7 @@ def encode_fitted(clip: FittedClip, encoders: ClipEncoders, config: EncodeConfig
     if config.reference_noise > 0:
         noise = ReferenceNoise(strength=config.reference_noise, seed=clip.noise_seed)
         noisy = encode_latents(frames, codec, noise)
-    return ClipConditions(
+    return EncodedClip(
         clip_id=clip.clip_id,
         source_id=clip.source_id,
         is_mirrored=clip.is_mirrored,
@@ -378,7 +378,7 @@ class EncodeActor:
 
     def __call__(self, shard: dict[str, Any]) -> dict[str, Any]:
         """Encode and write; report the file, the clips tried, and why some gave no row."""
-        rows: list[ClipConditions] = []
+        rows: list[EncodedClip] = []
         skipped: dict[str, str] = {}
         clip_ids = [str(clip_id) for clip_id in shard["clip_ids"]]
         for clip_id in clip_ids:
@@ -386,7 +386,7 @@ class EncodeActor:
                 rows += encode_clip(self._dataset, clip_id, self._encoders, self._config)
             except RefusedError as error:  # what the machine lacks is no fault of the clip
                 skipped[clip_id] = error.message
-        file = write_conditions(self._root, self._encoder_id, rows) if rows else None
+        file = write_encoded_clips(self._root, self._encoder_id, rows) if rows else None
         report = {
             "file": asdict(file) if file is not None else None,
             "clip_ids": clip_ids,

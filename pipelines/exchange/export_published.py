@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from animaray.datasets.conditions import place_on_frames
+from animaray.datasets.encoded_clips import place_on_frames
 from animaray.datasets.reader import ClipTracks, CurationDataset
 from animaray.datasets.windows import MAX_FACE_GAP_S
 from animaray.models.perception.protocols import PersonPose

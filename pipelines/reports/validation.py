@@ -18,7 +18,11 @@ from animaray.datasets.vacuum import unnamed_files
 from animaray.pipelines.policy.policies import policy_fingerprint
 from animaray.pipelines.policy.rules import columns_of_table, judge_columns
 from animaray.pipelines.policy.verdicts import applied_policy
-from animaray.pipelines.reports.validation_media import check_conditions, check_media, check_tracks
+from animaray.pipelines.reports.validation_media import (
+    check_encoded_clips,
+    check_media,
+    check_tracks,
+)
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.platform.storage import content_id
 
@@ -109,7 +113,7 @@ def validate(root: Path | str, *, decode: bool = True, max_problems: int = 1000)
             rows = _check_tables(dataset, report)
             num_decoded = check_media(dataset, report, decode=decode)
             check_tracks(dataset, report)
-            check_conditions(dataset, report)
+            check_encoded_clips(dataset, report)
         except DatasetError as error:
             report("schema", str(root), error.message)
     return Validation(

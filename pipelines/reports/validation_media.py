@@ -1,4 +1,4 @@
-"""Check videos, tracks and encoded conditions of a dataset against what its clips declare."""
+"""Check videos, tracks and encoded clips of a dataset against what its clips declare."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from av.error import FFmpegError
 
-from animaray.datasets.conditions import CONDITIONS_DIR, ClipConditions, open_conditions
+from animaray.datasets.encoded_clips import ENCODED_DIR, EncodedClip, open_encoded_clips
 from animaray.datasets.reader import ClipTracks, CurationDataset
 
 Report = Callable[[str, str, str], None]
@@ -76,12 +76,12 @@ def check_tracks(dataset: CurationDataset, report: Report) -> None:
             report("masks", clip_id, message)
 
 
-def check_conditions(dataset: CurationDataset, report: Report) -> None:
+def check_encoded_clips(dataset: CurationDataset, report: Report) -> None:
     """Check the encoded clips, if there are any."""
     names = {file.table for file in dataset.snapshot.files}
     clip_ids = {clip["clip_id"] for clip in dataset.clips()}
-    for name in sorted(name for name in names if name.startswith(f"{CONDITIONS_DIR}/")):
-        table = open_conditions(dataset.root, name.split("/", 1)[1])
+    for name in sorted(name for name in names if name.startswith(f"{ENCODED_DIR}/")):
+        table = open_encoded_clips(dataset.root, name.split("/", 1)[1])
         for clip_id in table.clip_ids:
             if clip_id not in clip_ids:
                 report("conditions", clip_id, f"{name} encodes a clip that does not exist")
@@ -110,7 +110,7 @@ def check_conditions(dataset: CurationDataset, report: Report) -> None:
                 report("masks", clip_id, f"{name}: {message}")
 
 
-def _raw_fits(item: ClipConditions) -> bool:
+def _raw_fits(item: EncodedClip) -> bool:
     if item.raw_identities is None:
         return True
     raw, unit = (

@@ -13,7 +13,7 @@ INTRODUCTIONS = {
     "platform": "What every other folder stands on; imports nothing of ours and never torch.",
     "models": "Networks, diffusion, pose and frozen encoders; plain torch, no cluster.",
     "datasets": "What lies on disk and how it is read; `world/` draws generated people.",
-    "pipelines": "Videos to a curated dataset, and clips to training conditions, on Ray Data.",
+    "pipelines": "Videos to a curated dataset, and kept clips to what training reads, on Ray Data.",
     "training": "The pose aligner and the animator on Ray Train.",
     "serving": "Durable animation jobs over HTTP on Ray Serve.",
     "evaluation": "Metrics, and the evaluation of weights on held-out clips.",

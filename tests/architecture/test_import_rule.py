@@ -44,7 +44,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "datasets": (
         "commit_log frame_sampling schemas splits", "reader shards vacuum",
-        "compaction conditions world", "windows",
+        "compaction encoded_clips world", "windows",
     ),
     "pipelines": (
         "encode exchange policy stages", "acquire sets", "curation", "curate reports",

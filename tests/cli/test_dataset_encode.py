@@ -7,7 +7,7 @@ import pytest
 
 from animaray.cli.main import run
 from animaray.datasets.commit_log import CommitLog
-from animaray.datasets.conditions import table_prefix
+from animaray.datasets.encoded_clips import table_prefix
 from animaray.datasets.shards import write_shard
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.training.recipes import animator_8xa100, animator_demo_cpu, animator_permissive_cpu

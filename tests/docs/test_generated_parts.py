@@ -22,7 +22,7 @@ from pydantic_core import PydanticUndefined
 import animaray
 from animaray.cli.error_ids import error_meanings
 from animaray.cli.main import app
-from animaray.datasets import conditions
+from animaray.datasets import encoded_clips
 from animaray.datasets.schemas import COLUMNS, TABLES, schema_of
 from animaray.pipelines.policy.policies import POLICIES, THRESHOLDS, Policy
 from animaray.serving.config import ServeConfig
@@ -70,15 +70,15 @@ def columns(name: str) -> str:
 def training_columns() -> str:
     """Return the columns of the table that training reads."""
     own = {"clip_id": "Clip", "num_frames": "Frames at the training frame rate"}
-    meanings = field_meanings(conditions.ClipConditions)
+    meanings = field_meanings(encoded_clips.EncodedClip)
     axes = {
         field.name: ", ".join(str(kind.dim_str).split())
-        for field in dataclasses.fields(conditions.ClipConditions)
+        for field in dataclasses.fields(encoded_clips.EncodedClip)
         for kind in (field.type, *typing.get_args(field.type))
         if hasattr(kind, "dim_str")
     }
     rows: list[tuple[object, ...]] = []
-    for field in conditions.conditions_schema():
+    for field in encoded_clips.encoded_schema():
         if field.name.endswith("_shape"):
             continue
         dtype = (field.metadata or {}).get(b"dtype")
@@ -301,8 +301,8 @@ def test_the_reference_names_every_public_name() -> None:
 def test_every_column_says_what_it_holds() -> None:
     for name in TABLES:
         assert all(len(column.meaning) > 3 for column in COLUMNS[name].values())
-    assert set(field_meanings(conditions.ClipConditions)) >= {
-        field.name for field in dataclasses.fields(conditions.ClipConditions)
+    assert set(field_meanings(encoded_clips.EncodedClip)) >= {
+        field.name for field in dataclasses.fields(encoded_clips.EncodedClip)
     } - {"clip_id"}
 
 

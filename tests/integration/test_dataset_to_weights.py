@@ -12,7 +12,7 @@ import pytest
 
 from animaray.cli.main import run
 from animaray.datasets.commit_log import CommitLog
-from animaray.datasets.conditions import open_conditions
+from animaray.datasets.encoded_clips import open_encoded_clips
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.shards import write_media_shard, write_shard
 from animaray.datasets.splits import held_out_sources, read_trained_sources
@@ -121,7 +121,7 @@ def _encode(root: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def encoded(curated: Path, local_ray: None) -> Path:
-    """Return the same folder with conditions; encoding is asked for twice."""
+    """Return the same folder with encoded clips; encoding is asked for twice."""
     first, again = _encode(curated), _encode(curated)
     assert (first["num_encoded"], first["num_found"], first["skipped"]) == (3, 0, {})
     assert (again["num_encoded"], again["num_found"]) == (0, 3)
@@ -130,8 +130,8 @@ def encoded(curated: Path, local_ray: None) -> Path:
 
 
 @pytest.mark.ray
-def test_conditions_hold_what_the_clip_shows(encoded: Path) -> None:
-    table = open_conditions(encoded)
+def test_encoded_clips_hold_what_the_clip_shows(encoded: Path) -> None:
+    table = open_encoded_clips(encoded)
     assert table.clip_ids == ["clip-0", "clip-1", "clip-2"]
     clip = table.load("clip-1")
     tracks = CurationDataset.open(encoded).tracks("clip-1")
@@ -197,7 +197,7 @@ def test_text_is_left_out_of_the_training_frame_or_the_clip_is(
 
 @pytest.mark.ray
 def test_mirrored_copies_are_mirror_images(encoded: Path) -> None:
-    table = open_conditions(encoded)
+    table = open_encoded_clips(encoded)
     clip, mirrored = table.load("clip-0"), table.load("clip-0", is_mirrored=True)
     # The right wrist (4) becomes the left one (7), mirrored in a picture 64 px wide.
     np.testing.assert_allclose(mirrored.keypoints[:, 7, 0], 63 - clip.keypoints[:, 4, 0], atol=1e-3)

@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from animaray.cli.main import run
-from animaray.datasets.conditions import open_conditions
+from animaray.datasets.encoded_clips import open_encoded_clips
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip_spec
 from animaray.models.interop.layout import NETWORKS
@@ -231,11 +231,11 @@ def check_export(kit: Path, exported: Path) -> None:
 
 
 def check_dataset(folder: Path) -> None:
-    """The clip was kept under profile paper, and its conditions hold what training needs."""
+    """The clip was kept under profile paper, and its encoding holds what training needs."""
     dataset = CurationDataset.open(folder)
     (clip_id,) = dataset.clip_ids("lax")
     assert set(dataset.profiles().values()) == {"paper"}
-    clip = open_conditions(folder).load(clip_id)
+    clip = open_encoded_clips(folder).load(clip_id)
     assert clip.latents.shape[1:] == (4, 12, 8)
     assert clip.further_points is not None
     assert clip.raw_identity is not None

@@ -15,7 +15,7 @@ import pytest
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.compaction import merge_small_files
-from animaray.datasets.conditions import ClipConditions, commit_conditions, write_conditions
+from animaray.datasets.encoded_clips import EncodedClip, commit_encoded_clips, write_encoded_clips
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import schema_of
 from animaray.datasets.shards import write_shard
@@ -286,7 +286,7 @@ def test_encoded_clips_are_checked(
         "face_boxes": np.tile(np.float32([4, 4, 8, 8]), (4, 1)),
         "face_box_valid": np.ones(4, np.bool_),
     }
-    conditions = ClipConditions(
+    encoded = EncodedClip(
         clip_id=clip_id or clip["clip_id"],
         source_id=clip["source_id"],
         is_mirrored=False,
@@ -295,8 +295,8 @@ def test_encoded_clips_are_checked(
         height_px=16,
         **{**arrays, **changes},
     )
-    file = write_conditions(root, "enc", [conditions])
-    commit_conditions(root, "enc", [file], [conditions.clip_id])
+    file = write_encoded_clips(root, "enc", [encoded])
+    commit_encoded_clips(root, "enc", [file], [encoded.clip_id])
     assert found(root) == ({invariant} if invariant else set())
 
 

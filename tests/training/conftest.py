@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from animaray.datasets.conditions import ClipConditions, commit_conditions, write_conditions
+from animaray.datasets.encoded_clips import EncodedClip, commit_encoded_clips, write_encoded_clips
 
 ENCODER_ID = "random-32x32"
 
 
-def random_clip(index: int, *, num_frames: int = 10) -> ClipConditions:
+def random_clip(index: int, *, num_frames: int = 10) -> EncodedClip:
     rng = np.random.default_rng(index)
     identity = rng.standard_normal((num_frames, 16)).astype(np.float32)
     identity /= np.linalg.norm(identity, axis=1, keepdims=True)
-    return ClipConditions(
+    return EncodedClip(
         clip_id=f"clip-{index}",
         source_id=f"source-{index}",
         is_mirrored=False,
@@ -39,8 +39,8 @@ def encoded_dataset(tmp_path: Path) -> Path:
     root = tmp_path / "dataset"
     clips = [random_clip(index) for index in range(6)]
     files = [
-        write_conditions(root, ENCODER_ID, clips[:3]),
-        write_conditions(root, ENCODER_ID, clips[3:]),
+        write_encoded_clips(root, ENCODER_ID, clips[:3]),
+        write_encoded_clips(root, ENCODER_ID, clips[3:]),
     ]
-    commit_conditions(root, ENCODER_ID, files, [clip.clip_id for clip in clips])
+    commit_encoded_clips(root, ENCODER_ID, files, [clip.clip_id for clip in clips])
     return root

@@ -12,7 +12,7 @@ import ray.train
 import torch
 from ray import cloudpickle
 
-from animaray.datasets.conditions import open_conditions
+from animaray.datasets.encoded_clips import open_encoded_clips
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.platform.errors import ConfigError, DatasetError, RunError
@@ -46,7 +46,7 @@ def _losses(folder: RunFolder) -> dict[int, float]:
 
 
 def test_an_item_holds_its_window_and_the_reference_frame(encoded_dataset: Path) -> None:
-    clip = open_conditions(encoded_dataset).load("clip-0")
+    clip = open_encoded_clips(encoded_dataset).load("clip-0")
     window = Window(clip_index=0, frame_indices=(4, 5, 6, 7), reference_index=1, is_mirrored=False)
     item = make_item(clip, window, PLAIN)
     np.testing.assert_array_equal(item.latents[0].numpy(), clip.latents[4:8].astype(np.float32))
@@ -64,7 +64,7 @@ def test_an_item_holds_its_window_and_the_reference_frame(encoded_dataset: Path)
 
 
 def test_the_same_item_number_gives_the_same_batch(encoded_dataset: Path) -> None:
-    table = open_conditions(encoded_dataset)
+    table = open_encoded_clips(encoded_dataset)
     makers = [
         AnimatorBatches(table, WindowConfig(num_frames=4), PLAIN, seed=3, reference_noise=0.02)
         for _ in range(2)
@@ -76,7 +76,9 @@ def test_the_same_item_number_gives_the_same_batch(encoded_dataset: Path) -> Non
 
 
 def test_models_that_take_the_warped_reference_get_it(encoded_dataset: Path) -> None:
-    task = AnimatorTask(_config(encoded_dataset, encoded_dataset), open_conditions(encoded_dataset))
+    task = AnimatorTask(
+        _config(encoded_dataset, encoded_dataset), open_encoded_clips(encoded_dataset)
+    )
     first, again = task.make_batch(range(2)), task.make_batch(range(2))
     warped = first.conditioning.warped_reference
     assert warped is not None
@@ -86,7 +88,7 @@ def test_models_that_take_the_warped_reference_get_it(encoded_dataset: Path) -> 
     assert warped[:, :, 4:].min() >= 0
     assert warped[:, :, 4:].max() <= 1
     plain = AnimatorBatches(
-        open_conditions(encoded_dataset),
+        open_encoded_clips(encoded_dataset),
         WindowConfig(num_frames=4),
         PLAIN,
         seed=0,
@@ -104,7 +106,7 @@ def test_weights_without_the_warped_reference_start_with_the_warp(
     config = _config(encoded_dataset, tmp_path / "run", init_from=str(tmp_path / "without"))
     grown = load_initial_animator(config)
     assert grown.config == AnimatorConfig.tiny()
-    batch = AnimatorTask(config, open_conditions(encoded_dataset)).make_batch(range(1))
+    batch = AnimatorTask(config, open_encoded_clips(encoded_dataset)).make_batch(range(1))
     with torch.no_grad():
         found = grown(batch.latents, torch.full((1,), 50.0), batch.conditioning)
     warped = batch.conditioning.warped_reference[:, :, :4]
@@ -116,7 +118,7 @@ def test_weights_without_the_warped_reference_start_with_the_warp(
 def test_windows_longer_than_every_clip_are_refused(encoded_dataset: Path) -> None:
     with pytest.raises(DatasetError, match="None of 6 encoded clips has the 11 frames"):
         AnimatorBatches(
-            open_conditions(encoded_dataset),
+            open_encoded_clips(encoded_dataset),
             WindowConfig(num_frames=11),
             PLAIN,
             seed=0,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from animaray.datasets.conditions import ConditionsTable
+from animaray.datasets.encoded_clips import EncodedClips
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.training.animator_batches import AnimatorBatches
@@ -111,7 +111,7 @@ def test_published_sampling_repeats_and_keeps_its_rule():
 
 
 def test_clips_without_a_frame_for_the_published_reference_are_left_out() -> None:
-    class Lengths(ConditionsTable):
+    class Lengths(EncodedClips):
         """Clips of 4 and 5 frames that were never encoded."""
 
         def __init__(self) -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from animaray.datasets.conditions import (
-    ClipConditions,
-    commit_conditions,
-    open_conditions,
-    write_conditions,
+from animaray.datasets.encoded_clips import (
+    EncodedClip,
+    commit_encoded_clips,
+    open_encoded_clips,
+    write_encoded_clips,
 )
 from animaray.models.animation.pipeline import AnimationOptions
 from animaray.models.animation.run import AnimationParts, AnimationRun, align_subjects
@@ -122,7 +122,7 @@ def test_animating_draws_them(arrays, drawn, marker_perception, marker_networks)
 def test_training_draws_them(arrays, drawn, tmp_path):
     (person,) = people_of(arrays, "drv0", SIZE)
     rng = np.random.default_rng(0)
-    clip = ClipConditions(
+    clip = EncodedClip(
         clip_id="clip",
         source_id="source",
         is_mirrored=False,
@@ -140,10 +140,10 @@ def test_training_draws_them(arrays, drawn, tmp_path):
         face_box_valid=np.zeros(2, bool),
         further_points=np.stack([person.further_points] * 2).astype(np.float32),
     )
-    file = write_conditions(tmp_path, "encoder", [clip])
-    commit_conditions(tmp_path, "encoder", [file], ["clip"])
+    file = write_encoded_clips(tmp_path, "encoder", [clip])
+    commit_encoded_clips(tmp_path, "encoder", [file], ["clip"])
     window = Window(clip_index=0, frame_indices=(0,), reference_index=1, is_mirrored=False)
-    row = open_conditions(tmp_path).load("clip")
+    row = open_encoded_clips(tmp_path).load("clip")
     shown = make_item(row, window, CONFIG).conditioning.pose_images[0]
     assert np.array_equal(to_uint8(shown)[0], drawn("unaligned_drv0"))
     bodies = make_item(row, window, replace(CONFIG, pose_layout="openpose_18"))

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from animaray.datasets.conditions import commit_conditions, open_conditions, write_conditions
+from animaray.datasets.encoded_clips import (
+    commit_encoded_clips,
+    open_encoded_clips,
+    write_encoded_clips,
+)
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
 from animaray.models.animation.run import AnimationParts, AnimationRun, align_subjects
@@ -109,9 +113,9 @@ def training_row(frames, pipeline, root):
         fps=config.fps,
         reference_noise=config.noise_aug_strength,
     )
-    file = write_conditions(root, "encoder", [encode_fitted(clip, encoders, settings)])
-    commit_conditions(root, "encoder", [file], ["clip"])
-    row = open_conditions(root).load("clip")
+    file = write_encoded_clips(root, "encoder", [encode_fitted(clip, encoders, settings)])
+    commit_encoded_clips(root, "encoder", [file], ["clip"])
+    row = open_encoded_clips(root).load("clip")
     return make_item(row, WINDOW, config, pipeline.codec).conditioning
 
 
@@ -202,7 +206,7 @@ def test_paper(tmp_path, weights_folder, marker_perception, marker_picture):
     assert np.linalg.norm(raw) != pytest.approx(1, abs=0.1)
     assert_equal(training, inference)
     # The noise is there, on the pixels, and the latents of training are drawn from the posterior.
-    row = open_conditions(tmp_path).load("clip")
+    row = open_encoded_clips(tmp_path).load("clip")
     assert not np.array_equal(row.reference_latents, row.latents)
     drawn = drawn_item(row, pipeline.animator.config)
     spread = (drawn.latents[0] - torch.from_numpy(row.latents.astype(np.float32))).flatten()

@@ -1,4 +1,4 @@
-"""The conditions table: what training needs of each clip, computed once by the frozen encoders.
+"""Encoded clips: what training reads of each clip, computed once by the frozen encoders.
 
     conditions/<encoder id>/part-<content id>.parquet     one row, and one row group, per clip
 
@@ -22,10 +22,10 @@ from animaray.datasets.reader import CurationDataset
 from animaray.datasets.shards import write_part
 from animaray.platform.errors import DatasetError
 
-CONDITIONS_VERSION = 3
+ENCODED_VERSION = 3
 """2: raw identities, further points; 3: posteriors, noisy references. The names of tables tell it;
 an older one is encoded anew."""
-CONDITIONS_DIR = "conditions"
+ENCODED_DIR = "conditions"
 COMMIT_KIND = "conditions"
 
 _ARRAYS: dict[str, type[np.generic]] = {
@@ -64,7 +64,7 @@ _SCALARS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClipConditions:
+class EncodedClip:
     """One clip as training sees it; `frames` counts frames at the training frame rate."""
 
     clip_id: str
@@ -180,7 +180,7 @@ def place_on_frames(
     return placed.astype(np.float32), is_hit | is_between
 
 
-def conditions_schema() -> pa.Schema:
+def encoded_schema() -> pa.Schema:
     """Return the Arrow schema of the table."""
     columns: list[pa.Field] = [
         pa.field(name, kind, nullable=False) for name, kind in _SCALARS.items()
@@ -191,25 +191,25 @@ def conditions_schema() -> pa.Schema:
         may_lack = name in _OPTIONAL
         columns.append(pa.field(name, pa.large_binary(), nullable=may_lack, metadata=facts))
         columns.append(pa.field(f"{name}_shape", pa.list_(pa.int32()), nullable=may_lack))
-    return pa.schema(columns, metadata={"animaray_conditions_version": str(CONDITIONS_VERSION)})
+    return pa.schema(columns, metadata={"animaray_conditions_version": str(ENCODED_VERSION)})
 
 
-def write_conditions(root: Path, encoder_id: str, clips: Sequence[ClipConditions]) -> CommittedFile:
+def write_encoded_clips(root: Path, encoder_id: str, clips: Sequence[EncodedClip]) -> CommittedFile:
     """Write one shard atomically, named by its content; the caller commits it.
 
     Args:
         encoder_id: Which encoders and sizes made the rows.
         clips: At least one clip.
     """
-    schema = conditions_schema()
+    schema = encoded_schema()
     buffer = io.BytesIO()
     # Latents are noise to a compressor; one row group per clip lets a reader take a single clip.
     with pq.ParquetWriter(buffer, schema, compression="none", use_dictionary=False) as writer:
         for clip in clips:
             table = pa.Table.from_pylist([_to_row(clip)], schema=schema)
             writer.write_table(table, row_group_size=1)
-    folder = f"{CONDITIONS_DIR}/{encoder_id}"
-    return write_part(root, folder, buffer.getvalue(), len(clips), CONDITIONS_VERSION)
+    folder = f"{ENCODED_DIR}/{encoder_id}"
+    return write_part(root, folder, buffer.getvalue(), len(clips), ENCODED_VERSION)
 
 
 def table_prefix(
@@ -217,11 +217,11 @@ def table_prefix(
 ) -> str:
     """Return how the encoder ids of one profile, frame size, rate and reference noise begin."""
     noise = f"noise{reference_noise:g}-" if reference_noise else ""
-    return f"{profile}-{width_px}x{height_px}-{fps:g}fps-{noise}v{CONDITIONS_VERSION}-"
+    return f"{profile}-{width_px}x{height_px}-{fps:g}fps-{noise}v{ENCODED_VERSION}-"
 
 
 def encoded_inputs(root: Path, encoder_id: str) -> set[str]:
-    """Return the ids whose conditions are committed, with those that gave no row."""
+    """Return the ids of the clips that were encoded, with those that gave no row."""
     return {
         clip_id
         for entry in CommitLog(root).commits()
@@ -230,7 +230,7 @@ def encoded_inputs(root: Path, encoder_id: str) -> set[str]:
     }
 
 
-def commit_conditions(
+def commit_encoded_clips(
     root: Path,
     encoder_id: str,
     files: Sequence[CommittedFile],
@@ -241,7 +241,7 @@ def commit_conditions(
 
     Args:
         encoder_id: Which encoders and sizes made the rows.
-        files: Shards as `write_conditions` returned them.
+        files: Shards as `write_encoded_clips` returned them.
         inputs: Ids of the clips that were tried.
         skipped: Why clips of `inputs` gave no row, by id.
     """
@@ -249,10 +249,10 @@ def commit_conditions(
     CommitLog(root).commit(files, inputs=inputs, kind=COMMIT_KIND, facts=facts)
 
 
-def open_conditions(
+def open_encoded_clips(
     root: Path, encoder_id: str | None = None, *, prefix: str = ""
-) -> "ConditionsTable":
-    """Open the conditions of a dataset at its newest commit.
+) -> "EncodedClips":
+    """Open the encoded clips of a dataset at its newest commit.
 
     Args:
         encoder_id: Which table; None takes the only one, or the only one with the prefix.
@@ -262,7 +262,7 @@ def open_conditions(
         DatasetError: The dataset was not encoded, or several tables fit and none was named.
     """
     snapshot = CurationDataset.open(root).snapshot
-    below = f"{CONDITIONS_DIR}/"
+    below = f"{ENCODED_DIR}/"
     tables = {file.table for file in snapshot.files if file.table.startswith(below)}
     names = sorted(table.removeprefix(below) for table in tables)
     if encoder_id is None and len(names) > 1:
@@ -282,11 +282,11 @@ def open_conditions(
             f"The clips of {root} were not encoded{of}.",
             fix=f"Run: animaray dataset encode {root}",
         )
-    return ConditionsTable(files, withdrawn=snapshot.withdrawn)
+    return EncodedClips(files, withdrawn=snapshot.withdrawn)
 
 
-class ConditionsTable:
-    """Read conditions of single clips from any number of shards."""
+class EncodedClips:
+    """Read single encoded clips from any number of shards."""
 
     def __init__(self, files: Iterable[Path], *, withdrawn: Collection[str] = ()) -> None:
         self._places: dict[tuple[str, bool], tuple[Path, int]] = {}
@@ -325,7 +325,7 @@ class ConditionsTable:
         """Return whether the clip's mirrored copy was encoded too."""
         return (clip_id, True) in self._places
 
-    def load(self, clip_id: str, *, is_mirrored: bool = False) -> ClipConditions:
+    def load(self, clip_id: str, *, is_mirrored: bool = False) -> EncodedClip:
         """Read one clip.
 
         Raises:
@@ -334,7 +334,7 @@ class ConditionsTable:
         place = self._places.get((clip_id, is_mirrored))
         if place is None:
             kind = "The mirrored copy of clip" if is_mirrored else "Clip"
-            raise DatasetError(f"{kind} {clip_id} is not in the conditions table.")
+            raise DatasetError(f"{kind} {clip_id} was not encoded.")
         path, group = place
         row = self._file(path).read_row_group(group).to_pylist()[0]
         return _from_row(row)
@@ -342,10 +342,10 @@ class ConditionsTable:
     def _index(self, path: Path, withdrawn: Collection[str]) -> None:
         file = self._file(path)
         found = (file.schema_arrow.metadata or {}).get(b"animaray_conditions_version", b"none")
-        if found.decode() != str(CONDITIONS_VERSION):
+        if found.decode() != str(ENCODED_VERSION):
             raise DatasetError(
-                f"{path} has conditions version {found.decode()}, expected {CONDITIONS_VERSION}.",
-                fix="Encode the dataset again; encoded conditions can always be made anew.",
+                f"{path} has conditions version {found.decode()}, expected {ENCODED_VERSION}.",
+                fix="Encode the dataset again; encoded clips can always be made anew.",
             )
         columns = ["clip_id", "source_id", "is_mirrored", "num_frames", "further_points_shape"]
         index = file.read(columns=columns).to_pylist()
@@ -365,7 +365,7 @@ class ConditionsTable:
         return self._open_files[path]
 
 
-def _to_row(clip: ClipConditions) -> dict[str, object]:
+def _to_row(clip: EncodedClip) -> dict[str, object]:
     row: dict[str, object] = {name: getattr(clip, name) for name in _SCALARS}
     row["num_frames"] = clip.num_frames
     for name, dtype in _ARRAYS.items():
@@ -379,11 +379,11 @@ def _to_row(clip: ClipConditions) -> dict[str, object]:
     return row
 
 
-def _from_row(row: dict[str, Any]) -> ClipConditions:
+def _from_row(row: dict[str, Any]) -> EncodedClip:
     values: dict[str, Any] = {name: row[name] for name in _SCALARS}
     for name, dtype in _ARRAYS.items():
         if row[name] is None:
             continue
         flat = np.frombuffer(row[name], dtype=np.dtype(dtype).newbyteorder("<"))
         values[name] = flat.astype(dtype, copy=False).reshape(row[f"{name}_shape"])
-    return ClipConditions(**values)
+    return EncodedClip(**values)

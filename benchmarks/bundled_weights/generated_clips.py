@@ -1,4 +1,4 @@
-"""Encode clips of the generated world straight into a conditions table, without video files.
+"""Encode clips of the generated world straight into a table of encoded clips, without video files.
 
 For pretraining the shipped animator: the pixels go through the same frozen networks as curated
 clips; only the way over H.264 and the filters is left out.
@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 
 from animaray.datasets.commit_log import CommittedFile
-from animaray.datasets.conditions import (
-    ClipConditions,
-    commit_conditions,
+from animaray.datasets.encoded_clips import (
+    EncodedClip,
+    commit_encoded_clips,
     encoded_inputs,
-    write_conditions,
+    write_encoded_clips,
 )
 from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip_spec
 from animaray.models.perception.generated.codec import GeneratedCodec
@@ -73,7 +73,7 @@ class GeneratedClips:
     """Clips of one file: what a killed run renders again at most."""
 
 
-def write_generated_conditions(
+def write_generated_clips(
     root: Path,
     clips: GeneratedClips,
     *,
@@ -84,7 +84,7 @@ def write_generated_conditions(
     """Render, encode and commit all clips that the dataset folder does not have yet.
 
     Args:
-        root: Dataset folder; it gets nothing but a conditions table.
+        root: Dataset folder; it gets nothing but a table of encoded clips.
         clips: Which clips.
         uses_truth: Take keypoints and faces from the world instead of the generated networks.
         num_processes: Processes that render and encode.
@@ -107,7 +107,7 @@ def write_generated_conditions(
         tasks = [pool.submit(_write_shard, root, clips, shard) for shard in shards]
         for task, shard in zip(tasks, shards, strict=True):
             files = [file] if (file := task.result()) is not None else []
-            commit_conditions(root, ENCODER_ID, files, [clip_name(seed) for seed in shard])
+            commit_encoded_clips(root, ENCODER_ID, files, [clip_name(seed) for seed in shard])
             progress.advance(len(shard))
 
 
@@ -137,7 +137,7 @@ def _start_process(uses_truth: bool) -> None:  # noqa: FBT001 - called by the po
 def _write_shard(root: Path, clips: GeneratedClips, seeds: list[int]) -> CommittedFile | None:
     encoded = [encode_generated(seed, clips, _PROCESS_ENCODERS[0]) for seed in seeds]
     rows = [clip for clip in encoded if clip is not None]
-    return write_conditions(root, ENCODER_ID, rows) if rows else None
+    return write_encoded_clips(root, ENCODER_ID, rows) if rows else None
 
 
 def clip_name(seed: int) -> str:
@@ -147,8 +147,8 @@ def clip_name(seed: int) -> str:
 
 def encode_generated(
     seed: int, clips: GeneratedClips, encoders: GeneratedEncoders
-) -> ClipConditions | None:
-    """Render one clip and return its conditions, or None if its face is never seen."""
+) -> EncodedClip | None:
+    """Render one clip and return it encoded, or None if its face is never seen."""
     spec = sample_clip_spec(
         seed, num_frames=clips.num_frames, fps=clips.fps, size=_WORLD_SIZE, camera_kind="static"
     )

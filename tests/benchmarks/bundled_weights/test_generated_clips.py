@@ -1,4 +1,4 @@
-"""Conditions of generated clips, through the shipped networks."""
+"""Encoded clips of the generated world, through the shipped networks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from animaray.datasets.conditions import ClipConditions
+from animaray.datasets.encoded_clips import EncodedClip
 from animaray.models.diffusion.sampler_config import SamplerConfig
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
@@ -21,7 +21,7 @@ from benchmarks.bundled_weights.aligner import (
     read_motions,
     recorded_pose_clip,
 )
-from benchmarks.bundled_weights.generated_conditions import (
+from benchmarks.bundled_weights.generated_clips import (
     GeneratedClips,
     encode_generated,
     load_encoders,
@@ -32,14 +32,14 @@ CLIPS = GeneratedClips(num_clips=1, num_frames=3, width_px=96, height_px=96)
 
 
 @pytest.fixture(scope="module")
-def clip() -> ClipConditions:
+def clip() -> EncodedClip:
     """Return the first clip of a few seeds whose face is seen."""
     encoders = load_encoders(uses_truth=True)
     encoded = (encode_generated(seed, CLIPS, encoders) for seed in range(10))
     return next(found for found in encoded if found is not None)
 
 
-def test_a_generated_clip_has_all_conditions(clip: ClipConditions) -> None:
+def test_a_generated_clip_has_all_arrays(clip: EncodedClip) -> None:
     assert clip.latents.shape == (3, 4, 12, 12)
     assert 0.2 < clip.latents.astype(np.float32).std() < 3.0
     assert clip.identity_valid.any()
@@ -51,7 +51,7 @@ def test_a_generated_clip_has_all_conditions(clip: ClipConditions) -> None:
     assert (boxes.mean(axis=1) < 96).all()
 
 
-def test_the_latents_decode_to_the_picture(clip: ClipConditions) -> None:
+def test_the_latents_decode_to_the_picture(clip: EncodedClip) -> None:
     # The head is where the face box says: the decoded box differs from the picture's corner.
     codec = GeneratedCodec.load()
     frames = codec.decode(torch.from_numpy(clip.latents.astype(np.float32)))
@@ -60,7 +60,7 @@ def test_the_latents_decode_to_the_picture(clip: ClipConditions) -> None:
     assert frames.std() > 0.1
 
 
-def test_a_sample_sheet_is_written_and_measured(clip: ClipConditions, tmp_path: Path) -> None:
+def test_a_sample_sheet_is_written_and_measured(clip: EncodedClip, tmp_path: Path) -> None:
     tiny = AnimatorConfig.tiny()
     config = replace(
         tiny,

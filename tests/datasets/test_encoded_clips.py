@@ -6,21 +6,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from animaray.datasets.commit_log import CommitLog
-from animaray.datasets.conditions import (
-    ClipConditions,
-    commit_conditions,
+from animaray.datasets.encoded_clips import (
+    EncodedClip,
+    commit_encoded_clips,
     encoded_inputs,
     mean_identity,
-    open_conditions,
+    open_encoded_clips,
     place_on_frames,
-    write_conditions,
+    write_encoded_clips,
 )
 from animaray.platform.errors import DatasetError
 
 
-def _clip(name: str, *, frames: int = 5, is_mirrored: bool = False) -> ClipConditions:
+def _clip(name: str, *, frames: int = 5, is_mirrored: bool = False) -> EncodedClip:
     rng = np.random.default_rng(len(name) + is_mirrored)
-    return ClipConditions(
+    return EncodedClip(
         clip_id=name,
         source_id=f"source of {name}",
         is_mirrored=is_mirrored,
@@ -39,15 +39,15 @@ def _clip(name: str, *, frames: int = 5, is_mirrored: bool = False) -> ClipCondi
     )
 
 
-def _store(root: Path, encoder_id: str, *clips: ClipConditions) -> None:
-    file = write_conditions(root, encoder_id, clips)
-    commit_conditions(root, encoder_id, [file], [clip.clip_id for clip in clips])
+def _store(root: Path, encoder_id: str, *clips: EncodedClip) -> None:
+    file = write_encoded_clips(root, encoder_id, clips)
+    commit_encoded_clips(root, encoder_id, [file], [clip.clip_id for clip in clips])
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     written = [_clip("b"), _clip("aa", frames=7), _clip("aa", frames=7, is_mirrored=True)]
     _store(tmp_path, "enc", *written)
-    table = open_conditions(tmp_path)
+    table = open_encoded_clips(tmp_path)
     assert table.clip_ids == ["aa", "b"]
     assert (table.num_frames("aa"), table.has_mirrored("aa"), table.has_mirrored("b")) == (
         7,
@@ -56,7 +56,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     )
     for clip in written:
         read = table.load(clip.clip_id, is_mirrored=clip.is_mirrored)
-        for name in ClipConditions.__slots__:
+        for name in EncodedClip.__slots__:
             np.testing.assert_array_equal(getattr(read, name), getattr(clip, name), err_msg=name)
 
 
@@ -71,13 +71,13 @@ def test_any_parquet_reader_can_use_the_arrays(tmp_path: Path) -> None:
 
 def test_uncommitted_shards_are_not_seen(tmp_path: Path) -> None:
     _store(tmp_path, "enc", _clip("a"))
-    write_conditions(tmp_path, "enc", [_clip("lost")])
-    assert open_conditions(tmp_path).clip_ids == ["a"]
+    write_encoded_clips(tmp_path, "enc", [_clip("lost")])
+    assert open_encoded_clips(tmp_path).clip_ids == ["a"]
 
 
 def test_encoded_inputs_are_known_per_encoder_even_without_rows(tmp_path: Path) -> None:
     _store(tmp_path, "enc", _clip("a"))
-    commit_conditions(tmp_path, "enc", [], ["faceless"], {"faceless": "no face"})
+    commit_encoded_clips(tmp_path, "enc", [], ["faceless"], {"faceless": "no face"})
     assert encoded_inputs(tmp_path, "enc") == {"a", "faceless"}
     assert encoded_inputs(tmp_path, "other") == set()
     assert CommitLog(tmp_path).commits()[-1].facts["skipped"] == {"faceless": "no face"}
@@ -86,12 +86,12 @@ def test_encoded_inputs_are_known_per_encoder_even_without_rows(tmp_path: Path) 
 def test_a_withdrawn_source_hides_its_clips(tmp_path: Path) -> None:
     _store(tmp_path, "enc", _clip("a"), _clip("bb"))
     CommitLog(tmp_path).withdraw(["source of a"], "takedown")
-    assert open_conditions(tmp_path).clip_ids == ["bb"]
+    assert open_encoded_clips(tmp_path).clip_ids == ["bb"]
 
 
 def test_clips_that_are_dropped_by_now_can_be_left_out(tmp_path: Path) -> None:
     _store(tmp_path, "enc", _clip("a"), _clip("bb"))
-    table = open_conditions(tmp_path)
+    table = open_encoded_clips(tmp_path)
     table.keep_only({"bb", "never encoded"})
     assert table.clip_ids == ["bb"]
     assert len(table) == 1
@@ -103,10 +103,10 @@ def test_several_encoders_need_a_name(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"was encoded 2 times, and 2 of the tables fit: one, two\."
     ):
-        open_conditions(tmp_path)
-    assert open_conditions(tmp_path, "two").clip_ids == ["bb"]
+        open_encoded_clips(tmp_path)
+    assert open_encoded_clips(tmp_path, "two").clip_ids == ["bb"]
     with pytest.raises(DatasetError, match=r"were not encoded by three\."):
-        open_conditions(tmp_path, "three")
+        open_encoded_clips(tmp_path, "three")
 
 
 def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -115,13 +115,13 @@ def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({"animaray_conditions_version": "0"}), path)
     with pytest.raises(DatasetError, match="has conditions version 0, expected 3"):
-        open_conditions(tmp_path)
+        open_encoded_clips(tmp_path)
 
 
 def test_a_clip_that_is_not_there_is_named(tmp_path: Path) -> None:
     _store(tmp_path, "enc", _clip("a"))
-    with pytest.raises(DatasetError, match="The mirrored copy of clip a is not in"):
-        open_conditions(tmp_path).load("a", is_mirrored=True)
+    with pytest.raises(DatasetError, match="The mirrored copy of clip a was not encoded"):
+        open_encoded_clips(tmp_path).load("a", is_mirrored=True)
 
 
 def test_boxes_are_interpolated_only_between_close_detections() -> None:
