@@ -145,7 +145,7 @@ def true_camera_scores(
         has_fit=np.ones(count, dtype=bool),
         inlier_share=np.ones(count),
         num_points=np.full(count, 1000),
-        look=np.zeros(count),
+        changes=np.zeros(count),
         still_change=np.zeros(count),
         background_share=np.ones(count),
         size=(width, height),

@@ -178,7 +178,7 @@ def test_scores_of_a_known_path_are_exact() -> None:
         has_fit=np.ones(4, dtype=bool),
         inlier_share=np.array([0.0, 0.9, 0.8, 0.7]),
         num_points=np.full(4, 100),
-        look=np.zeros(4),
+        changes=np.zeros(4),
         still_change=np.zeros(4),
         background_share=np.ones(4),
         size=(320, 240),

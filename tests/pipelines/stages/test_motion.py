@@ -56,7 +56,7 @@ def camera(shift_px_per_s: float = 0.0) -> CameraPath:
         has_fit=np.ones(len(TIMES), dtype=bool),
         inlier_share=np.ones(len(TIMES)),
         num_points=np.full(len(TIMES), 99),
-        look=np.zeros(len(TIMES)),
+        changes=np.zeros(len(TIMES)),
         still_change=np.zeros(len(TIMES)),
         background_share=np.ones(len(TIMES)),
         size=(160, 120),
