@@ -30,7 +30,7 @@ class new_folder:  # noqa: N801 - used as a context, like contextlib's
         """
         if self._out.exists() and (not self._out.is_dir() or any(self._out.iterdir())):
             raise UsageError(f"{self._out} exists and is not empty.", fix="Name a new folder.")
-        self._sweep()
+        self._remove_leftovers()
         self._folder.mkdir(parents=True)
         # The system lets go of it when this process dies, however it dies.
         self._lock = os.open(self._folder, os.O_RDONLY)
@@ -48,7 +48,7 @@ class new_folder:  # noqa: N801 - used as a context, like contextlib's
         self._folder.replace(self._out)
         sync_folder(self._out.parent)
 
-    def _sweep(self) -> None:
+    def _remove_leftovers(self) -> None:
         """Remove what killed processes left of this folder."""
         own = re.compile(rf"\.{re.escape(self._out.name)}\.[0-9a-f]{{8}}\.partial")
         parent = self._out.parent

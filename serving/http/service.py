@@ -244,11 +244,11 @@ class AnimationService:
             self.store.forget(job.job_id, job.tenant)
             # A warning, here and below, because Ray keeps nothing lower: the only trace of them.
             _log.warning("Removed job %s with its result: its time is over.", job.job_id)
-        swept = self.files.sweep(
+        removed = self.files.vacuum(
             upload_ids=self.store.ids_in(ACTIVE_STATES),
             result_ids=self.store.ids_in([JobState.SUCCEEDED, *ACTIVE_STATES]),
         )
-        for path in swept:
+        for path in removed:
             _log.warning("Removed %s: no job needs it.", path)
 
     def free_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Where uploads and results lie: names made by the server, complete or absent, swept when done.
+"""Where uploads and results lie: names made by the server, complete or absent, removed when done.
 
 data_dir/jobs.sqlite
 data_dir/uploads/JOB_ID/reference_image, driving_video
@@ -125,7 +125,7 @@ class JobFiles:
             if _job_of_result(path) == job_id and path.name != keep:
                 path.unlink(missing_ok=True)
 
-    def sweep(
+    def vacuum(
         self, *, upload_ids: set[str], result_ids: set[str], older_than_s: float = 3600.0
     ) -> list[Path]:
         """Remove files of ours that no job needs any more; return their paths.
@@ -142,7 +142,7 @@ class JobFiles:
                 return False
             return not _changed_after(path, newest_s)
 
-        swept = [
+        removed = [
             path
             for path in self._uploads_dir.iterdir()
             if is_unneeded(path, _job_of_upload(path), upload_ids) and _remove_uploads(path)
@@ -150,8 +150,8 @@ class JobFiles:
         for path in self.results_dir.iterdir():
             if is_unneeded(path, _job_of_result(path), result_ids):
                 path.unlink(missing_ok=True)
-                swept.append(path)
-        return swept
+                removed.append(path)
+        return removed
 
 
 def _job_of_upload(path: Path) -> str | None:

@@ -37,7 +37,7 @@ def test_folders_are_closed_to_other_users(tmp_path: Path) -> None:
         assert folder.stat().st_mode & 0o077 == 0
 
 
-def test_sweep_keeps_what_is_needed_or_young(tmp_path: Path) -> None:
+def test_vacuum_keeps_what_is_needed_or_young(tmp_path: Path) -> None:
     files = JobFiles(tmp_path)
     needed, old, young = JOB, "a" * 32, "b" * 32
     for job_id in (needed, old, young):
@@ -46,7 +46,7 @@ def test_sweep_keeps_what_is_needed_or_young(tmp_path: Path) -> None:
     for job_id in (needed, old):
         os.utime(files.upload_dir(job_id), (0, 0))
         os.utime(files.results_dir / f"{job_id}.1.mp4", (0, 0))
-    swept = files.sweep(upload_ids={needed}, result_ids={needed})
-    assert {path.name for path in swept} == {old, f"{old}.1.mp4"}
+    removed = files.vacuum(upload_ids={needed}, result_ids={needed})
+    assert {path.name for path in removed} == {old, f"{old}.1.mp4"}
     left = {path.name for path in (tmp_path / "uploads").iterdir()}
     assert left == {needed, young}
