@@ -252,7 +252,7 @@ def _curate_in_turn(
             continue
         measured = []
         for split in split_clips({**row, "seconds": {}, "staging_dir": staging}, config.clips):
-            clip = run_stage("encode", lambda r: cut_clip(r, config.cut, config.limits), split)
+            clip = run_stage("cut", lambda r: cut_clip(r, config.cut, config.limits), split)
             measured.append(stages(clip))
             seconds.update(measured[-1]["seconds"])
         num_clips += sum(clip["clip_id"] is not None for clip in measured)
