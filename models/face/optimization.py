@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
+from torch.optim.adam import adam
 
 from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.face.landmarks import detect_landmarks, move_alike
@@ -320,7 +321,9 @@ def optimize_latents(  # noqa: PLR0913 - a numeric routine, all by keyword
         The changed latents, and the loss before each step.
     """
     current = latents.detach().clone()
-    optimizer = torch.optim.Adam([current], lr=learning_rate)
+    # Adam's function: building its class loads torch._dynamo, a CPU second for every animation.
+    mean, square = torch.zeros_like(current), torch.zeros_like(current)
+    count = torch.tensor(0.0)
     losses: list[float] = []
     for iteration in range(num_iterations):
         if on_iteration is not None:
@@ -329,6 +332,11 @@ def optimize_latents(  # noqa: PLR0913 - a numeric routine, all by keyword
         losses.append(loss)
         if iteration and losses[-2] - loss < stop_below_gain * losses[-2] and stop_below_gain:
             return current, losses
-        current.grad = gradient if update_mask is None else gradient * update_mask
-        optimizer.step()
+        gradient = gradient if update_mask is None else gradient * update_mask
+        with torch.no_grad():
+            adam(
+                [current], [gradient], [mean], [square], [], [count],
+                amsgrad=False, beta1=0.9, beta2=0.999, lr=learning_rate, weight_decay=0.0,
+                eps=1e-8, maximize=False,
+            )  # fmt: skip
     return current, losses
