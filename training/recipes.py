@@ -60,22 +60,6 @@ def aligner_demo_cpu() -> AlignerTrainingConfig:
     )
 
 
-def aligner_pretrain_cpu() -> AlignerTrainingConfig:
-    """Train the demo's aligner from the closed form on generated motion: one process, one core.
-
-    Used by benchmarks.bundled_weights.aligner to make the bundled aligner; about ten minutes.
-    """
-    demo = aligner_demo_cpu()
-    return replace(
-        demo,
-        init_from=None,
-        held_out_share=0.01,
-        optimizer=replace(demo.optimizer, warmup_steps=50, ema_decay=0.995),
-        loop=LoopConfig(num_steps=2000, log_every_steps=50, checkpoint_every_steps=500, seed=1),
-        scale=replace(demo.scale, num_workers=1, micro_batch_size=256),
-    )
-
-
 def aligner_8xa100() -> AlignerTrainingConfig:
     """Train the aligner as published, 50 epochs over 5K videos: one machine with 8 A100.
 
@@ -146,30 +130,6 @@ def animator_permissive_cpu() -> AnimatorTrainingConfig:
             image_embedding_dim=generated_networks.IMAGE_DIM,
         ),
         init_from=None,
-    )
-
-
-def animator_pretrain_cpu() -> AnimatorTrainingConfig:
-    """Train the small animator from fresh weights on generated clips: one process, two cores.
-
-    Used by benchmarks.bundled_weights.animator to make the bundled weights; an hour or more.
-    """
-    return replace(
-        animator_demo_cpu(),
-        init_from=None,
-        loss=replace(_SMALL_LOSS, conditioning_dropout=0.05),
-        optimizer=OptimizerConfig(lr=5e-4, warmup_steps=100, ema_decay=0.998, betas=(0.9, 0.99)),
-        loop=LoopConfig(
-            num_steps=1_000_000, log_every_steps=10, checkpoint_every_steps=200, seed=1
-        ),
-        scale=ScaleConfig(
-            num_workers=1,
-            strategy="ddp",
-            precision="bf16",
-            global_batch_size=4,
-            micro_batch_size=4,
-            threads_per_worker=2,
-        ),
     )
 
 
@@ -272,11 +232,9 @@ RECIPES: Mapping[str, Callable[[], AlignerTrainingConfig | AnimatorTrainingConfi
             recipe.__name__: recipe
             for recipe in (
                 aligner_demo_cpu,
-                aligner_pretrain_cpu,
                 aligner_8xa100,
                 animator_demo_cpu,
                 animator_permissive_cpu,
-                animator_pretrain_cpu,
                 animator_tiny_cpu,
                 animator_1gpu,
                 animator_8xa100,

@@ -25,9 +25,10 @@ from animaray.datasets.world.postures import posture_to_pose
 from animaray.datasets.world.rendering import Stage, place_person
 from animaray.platform.errors import DatasetError
 from animaray.platform.progress import stage_progress
-from animaray.training.aligner import AlignerTask
+from animaray.training.aligner import AlignerTask, AlignerTrainingConfig
 from animaray.training.aligner_pairs import PoseClips, make_pose_clips
-from animaray.training.recipes import aligner_pretrain_cpu
+from animaray.training.configs import LoopConfig
+from animaray.training.recipes import aligner_demo_cpu
 from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import Topology, run_training
 
@@ -168,6 +169,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = RunFolder.claim(Path(config.run_dir), config)
     task = AlignerTask(config, clips)
     run_training(task, config, folder, Topology())
+
+
+def aligner_pretrain_cpu() -> AlignerTrainingConfig:
+    """Train the demo's aligner from the closed form on generated motion: one core, ten minutes."""
+    demo = aligner_demo_cpu()
+    return dataclasses.replace(
+        demo,
+        init_from=None,
+        held_out_share=0.01,
+        optimizer=dataclasses.replace(demo.optimizer, warmup_steps=50, ema_decay=0.995),
+        loop=LoopConfig(num_steps=2000, log_every_steps=50, checkpoint_every_steps=500, seed=1),
+        scale=dataclasses.replace(demo.scale, num_workers=1, micro_batch_size=256),
+    )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

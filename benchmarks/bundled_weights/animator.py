@@ -23,8 +23,13 @@ from animaray.platform.progress import stage_progress
 from animaray.training.animator import AnimatorTask, open_table
 from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches, collate
 from animaray.training.batch_order import WindowConfig
-from animaray.training.configs import AnimatorTrainingConfig
-from animaray.training.recipes import animator_pretrain_cpu
+from animaray.training.configs import (
+    AnimatorTrainingConfig,
+    LoopConfig,
+    OptimizerConfig,
+    ScaleConfig,
+)
+from animaray.training.recipes import animator_demo_cpu
 from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import Topology, run_training
 from benchmarks.bundled_weights.generated_clips import (
@@ -139,6 +144,28 @@ def _train(
     run_training(task, config, folder, Topology())
     folder.write_status("finished")
     return folder.weights_dir
+
+
+def animator_pretrain_cpu() -> AnimatorTrainingConfig:
+    """Train the small animator from nothing on generated clips: two cores, an hour or more."""
+    demo = animator_demo_cpu()
+    return dataclasses.replace(
+        demo,
+        init_from=None,
+        loss=dataclasses.replace(demo.loss, conditioning_dropout=0.05),
+        optimizer=OptimizerConfig(lr=5e-4, warmup_steps=100, ema_decay=0.998, betas=(0.9, 0.99)),
+        loop=LoopConfig(
+            num_steps=1_000_000, log_every_steps=10, checkpoint_every_steps=200, seed=1
+        ),
+        scale=ScaleConfig(
+            num_workers=1,
+            strategy="ddp",
+            precision="bf16",
+            global_batch_size=4,
+            micro_batch_size=4,
+            threads_per_worker=2,
+        ),
+    )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

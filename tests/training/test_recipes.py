@@ -69,7 +69,7 @@ def test_the_published_reference_has_noise_on_its_pixels_and_nowhere_else() -> N
     assert config.animator.noise_aug_strength == 0.02
     assert config.reference_noise == 0.0
     assert encode_recipe("paper").reference_noise == 0.02
-    for name in ("animator_demo_cpu", "animator_permissive_cpu", "animator_pretrain_cpu"):
+    for name in ("animator_demo_cpu", "animator_permissive_cpu"):
         small = RECIPES[name]()
         assert (small.animator.noise_aug_strength, small.reference_noise) == (0.0, 0.02)
 
@@ -78,10 +78,8 @@ def test_the_published_reference_has_noise_on_its_pixels_and_nowhere_else() -> N
     ("name", "workers", "threads", "strategy", "minutes"),
     [
         ("aligner_demo_cpu", 2, 1, "ddp", 1.5),
-        ("aligner_pretrain_cpu", 1, 1, "ddp", None),
         ("animator_demo_cpu", 2, 1, "deepspeed", 6.0),
         ("animator_permissive_cpu", 2, 1, "deepspeed", 6.0),
-        ("animator_pretrain_cpu", 1, 2, "ddp", None),
         ("animator_1gpu", 1, 4, "ddp", None),
         ("animator_8xa100", 8, 4, "deepspeed", None),
         ("animator_2x8xa100", 16, 4, "deepspeed", None),
