@@ -243,7 +243,8 @@ def test_every_named_make_target_module_and_script_exists() -> None:
         for target in re.findall(r"(?:`|\n)make ([a-z][a-z-]+)", text.text):
             problems += [f"make {target}"] if target not in targets else []
         for module in re.findall(RUN_AS_MODULE, text.text):
-            exists = (ROOT / f"{module.replace('.', '/')}.py").is_file()
+            place = ROOT / module.replace(".", "/")
+            exists = place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
             problems += [] if exists else [f"{text.file}:{text.line}: python -m {module}"]
         for script in re.findall(r"\b((?:benchmarks|tests|runs)/[\w/]+\.(?:py|sh))", text.text):
             exists = (ROOT / script).is_file()
