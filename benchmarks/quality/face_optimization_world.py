@@ -23,11 +23,9 @@ import torch
 from torch import Tensor
 
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.models.alignment.alignment import AlignedPose
 from animaray.models.animation.options import AnimationOptions
 from animaray.models.animation.pipeline import AnimationPipeline
 from animaray.models.animation.result import Animation
-from animaray.models.animation.run import AnimationParts, AnimationRun
 from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.face.landmarks import landmarks_from_keypoints
 from animaray.models.face.loss import (
@@ -230,13 +228,13 @@ class _Capture:
         return denoised
 
 
-class CapturingRun(AnimationRun):
-    """A run that keeps the estimates of some steps and optimizes nothing."""
+class CapturingPipeline(AnimationPipeline):
+    """A pipeline that keeps the estimates of some steps and optimizes nothing."""
 
     steps: Sequence[int] = (5, 10, 17)
 
-    def _make_optimizer(self, poses: Sequence[AlignedPose]) -> _Capture:  # type: ignore[override]
-        del poses
+    def face_optimizer(self, *_: object) -> _Capture:  # type: ignore[override]
+        """Return what stands where the optimizer stands."""
         self.capture = _Capture(self.steps)
         return self.capture
 
@@ -282,16 +280,14 @@ def gradients(pipeline: AnimationPipeline, cases: Sequence[Case]) -> None:
     settings, decoder = FaceOptimizationConfig(), windowed_decoder_of(codec)
     if decoder is None:
         raise UsageError(f"Codec {codec.name} cannot decode windows.")
-    parts = AnimationParts(
-        animator=pipeline.animator, aligner=None, codec=codec,
-        image_encoder=pipeline.image_encoder, perception=pipeline.perception,
-    )  # fmt: skip
+    capturing = CapturingPipeline(
+        pipeline.animator, None, codec, pipeline.image_encoder, pipeline.perception
+    )
     heads = [f"margin {m}: fast | share of drop | background" for m in UPDATE_MARGINS]
     print("| clip, step | cosine | loss | after ten: literal | " + " | ".join(heads) + " |")
     for case in cases:
         options = AnimationOptions(seed=1, num_inference_steps=NUM_STEPS, alignment="none")
-        capturing = CapturingRun(parts, [(case.reference, case.motion)], options, None)
-        animation = capturing.animate()
+        animation = capturing.animate(case.reference, case.motion, options)
         is_background = torch.from_numpy(background(animation, pipeline))[:, None]
         for index, latents in capturing.capture.estimates.items():
             size = int(latents.shape[-2]), int(latents.shape[-1])

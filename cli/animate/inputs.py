@@ -16,7 +16,7 @@ from animaray.models.perception.find_people import DRIVING_SHORT_SIDE_PX, find_p
 from animaray.models.subjects.choice import PersonChoice
 from animaray.models.subjects.motion import Motion, PeopleInVideo
 from animaray.models.subjects.pose_files import read_pose_file
-from animaray.models.subjects.reference import Reference
+from animaray.models.subjects.reference import Reference, embed_identity
 from animaray.platform.errors import AnimarayError, MediaError, PersonChoiceError, UsageError
 from animaray.platform.media.file_kind import is_pose_file
 from animaray.platform.media.video import (
@@ -76,7 +76,7 @@ def embed_identities(
     embeddings = []
     for path, portrait in zip(request.identities, portraits, strict=True):
         try:
-            embeddings.append(pipeline.embed_identity(portrait))
+            embeddings.append(embed_identity(portrait, pipeline.perception))
         except AnimarayError as error:  # say which of the pictures it is
             message = f"{path.name}: {error.message}"
             raise type(error)(message, fix=error.fix, reason=error.reason) from error

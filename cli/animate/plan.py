@@ -19,7 +19,6 @@ from animaray.models.alignment.methods import AlignmentMethod
 from animaray.models.alignment.quality import AlignmentQuality, judge_alignment
 from animaray.models.animation.memory import MemoryEstimate
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
-from animaray.models.animation.run import chosen_method
 from animaray.models.animation.settings import face_settings, sampler_settings
 from animaray.models.diffusion.sampler_config import SamplerConfig
 from animaray.models.diffusion.windows import window_indices
@@ -154,7 +153,7 @@ def make_plan(request: AnimateRequest) -> AnimatePlan:
     subjects = pair_people(references, driving.motions, request.options.pairing)
     subjects = with_identities(subjects, identities)
     poses = pipeline.align(subjects, request.options)
-    method = chosen_method(request.options, pipeline.aligner)
+    method = pipeline.alignment_method(request.options)
     num_frames = len(subjects[0][1].keypoints)
     memory = pipeline.estimate_memory(num_frames, request.options)
     pipeline.to(device)

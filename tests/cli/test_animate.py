@@ -16,7 +16,6 @@ from animaray.cli.animate import plan as animate_plan
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.animation.options import AnimationOptions
 from animaray.models.animation.pipeline import AnimationPipeline
-from animaray.models.animation.run import chosen_method
 from animaray.models.subjects.pose_files import write_pose_file
 from animaray.platform.media.video import add_sound_in_child, encode_mp4, probe_in_child
 from animaray.platform.weights.store import resolve_weights
@@ -73,7 +72,7 @@ def _in_the_media_folder(
 def test_weights_without_an_aligner_use_the_bundled_one(pipeline: AnimationPipeline) -> None:
     assert not (resolve_weights("generated/animator") / "aligner").exists()
     assert pipeline.aligner is not None
-    assert chosen_method(AnimationOptions(), pipeline.aligner) == "learned"
+    assert pipeline.alignment_method(AnimationOptions()) == "learned"
 
 
 _from_pretrained = AnimationPipeline.from_pretrained

@@ -14,8 +14,7 @@ from animaray.datasets.encoded_clips import (
     open_encoded_clips,
     write_encoded_clips,
 )
-from animaray.models.animation.pipeline import AnimationOptions
-from animaray.models.animation.run import AnimationParts, AnimationRun, align_subjects
+from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
 from animaray.models.frames import to_uint8
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
@@ -98,20 +97,12 @@ def test_animating_draws_them(arrays, drawn, marker_perception, marker_networks)
         face_detector=FaceAtNose(people_of(arrays, "ref", SIZE)[0].keypoints[0]),
     )
     codec, image_encoder = marker_networks
-    parts = AnimationParts(
-        animator=Animator(CONFIG),
-        aligner=None,
-        codec=codec,
-        image_encoder=image_encoder,
-        perception=perception,
-    )
+    pipeline = AnimationPipeline(Animator(CONFIG), None, codec, image_encoder, perception)
     reference = prepare_reference(frames[0], CONFIG, perception, image_encoder)
     subjects = [(reference, estimate_motion(frames[1:], perception.pose_estimator))]
     options = AnimationOptions(alignment="fit")
-    run = AnimationRun(parts, subjects, options, None)
-    conditioning = run.conditioning(
-        align_subjects(subjects, options, None), torch.Generator().manual_seed(0)
-    )
+    poses = pipeline.align(subjects, options)
+    conditioning = pipeline.conditioning(subjects, poses, torch.Generator().manual_seed(0))
     pictures = to_uint8(conditioning.pose_images[0])
     assert np.array_equal(pictures[0], drawn("aligned0"))
     assert np.array_equal(pictures[1], drawn("aligned1"))

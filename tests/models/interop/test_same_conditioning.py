@@ -14,7 +14,6 @@ from animaray.datasets.encoded_clips import (
 )
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
-from animaray.models.animation.run import AnimationParts, AnimationRun, align_subjects
 from animaray.models.face.identity import FaceIdentity
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.conditioning import Conditioning
@@ -131,17 +130,10 @@ def inference_path(frames, pipeline):
             pipeline.estimate_motion(frames[list(DRIVEN)]),
         )
     ]
-    parts = AnimationParts(
-        animator=pipeline.animator,
-        aligner=None,
-        codec=pipeline.codec,
-        image_encoder=pipeline.image_encoder,
-        perception=pipeline.perception,
-    )
-    run = AnimationRun(parts, subjects, OPTIONS, None)
     # Where noise is added to the reference: that of the table.
     noise = ReferenceNoise(strength=pipeline.animator.config.noise_aug_strength, seed="clip")
-    return run.conditioning(align_subjects(subjects, OPTIONS, None), noise.of_frame(REFERENCE))
+    poses = pipeline.align(subjects, OPTIONS)
+    return pipeline.conditioning(subjects, poses, noise.of_frame(REFERENCE))
 
 
 def assert_equal(training: Conditioning, inference: Conditioning) -> None:
