@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from animaray.models.diffusion.guided_denoiser import GuidedDenoiser
+from animaray.models.diffusion.sampler import GuidedDenoiser
 from animaray.models.face.loss import (
     FullFrameLoss,
     VisibleFaces,

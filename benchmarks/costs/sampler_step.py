@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from animaray.models.diffusion.guided_denoiser import GuidedDenoiser
+from animaray.models.diffusion.sampler import GuidedDenoiser
 from animaray.models.diffusion.windows import triangle_weights, window_indices
 from animaray.models.networks import attention, identity_adapter
 from animaray.models.networks.animator import Animator

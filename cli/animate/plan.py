@@ -1,39 +1,71 @@
-"""What `animaray animate` is going to do: everything is looked at before anything is written."""
+"""What `animaray animate` is going to do: all is read and looked at before anything is written."""
 
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
+import numpy as np
 import torch
+from jaxtyping import Float32, UInt8
 
-from animaray.cli.animate.inputs import (
-    DrivingClip,
-    embed_identities,
-    prepare_people,
-    read_driving,
-)
-from animaray.cli.animate.request import AnimateRequest
+from animaray.cli.animate.report import write_people
+from animaray.cli.animate.request import MIN_FRAMES, AnimateRequest
 from animaray.models.alignment.alignment import AlignedPose
 from animaray.models.alignment.methods import AlignmentMethod
 from animaray.models.alignment.quality import AlignmentQuality, judge_alignment
 from animaray.models.animation.memory import MemoryEstimate
-from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
+from animaray.models.animation.options import AnimationOptions
+from animaray.models.animation.pipeline import AnimationPipeline
 from animaray.models.animation.settings import face_settings, sampler_settings
 from animaray.models.diffusion.sampler_config import SamplerConfig
 from animaray.models.diffusion.windows import window_indices
+from animaray.models.perception.find_people import DRIVING_SHORT_SIDE_PX, find_people
+from animaray.models.subjects.choice import PersonChoice
+from animaray.models.subjects.motion import Motion, PeopleInVideo
 from animaray.models.subjects.pairing import Subject, pair_people, with_identities
-from animaray.models.subjects.reference import check_face_sizes
+from animaray.models.subjects.pose_files import read_pose_file
+from animaray.models.subjects.reference import Reference, check_face_sizes, embed_identity
 from animaray.platform.disk import check_room
-from animaray.platform.errors import PoseError, UsageError
+from animaray.platform.errors import (
+    AnimarayError,
+    MediaError,
+    PersonChoiceError,
+    PoseError,
+    UsageError,
+)
 from animaray.platform.machine import available_memory_bytes, check_memory
-from animaray.platform.media.video import read_picture_in_child
+from animaray.platform.media.file_kind import is_pose_file
+from animaray.platform.media.video import (
+    ChildFrameStream,
+    FrameSelection,
+    VideoInfo,
+    probe_in_child,
+    read_picture_in_child,
+)
+from animaray.platform.progress import stage_progress
 from animaray.platform.weights.store import BUNDLED_ANIMATOR, resolve_weights
 
 _MP4_BYTES_PER_PIXEL = 0.3
 """More than the busiest of our results has."""
 _MP4_BYTES = 64 * 1024
 """Of head and index."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrivingClip:
+    """The motion to follow."""
+
+    motions: tuple[Motion, ...]
+    """Of the chosen people."""
+    fps: float
+    """Frame rate of the motions, and of the result."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about the file."""
+    info: VideoInfo | None = None
+    """What is known of the video; None of pose files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +123,7 @@ class AnimatePlan:
         Raises:
             PoseError: The driving body does not fit the picture.
         """
-        what = f"This animation ({self.num_frames} frames; the peak is {peak_stage(self.memory)})"
+        what = f"This animation ({self.num_frames} frames; the peak is {self.memory.peak_stage})"
         check_memory(self.memory.peak_bytes, self.available_bytes, what=what, remedy=self._remedy())
         for quality in self.qualities:
             if quality.verdict == "poor":
@@ -116,17 +148,6 @@ class AnimatePlan:
                 fitting.append(f"--face-optimization {mode} (about {need / 1024**3:.1f} GiB)")
         fits = f"It would fit with {' or '.join(fitting)}. " if fitting else ""
         return f"{fits}Fewer frames (--max-frames) need less; --force goes on all the same."
-
-
-def peak_stage(memory: MemoryEstimate) -> str:
-    """Return what needs the most at once."""
-    stages = {
-        "the network": memory.unet_bytes,
-        "encoding and decoding": memory.codec_bytes,
-        "face optimization": memory.face_bytes,
-        "the pose encoder": memory.pose_bytes,
-    }
-    return max(stages, key=lambda name: stages[name])
 
 
 def make_plan(request: AnimateRequest) -> AnimatePlan:
@@ -211,6 +232,139 @@ def _alternatives(
     return found
 
 
+def prepare_people(
+    request: AnimateRequest,
+    pipeline: AnimationPipeline,
+    picture: UInt8[np.ndarray, "height width 3"],
+) -> list[Reference]:
+    """Return the chosen people of the reference picture.
+
+    Raises:
+        PersonChoiceError: Several are seen and none is chosen, or there is no such person.
+    """
+    try:
+        return pipeline.prepare_references(
+            picture,
+            request.options.pairing.reference,
+            option="--reference-person",
+            no_face=request.options.no_face,
+        )
+    except PersonChoiceError as error:
+        if request.report_dir is None:
+            raise
+        people = find_people(picture, pipeline.perception.pose_estimator)
+        path = write_people(request.report_dir / "people-picture.png", picture, people)
+        _refuse_with_picture(error, path)
+
+
+def embed_identities(
+    request: AnimateRequest,
+    pipeline: AnimationPipeline,
+    portraits: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+) -> list[Float32[np.ndarray, " identity_dim"]]:
+    """Return the identity of each portrait; FaceError names the one without a face."""
+    embeddings = []
+    for path, portrait in zip(request.identities, portraits, strict=True):
+        try:
+            embeddings.append(embed_identity(portrait, pipeline.perception))
+        except AnimarayError as error:  # say which of the pictures it is
+            message = f"{path.name}: {error.message}"
+            raise type(error)(message, fix=error.fix, reason=error.reason) from error
+    return embeddings
+
+
+def read_driving(request: AnimateRequest, pipeline: AnimationPipeline) -> DrivingClip:
+    """Return the chosen people's motions from a pose file or a video.
+
+    Raises:
+        MediaError: There are too few frames.
+    """
+    read = _read_poses if is_pose_file(request.driving) else _follow_video
+    driving = read(request, pipeline)
+    num_frames = len(driving.motions[0].keypoints)
+    if num_frames < MIN_FRAMES:
+        raise MediaError(
+            f"The driving motion has {num_frames} frames; at least {MIN_FRAMES} are needed.",
+            fix="Use a longer video, or a higher --fps.",
+            reason="too_short",
+        )
+    return driving
+
+
+def _read_poses(request: AnimateRequest, pipeline: AnimationPipeline) -> DrivingClip:
+    """Read a pose file.
+
+    Raises:
+        UsageError: Its frame rate is not known, or another one is wanted.
+    """
+    clip = read_pose_file(request.driving, size_px=request.driving_size_px)
+    wanted = request.frame_rate(clip.fps, pipeline.fps)
+    if clip.fps is not None and abs(wanted - clip.fps) > 1e-3:
+        raise UsageError(
+            f"{request.driving.name} holds {clip.fps:g} frames per second; poses are not resampled"
+            f" to {wanted:g}.",
+            fix="Leave out --fps.",
+        )
+    chosen = clip.choose(request.options.pairing.driving, option="--person")
+    motions = tuple(clip.motions[index].first(request.max_frames) for index in chosen)
+    return DrivingClip(motions=motions, fps=wanted)
+
+
+def _follow_video(request: AnimateRequest, pipeline: AnimationPipeline) -> DrivingClip:
+    """Follow the people of a video; its frames are read one by one and only the first is kept."""
+    info = probe_in_child(request.driving)
+    fps = request.frame_rate(info.fps, pipeline.fps)
+    selection = FrameSelection(
+        fps=fps, short_side_px=DRIVING_SHORT_SIDE_PX, max_frames=request.max_frames
+    )
+    total = max(1, int(info.duration_s * fps))
+    total = total if request.max_frames is None else min(total, request.max_frames)
+    first: list[UInt8[np.ndarray, "_ _ 3"]] = []
+    with (
+        stage_progress("follow people", total) as row,
+        closing(ChildFrameStream(request.driving, None, selection)) as stream,
+    ):
+
+        def frames() -> Iterator[UInt8[np.ndarray, "_ _ 3"]]:
+            for frame in stream:
+                first.extend([frame.frame_uint8] if not first else [])
+                yield frame.frame_uint8
+
+        people = pipeline.follow_people(frames(), lambda done: row.update(done=done))
+        row.update(total=people.num_frames)
+    scale = people.width_px / info.width
+    choices = [choice.scaled(scale) for choice in request.options.pairing.driving]
+    motions = _choose_motions(request, people, choices, first[0])
+    return DrivingClip(
+        motions=tuple(motions),
+        fps=fps,
+        warnings=(stream.warning,) if stream.warning else (),
+        info=info,
+    )
+
+
+def _choose_motions(
+    request: AnimateRequest,
+    people: PeopleInVideo,
+    choices: Sequence[PersonChoice],
+    first: UInt8[np.ndarray, "height width 3"],
+) -> list[Motion]:
+    try:
+        return people.motions(choices, option="--person")
+    except PersonChoiceError as error:
+        if request.report_dir is None:
+            raise
+        shown = [track.poses[0] for track in people.tracks]
+        path = write_people(request.report_dir / "people-driving.png", first, shown)
+        _refuse_with_picture(error, path)
+
+
+def _refuse_with_picture(error: PersonChoiceError, path: Path) -> NoReturn:
+    raise PersonChoiceError(
+        error.message, fix=f"{error.fix or ''} See {path}.".strip(), reason=error.reason
+    ) from error
+
+
 def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
     """Return the plan as JSON values."""
     reference, motion = plan.subjects[0]
@@ -257,7 +411,7 @@ def plan_facts(plan: AnimatePlan) -> dict[str, Any]:
         "memory": {
             "needed_bytes": plan.memory.peak_bytes,
             "available_bytes": plan.available_bytes,
-            "peak_stage": peak_stage(plan.memory),
+            "peak_stage": plan.memory.peak_stage,
         },
         "device": str(next(plan.pipeline.animator.parameters()).device),
         "notes": _notes(plan),

@@ -6,9 +6,16 @@ Activations are proportional to latent cells; the values per cell were counted o
 
 import functools
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
+from animaray.models.face.loss import EMBEDDED_AT_ONCE
+from animaray.models.face.optimization_config import (
+    MODES,
+    FaceOptimizationConfig,
+    FaceOptimizationMode,
+)
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
 from animaray.platform.errors import ConfigError
@@ -21,14 +28,8 @@ POSE_NET_VALUES = 768
 """Values per cell at PoseNet's peak, which sees all frames at once."""
 LATENT_COPIES = 6
 """Sets of latents the sampler holds: noisy, noised, estimate, slope, next, sum of windows."""
-PUBLISHED_CHUNK = 4
-"""Frames per gradient of the `published` mode."""
-FACES_AT_ONCE = 8
-"""Faces that `fast` embeds at once."""
 FACE_SHARE = 1 / 6
 """Side of the face assumed for `fast`, relative to the shorter side of the frame."""
-WINDOW_MARGIN, WINDOW_MULTIPLE = 4, 8
-"""Window of `fast`: room on each side, and what its sides are multiples of, in cells."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,8 +106,21 @@ class MemoryEstimate:
     @property
     def peak_bytes(self) -> int:
         """Weights, clip and the largest stage."""
-        stages = (self.unet_bytes, self.codec_bytes, self.face_bytes, self.pose_bytes)
-        return self.weights_bytes + self.clip_bytes + max(stages)
+        return self.weights_bytes + self.clip_bytes + max(self._stages.values())
+
+    @property
+    def peak_stage(self) -> str:
+        """What needs the most at once, in words."""
+        return max(self._stages, key=lambda name: self._stages[name])
+
+    @property
+    def _stages(self) -> dict[str, int]:
+        return {
+            "the network": self.unet_bytes,
+            "encoding and decoding": self.codec_bytes,
+            "face optimization": self.face_bytes,
+            "the pose encoder": self.pose_bytes,
+        }
 
 
 def estimate_memory(
@@ -166,22 +180,26 @@ def unet_values_per_cell(config: UNetConfig) -> float:
 
 
 def _face_values(
-    costs: _ProfileCosts, mode: str, frames: int, size_px: tuple[int, int], downscale: int
+    costs: _ProfileCosts,
+    mode: str,
+    frames: int,
+    size_px: tuple[int, int],
+    downscale: int,
 ) -> int:
     cells = (size_px[0] // downscale) * (size_px[1] // downscale)
     if mode == "off":
         return 0
-    if mode in ("literal", "published"):
-        together = frames if mode == "literal" else min(frames, PUBLISHED_CHUNK)
+    if mode not in MODES:
+        raise ConfigError(f"Unknown face optimization mode {mode!r}; known are {', '.join(MODES)}.")
+    config = FaceOptimizationConfig(mode=cast("FaceOptimizationMode", mode))
+    if mode != "fast":
+        together = min(frames, config.frames_at_once or frames)
         return together * (cells * costs.gradient + costs.face)
-    if mode == "fast":
-        face = min(size_px) * FACE_SHARE / downscale
-        side = -(-int(face + 2 * WINDOW_MARGIN) // WINDOW_MULTIPLE) * WINDOW_MULTIPLE
-        window = frames * min(side**2, cells) * costs.window
-        return max(cells * costs.record, window + min(frames, FACES_AT_ONCE) * costs.face)
-    raise ConfigError(
-        f"Unknown face optimization mode {mode!r}; known are off, published, literal and fast."
-    )
+    multiple = config.window_multiple_latents
+    face = min(size_px) * FACE_SHARE / downscale + 2 * config.window_margin_latents
+    side = -(-int(face) // multiple) * multiple
+    window = frames * min(side**2, cells) * costs.window
+    return max(cells * costs.record, window + min(frames, EMBEDDED_AT_ONCE) * costs.face)
 
 
 @functools.lru_cache(maxsize=8)

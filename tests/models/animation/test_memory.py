@@ -8,7 +8,7 @@ from animaray.models.animation.memory import (
     estimate_memory,
     unet_values_per_cell,
 )
-from animaray.models.diffusion.guided_denoiser import GuidedDenoiser
+from animaray.models.diffusion.sampler import GuidedDenoiser
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
 from animaray.models.networks.conditioning import EncodedConditioning
