@@ -1,11 +1,16 @@
-"""`animaray explain ID`: what an error id means, or how a run folder stands."""
+"""`animaray explain ID`: what an error id means, or how a run folder stands.
 
+Error ids are those of error classes, of HTTP refusals and of failed jobs.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from animaray.cli.output import JsonOption, print_json, print_lines, refuse_usage
+from animaray.platform.errors import error_classes
 from animaray.platform.storage import read_json
 
 
@@ -33,7 +38,6 @@ def explain(
 
 
 def _explain_error(error_id: str, *, as_json: bool) -> None:
-    from animaray.cli.error_ids import error_meanings
     from animaray.cli.error_remedies import REMEDIES
 
     meanings = error_meanings()
@@ -46,3 +50,46 @@ def _explain_error(error_id: str, *, as_json: bool) -> None:
         print_json({**facts, **parts})
     else:
         print_lines(found.line(), *(f"  {name + ':':<9}{text}" for name, text in parts.items()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErrorMeaning:
+    """One error id in words."""
+
+    error_id: str
+    meaning: str
+    exit_code: int | None = None
+    """Of a command that ends with it; None for what only a service says."""
+    http_status: int | None = None
+    """Of an answer that carries it."""
+
+    def line(self) -> str:
+        """Return it as one line of text."""
+        codes = [] if self.exit_code is None else [f"exit code {self.exit_code}"]
+        codes += [] if self.http_status is None else [f"HTTP status {self.http_status}"]
+        return f"{self.error_id} ({', '.join(codes) or 'a failed job'}): {self.meaning}"
+
+
+def error_meanings() -> dict[str, ErrorMeaning]:
+    """Return every id that a message, a problem document or a job can carry, sorted."""
+    from animaray.serving.http.problems import PROBLEM_KINDS, exit_code_of
+    from animaray.serving.jobs.records import JOB_FAILURES
+
+    found = {
+        kind.error_id: ErrorMeaning(
+            error_id=kind.error_id,
+            meaning=(kind.__doc__ or "").strip(),
+            exit_code=kind.exit_code,
+        )
+        for kind in error_classes()
+    }
+    for code, problem in PROBLEM_KINDS.items():
+        found[code] = ErrorMeaning(
+            error_id=code,
+            meaning=f"{problem.title}. {problem.explanation}",
+            exit_code=problem.exit_code,
+            http_status=problem.status,
+        )
+    for code, meaning in JOB_FAILURES.items():
+        found[code] = ErrorMeaning(error_id=code, meaning=meaning, exit_code=exit_code_of(code))
+    return dict(sorted(found.items()))

@@ -11,14 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from animaray.models.pose.further_points import HasPose
-from animaray.models.pose.layouts import FACE, HAND_EDGES, LEFT_HAND, LIMBS, RIGHT_HAND
+from animaray.models.pose.layouts import (
+    FACE,
+    HAND_EDGES,
+    LEFT_HAND,
+    LIMBS,
+    RIGHT_HAND,
+    VISIBLE_CONFIDENCE,
+)
 
 BLUE = "#2f6fde"
 ORANGE = "#d9822b"
 GREY = "#8a8f98"
 _COLORS = (BLUE, ORANGE, GREY, "#3a9d5d", "#9b59b6", "#c0392b")
 LABEL_HEIGHT_PX = 26
-VISIBLE = 0.3
 
 mpl.rcParams["svg.fonttype"] = "none"
 
@@ -111,11 +117,11 @@ def draw_skeleton(
     canvas = picture.copy()
     keypoints, confidence = np.asarray(person.keypoints), np.asarray(person.keypoint_confidence)
     for start, end in LIMBS:
-        if min(confidence[start], confidence[end]) >= VISIBLE:
+        if min(confidence[start], confidence[end]) >= VISIBLE_CONFIDENCE:
             first, second = (tuple(int(v) for v in keypoints[i]) for i in (start, end))
             cv2.line(canvas, first, second, color, 3, cv2.LINE_AA)
     for point, score in zip(keypoints, confidence, strict=True):
-        if score >= VISIBLE:
+        if score >= VISIBLE_CONFIDENCE:
             cv2.circle(canvas, (int(point[0]), int(point[1])), 4, color, -1, cv2.LINE_AA)
     if person.further_points is not None:
         _draw_hands_and_face(canvas, np.asarray(person.further_points), color)
@@ -129,11 +135,11 @@ def _draw_hands_and_face(
 ) -> None:
     for hand in (further_points[LEFT_HAND], further_points[RIGHT_HAND]):
         for start, end in HAND_EDGES:
-            if min(hand[start, 2], hand[end, 2]) >= VISIBLE:
+            if min(hand[start, 2], hand[end, 2]) >= VISIBLE_CONFIDENCE:
                 first, second = (tuple(int(v) for v in hand[i, :2]) for i in (start, end))
                 cv2.line(canvas, first, second, color, 1, cv2.LINE_AA)
     for x, y, score in further_points[FACE]:
-        if score >= VISIBLE:
+        if score >= VISIBLE_CONFIDENCE:
             cv2.circle(canvas, (int(x), int(y)), 1, color, -1, cv2.LINE_AA)
 
 

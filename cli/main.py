@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 unexpecte
 """
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -33,12 +34,14 @@ from animaray.cli import (
 from animaray.cli.animate import command as animate
 from animaray.cli.dataset import command as dataset
 from animaray.cli.demo import command as demo
-from animaray.cli.help_pages import tidy_help
 from animaray.platform.disk import disk_error
 from animaray.platform.errors import AnimarayError
 from animaray.platform.ray_session import quiet_ray
 
 _CTRL_C = 130
+_CODE_SECTIONS = re.compile(
+    r"\n\s*\n(Args|Returns|Raises|Yields|Attributes|References):.*", re.DOTALL
+)
 _STOPPED = "Stopped. The same command goes on from here."
 
 # typer brings its own click; its exceptions are reached through the public one.
@@ -136,6 +139,28 @@ def run(arguments: list[str], commands: typer.Typer = app) -> int:
     if result == _CTRL_C:  # typer makes an exit code of Ctrl-C and says nothing
         return _fail(_STOPPED, _CTRL_C, None)
     return result if isinstance(result, int) else 0
+
+
+def tidy_help(command: Any, parent: Any = None) -> None:  # noqa: ANN401 - typer's own click
+    """Tidy the help page of a command and of all below it.
+
+    Sections that tell programmers of arguments and errors are cut off, and no type stands after
+    flags, which take no value.
+
+    Args:
+        command: A command or group of typer.
+        parent: Context of the group it belongs to; None for the top.
+    """
+    if command.help:
+        command.help = _CODE_SECTIONS.sub("", command.help).rstrip()
+    context = command.context_class(
+        command, info_name=command.name, parent=parent, **command.context_settings
+    )
+    for option in (*command.params, command.get_help_option(context)):
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    for child in getattr(command, "commands", {}).values():
+        tidy_help(child, context)
 
 
 def _fail(message: str, exit_code: int, error: BaseException | None) -> int:

@@ -1,22 +1,29 @@
-"""Choose, from curated clips, whom to animate and whose motion to take.
+"""Choose whom to animate and whose motion to take: from curated clips, or a photo beside them.
 
-The choice looks only at what curation measured: identity embeddings, face size, keypoints, motion.
+Between clips the choice looks only at what curation measured: identity embeddings, face size, keypoints, motion.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from animaray.datasets.reader import ClipTracks, CurationDataset
+from animaray.models.perception.profiles import load_perception
+from animaray.models.pose.layouts import VISIBLE_CONFIDENCE
 from animaray.pipelines.stages.foreground import ARMS
 from animaray.pipelines.stages.pose import MIN_CONFIDENCE
-from animaray.platform.errors import DatasetError
+from animaray.platform.errors import DatasetError, MediaError
+from animaray.platform.media.video import read_picture_in_child
 
 SAME_PERSON_COSINE = 0.45
 """Embeddings at least this close are one person (both profiles separate pairs around it)."""
 
+_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+_MIN_VISIBLE_KEYPOINTS = 8
+_MIN_FACE_PX = 80
 _LIKELY_LENGTH = (0.25, 1.0)
 """Of an upper arm or forearm that is where it was found, in widths of the shoulders."""
 _HAND_SHARE = 0.05
@@ -119,6 +126,38 @@ def group_identities(facts: Sequence[ClipFacts]) -> dict[str, list[ClipFacts]]:
         else:
             groups[f"person {len(groups) + 1}"] = [fact]
     return groups
+
+
+def find_photo(videos: Path, profile: str) -> Path | None:
+    """Return the photo with one clear face and the most visible body, or None.
+
+    Looks at pictures in the video folder and in a folder `images` beside it.
+    """
+    folders = [videos, videos.parent / "images"]
+    paths = sorted(
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.suffix.lower() in _PHOTO_SUFFIXES
+    )
+    perception = load_perception(profile)
+    best: tuple[int, Path] | None = None
+    for path in paths:
+        try:
+            picture = read_picture_in_child(path)
+        except MediaError:
+            continue
+        faces = perception.face_detector.detect(picture)
+        people = perception.pose_estimator.estimate(picture)
+        if len(faces) != 1 or len(people) != 1:
+            continue
+        if faces[0].box[3] - faces[0].box[1] < _MIN_FACE_PX:
+            continue
+        visible = int(np.sum(people[0].keypoint_confidence >= VISIBLE_CONFIDENCE))
+        if visible >= _MIN_VISIBLE_KEYPOINTS and (best is None or visible > best[0]):
+            best = (visible, path)
+    return best[1] if best else None
 
 
 def _frontality(landmarks: Float32[np.ndarray, "5 2"]) -> float:

@@ -53,27 +53,18 @@ def demo(
     _check(settings, weights)
     check_room(out, DEMO_BYTES, "The demo")
     if by_parts:
-        from animaray.cli.demo.parts import NUM_STEPS, run_photo_demo
+        from animaray.cli.demo.parts import NUM_STEPS
+        from animaray.cli.demo.parts import run_photo_demo as make_page
 
         run = DemoRun(settings, num_steps=NUM_STEPS)
-        out.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        with ray_session():
-            page = run_photo_demo(run)
-        _tell(run, page, started, as_json=as_json)
-        return
-    from animaray.cli.demo import steps as demo_steps
-    from animaray.cli.demo.page import write_demo_page
+    else:
+        from animaray.cli.demo.page import run_whole_demo as make_page
 
-    run = DemoRun(settings)
+        run = DemoRun(settings)
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with ray_session():
-        page = write_demo_page(run, demo_steps.run_chain(run))
-    _tell(run, page, started, as_json=as_json)
-
-
-def _tell(run: DemoRun, page: Path, started: float, *, as_json: bool) -> None:
+        page = make_page(run)
     if as_json:
         print_json({"page": str(page), "facts": run.facts, "timings": run.timings})
     seconds = time.monotonic() - started

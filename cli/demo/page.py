@@ -12,7 +12,7 @@ from animaray.cli import figures
 from animaray.cli.dataset.page import render_template, write_sheet
 from animaray.cli.demo.aligner import write_alignment_picture
 from animaray.cli.demo.run import DemoRun
-from animaray.cli.demo.steps import DRIVING_FPS, ChainResult
+from animaray.cli.demo.steps import DRIVING_FPS, ChainResult, run_chain
 from animaray.cli.demo.truth import move_by_parts
 from animaray.cli.run_curves import read_series
 from animaray.evaluation.table import METRICS
@@ -26,9 +26,9 @@ from animaray.platform.media.video import decode_video, write_mp4
 NUM_SHOWN_FRAMES = 6
 
 
-def write_demo_page(run: DemoRun, chain: ChainResult) -> Path:
-    """Write `index.html` with its media and return its path."""
-    settings = run.settings
+def run_whole_demo(run: DemoRun) -> Path:
+    """Run the chain, write `index.html` with its media, and return its path."""
+    settings, chain = run.settings, run_chain(run)
     with run.step("page", "write the page") as record:
         media = settings.media_dir
         sheet = write_sheet(settings.dataset_dir, media, policy="standard", prefix="media/")

@@ -9,12 +9,10 @@ from typing import Any
 from animaray.cli.animate.parts import run_parts
 from animaray.cli.animate.request import AnimateRequest
 from animaray.cli.dataset.page import render_template, write_sheet
-from animaray.cli.demo.choice import clip_facts
-from animaray.cli.demo.photo import find_photo
+from animaray.cli.demo.choice import clip_facts, find_photo
 from animaray.cli.demo.run import DemoRun
 from animaray.datasets.reader import CurationDataset
 from animaray.models.animation.options import MADE_BY, AnimationRequest
-from animaray.pipelines.curate import CurationConfig, curate
 from animaray.platform.errors import PoseError, RefusedError
 from animaray.platform.media.picture import read_picture, write_png
 from animaray.platform.storage import read_json, write_bytes_atomic
@@ -36,16 +34,7 @@ def run_photo_demo(run: DemoRun) -> Path:
     settings = run.settings
     with run.step("pull", "pull the networks that see people") as record:
         record["note"] = f"{len(pull_profile(settings.profile))} files of {settings.profile}"
-    with run.step("curate", "curate with Ray Data") as record:
-        summary = curate(
-            CurationConfig(
-                sources=(str(settings.videos_dir),),
-                output_dir=settings.dataset_dir,
-                profile=settings.profile,
-            )
-        )
-        record["note"] = summary.one_line()
-        record["found"] = summary.num_new_sources == 0
+    summary = run.curate()
     dataset = CurationDataset.open(settings.dataset_dir)
     settings.media_dir.mkdir(parents=True, exist_ok=True)
     with run.step("animate", "move the photo by parts") as record:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from animaray.platform.storage import read_json, write_json_atomic
+
+if TYPE_CHECKING:
+    from animaray.pipelines.curate import CurationSummary
 
 NUM_STEPS = 8
 
@@ -105,9 +108,25 @@ class DemoRun:
         self._say(f"[{self._number}/{self.num_steps}] {title}: {record['note']} ({seconds:.0f} s)")
         self.save()
 
+    def curate(self, **choices: Any) -> "CurationSummary":  # noqa: ANN401 - settings of curation
+        """Curate the videos, as both demos do."""
+        from animaray.pipelines.curate import CurationConfig, curate
+
+        with self.step("curate", "curate with Ray Data") as record:
+            config = CurationConfig(
+                sources=(str(self.settings.videos_dir),),
+                output_dir=self.settings.dataset_dir,
+                profile=self.settings.profile,
+                **choices,
+            )
+            summary = curate(config)
+            record |= {"note": summary.one_line(), "found": summary.num_new_sources == 0}
+        return summary
+
     def save(self) -> None:
         """Write demo.json."""
-        document = {"schema_version": 1, "facts": self.facts, "timings": self._merged()}
+        timings = {**self._read_before(), **self.timings}
+        document = {"schema_version": 1, "facts": self.facts, "timings": timings}
         write_json_atomic(self._file, document)
 
     @property
@@ -116,9 +135,6 @@ class DemoRun:
 
     def _read_before(self) -> dict[str, Any]:
         return read_json(self._file)["timings"] if self._file.is_file() else {}
-
-    def _merged(self) -> dict[str, Any]:
-        return {**self._read_before(), **self.timings}
 
     def _say(self, text: str) -> None:
         sys.stderr.write(f"{text}\n")

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from animaray.cli.demo.choice import ClipFacts, Pair, choose_pair, clip_facts, group_identities
-from animaray.cli.demo.photo import find_photo
+from animaray.cli.demo.choice import ClipFacts, Pair, choose_pair, clip_facts, find_photo, group_identities
 from animaray.cli.demo.run import DemoRun
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.world.library import write_world
 from animaray.evaluation.evaluate import EvaluateConfig, EvaluationTable, evaluate
 from animaray.evaluation.metrics import embed_largest_faces, identity_similarity
 from animaray.models.perception.profiles import load_perception
-from animaray.pipelines.curate import CurationConfig, CurationSummary, curate
+from animaray.pipelines.curate import CurationSummary
 from animaray.pipelines.encode.encode import encode_dataset
 from animaray.pipelines.encode.config import encode_recipe
 from animaray.pipelines.stages.camera import CameraConfig
@@ -67,7 +66,11 @@ def run_chain(run: DemoRun) -> ChainResult:
     """Run every step in order."""
     settings = run.settings
     _videos(run)
-    summary = _curate(run)
+    # Drawn people have large heads and drawn walls few corners: half the cell, four times the
+    # points on what is left of the background.
+    camera = CameraConfig(cell_px=8) if settings.profile == "generated" else CameraConfig()
+    summary = run.curate(camera=camera, text=TextConfig(look="always"))
+    _encode(run)
     aligner = _train_aligner(run)
     animator = _train_animator(run, aligner)
     dataset = CurationDataset.open(settings.dataset_dir)
@@ -125,63 +128,41 @@ def _clear_videos(folder: Path) -> None:
         )
 
 
-def _curate(run: DemoRun) -> CurationSummary:
+def _encode(run: DemoRun) -> None:
     settings = run.settings
-    with run.step("curate", "curate with Ray Data") as record:
-        summary = curate(
-            CurationConfig(
-                sources=(str(settings.videos_dir),),
-                output_dir=settings.dataset_dir,
-                profile=settings.profile,
-                camera=_camera_config(settings.profile),
-                text=TextConfig(look="always"),
-            )
-        )
-        record["note"] = summary.one_line()
-        record["found"] = summary.num_new_sources == 0
     with run.step("encode", "encode clips for training") as record:
         recipe = encode_recipe(settings.profile)
         encoded = encode_dataset(replace(recipe, data_dir=str(settings.dataset_dir)))
-        record["note"] = encoded.one_line()
-        record["found"] = encoded.num_encoded == 0
-    return summary
-
-
-def _camera_config(profile: str) -> CameraConfig:
-    # Drawn people have large heads and drawn walls few corners: half the cell, four times the
-    # points on what is left of the background.
-    return CameraConfig(cell_px=8) if profile == "generated" else CameraConfig()
+        record |= {"note": encoded.one_line(), "found": encoded.num_encoded == 0}
 
 
 def _train_aligner(run: DemoRun) -> TrainResult:
-    settings = run.settings
+    config = replace(
+        aligner_demo_cpu(),
+        data_dir=str(run.settings.dataset_dir),
+        run_dir=str(run.settings.aligner_dir),
+    )
     with run.step("aligner", "train the pose aligner with Ray Train") as record:
-        config = replace(
-            aligner_demo_cpu(),
-            data_dir=str(settings.dataset_dir),
-            run_dir=str(settings.aligner_dir),
-        )
-        result = train_aligner(config)
-        record["note"] = result.found
-        record["found"] = "finished before" in result.found
-    return result
+        return _noted(record, train_aligner(config))
 
 
 def _train_animator(run: DemoRun, aligner: TrainResult) -> TrainResult:
     settings = run.settings
+    is_drawn = settings.profile == "generated"
+    recipe = animator_demo_cpu() if is_drawn else animator_permissive_cpu()
+    config = replace(
+        recipe,
+        data_dir=str(settings.dataset_dir),
+        run_dir=str(settings.animator_dir),
+        aligner_weights=str(aligner.weights_dir),
+        loop=replace(recipe.loop, max_minutes=settings.train_minutes),
+    )
     with run.step("animator", "train the animator with Ray Train and DeepSpeed") as record:
-        is_drawn = settings.profile == "generated"
-        recipe = animator_demo_cpu() if is_drawn else animator_permissive_cpu()
-        config = replace(
-            recipe,
-            data_dir=str(settings.dataset_dir),
-            run_dir=str(settings.animator_dir),
-            aligner_weights=str(aligner.weights_dir),
-            loop=replace(recipe.loop, max_minutes=settings.train_minutes),
-        )
-        result = train_animator(config)
-        record["note"] = result.found
-        record["found"] = "finished before" in result.found
+        return _noted(record, train_animator(config))
+
+
+def _noted(record: dict[str, Any], result: TrainResult) -> TrainResult:
+    record |= {"note": result.found, "found": "finished before" in result.found}
     return result
 
 

@@ -83,7 +83,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "measured_memory metrics table", "evaluate",
     ),
     "cli": (
-        "early_checks error_ids error_remedies figures help_pages options output",
+        "early_checks error_remedies figures options output",
         "animate cache cluster dataset doctor estimate evaluate explain keys"
         " run_curves tune_table weights",
         "curate demo jobs runs serve train", "main",

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import typer
 
-from animaray.cli.help_pages import tidy_help
-from animaray.cli.main import app, run
+from animaray.cli.main import app, run, tidy_help
 
 COMMAND = typer.main.get_command(app)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from animaray.cli.error_ids import error_meanings
+from animaray.cli.explain import error_meanings
 from animaray.cli.main import run
 from animaray.cli.output import JSON_SCHEMA_VERSION
 from animaray.platform.weights.store import weights_entry

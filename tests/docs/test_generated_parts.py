@@ -20,7 +20,7 @@ import typer
 from pydantic_core import PydanticUndefined
 
 import animaray
-from animaray.cli.error_ids import error_meanings
+from animaray.cli.explain import error_meanings
 from animaray.cli.main import app
 from animaray.datasets import encoded_clips
 from animaray.datasets.schemas import COLUMNS, TABLES, schema_of
