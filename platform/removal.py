@@ -16,7 +16,6 @@ def remove(path: Path, why: str) -> bool:
 
     Args:
         path: Of a name that only we give.
-        why: For the log.
 
     Returns:
         Whether it is gone now and was there before; a symbolic link stays.
@@ -43,7 +42,6 @@ def remove_own(folder: Path, own: re.Pattern[str], why: str) -> list[Path]:
     Args:
         folder: Nothing happens where there is none, or only a symbolic link.
         own: Matches the whole names that only we give.
-        why: For the log.
 
     Returns:
         What was removed.

@@ -109,9 +109,7 @@ def align_clip(
         method: `none` only scales to the picture's height and centres; `fit` is the released
             code's baseline (one scale and a shift for the whole clip, whatever `scope` says);
             `procrustes` is the closed form; `learned` needs an aligner.
-        reference: One pose.
         driving: One pose per frame.
-        aligner: For `learned`.
         scope: `clip` moves all frames by one transform, so that the motion stays as it is and
             nothing trembles; `frame` fits each frame alone.
 

@@ -51,7 +51,6 @@ def random_similarity(
 
     Args:
         aspect: Width / height of each picture; points are in units of the height.
-        config: Ranges.
         generator: Source of randomness (on the CPU).
     """
     uniform = torch.rand(4, len(aspect), generator=generator).to(aspect)
@@ -125,7 +124,6 @@ def alignment_loss(
     """Return the mean Euclidean distance over visible keypoints (eq. 12).
 
     Args:
-        aligned: The aligner's output.
         target: The untouched driving pose, same unit.
         visible: 1 where the target is seen, 0 elsewhere (or any weight).
     """

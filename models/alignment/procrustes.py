@@ -71,7 +71,6 @@ def fit_similarity_transform(
     is as long on both axes: pass pixels, or pixels divided by the height.
 
     Args:
-        driving: Keypoints to move.
         reference: Where they should land.
         confidence: Weight of each keypoint, 0 ignores it.
 

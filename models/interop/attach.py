@@ -107,7 +107,6 @@ class FaceBranch(nn.Module):
         """Return the layer's merged heads with the face branch added.
 
         Args:
-            layer: The attention layer.
             query: Its projected queries, heads not split yet.
             merged: Its output before the output projection.
             face_tokens: One set per clip; frames of one clip lie beside each other in the batch.

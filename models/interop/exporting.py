@@ -61,8 +61,6 @@ def export_published(
     The diffusers U-Net is the animator's without the identity adapter, whose keys its class lacks.
 
     Args:
-        folder: Weights folder.
-        out: New folder.
         on_file: Told each part's name.
 
     Returns:

@@ -40,12 +40,7 @@ def fresh_face_encoder_config(unet: UNetConfig, image_embedding_dim: int) -> Fac
 
 
 def fresh_state(config: AnimatorConfig, name: str) -> dict[str, Tensor]:
-    """Return the state dict of a PoseNet or Face Encoder that has learned nothing.
-
-    Args:
-        config: Sizes.
-        name: pose_net or face_encoder.
-    """
+    """Return the state dict of a PoseNet or Face Encoder that has learned nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         if name == "pose_net":

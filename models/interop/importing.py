@@ -108,7 +108,6 @@ def import_published(
 
     Args:
         source: Folder of the authors' files, see `layout`.
-        out: New weights folder.
         options: Frame size and colours.
         backbone: Diffusers folder of Stable Video Diffusion, if it lies outside `source`.
         on_file: Told each part's name.
@@ -132,7 +131,6 @@ def import_backbone(
 
     Args:
         folder: Diffusers folder of Stable Video Diffusion, in half or single precision.
-        out: New weights folder.
         options: Frame size and colours.
         on_file: Told each part's name.
     """

@@ -91,7 +91,6 @@ def noise_level(scheduler: Any, timestep: Tensor | float) -> NoiseLevel:  # noqa
     """Return how noisy the sample of a timestep is.
 
     Args:
-        scheduler: After `set_timesteps`.
         timestep: One of its `timesteps`.
 
     Raises:
@@ -173,8 +172,6 @@ class CorrectedScheduler:
 
         Args:
             scheduler: Any of those `noise_level` knows.
-            correct_denoised: As for `correct_prediction`.
-            frame_axis: As for `correct_prediction`.
         """
         self._scheduler = scheduler
         self._correct_denoised = correct_denoised

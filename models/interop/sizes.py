@@ -34,7 +34,6 @@ def expected_shapes(config: AnimatorConfig, name: str) -> Shapes:
     """Return key and shape of each tensor of one of the published networks; allocates nothing.
 
     Args:
-        config: Sizes.
         name: unet, pose_net or face_encoder.
     """
     with torch.device("meta"):

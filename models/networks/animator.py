@@ -139,8 +139,6 @@ class Animator(nn.Module):
         """Denoise in training: the whole graph in one call, as DDP and DeepSpeed want it.
 
         Args:
-            noisy_latents: As for `denoise`.
-            sigma: As for `denoise`.
             conditioning: Not encoded yet.
             drop_image: True drops the image token of that clip.
             drop_reference: True drops the reference latents of that clip.

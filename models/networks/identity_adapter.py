@@ -76,7 +76,6 @@ def align_to_image(
     Args:
         face: Attention to the face tokens, heads merged.
         image: Attention to the image token or prompt, heads merged.
-        mode: See `IdentityAdapter`.
     """
     if mode == "addition":
         return face

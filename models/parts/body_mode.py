@@ -27,9 +27,7 @@ class BodyPuppet:
     """A photo whose person can take other poses; the camera stands still.
 
     Args:
-        picture: RGB.
         person: Landmarks in the same pixels.
-        alpha: The person's opacity.
         captions: Letters that lie over the person: they stay, above what moves.
         plate: The background, where several people leave it together; None makes it.
         moves_face: Whether the expression follows the driver.

@@ -27,8 +27,6 @@ def captions_over(
 
     Args:
         lines: What can be read in the photo.
-        picture: RGB.
-        alpha: The person's opacity.
     """
     over = np.zeros(alpha.shape, bool)
     for line in lines:

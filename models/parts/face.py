@@ -134,7 +134,6 @@ class FaceMesh:
 
         Args:
             frame: Changed in place, RGB in [0, 255].
-            mouth: What `draw` returned.
             corner: The frame's left upper pixel in the padded photo.
         """
         height, width = frame.shape[:2]

@@ -37,9 +37,7 @@ class HeadPuppet:
     """A photo whose head moves and speaks.
 
     Args:
-        picture: RGB.
         person: Landmarks in the same pixels, with a face.
-        alpha: The person's opacity.
         moves_face: Whether the expression follows the driver.
 
     Raises:

@@ -33,7 +33,6 @@ def matte_of_keypoints(
     """Return a person's opacity in [0, 1]; zeros where the pose shows no part of them.
 
     Args:
-        picture: RGB.
         pose: Keypoints in its pixels.
     """
     shape = picture.shape[:2]

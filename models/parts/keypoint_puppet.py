@@ -55,7 +55,6 @@ class KeypointPuppet:
     """A picture whose people follow 18 keypoints each.
 
     Args:
-        picture_uint8: RGB, any size.
         people: Their keypoints in it.
         mattes: Their opacities in [0, 1]; None cuts them out by their keypoints.
         least_side_px: Pictures whose long side is smaller are moved at this size and reduced

@@ -37,7 +37,6 @@ def label_parts(
 
     Args:
         picture: RGB in [0, 255].
-        alpha: The person's opacity.
         rig: Where the bones are.
     """
     if not rig.arms:

@@ -51,7 +51,6 @@ def make_layers(
 
     Args:
         picture: The padded photo, RGB in [0, 255].
-        alpha: The person's opacity.
         rig: Where the bones are.
     """
     labels = label_parts(picture, alpha, rig)
@@ -190,7 +189,6 @@ def mesh_over(
     """Return a regular mesh whose cells cover a mask: vertices (x, y) and triangles.
 
     Args:
-        mask: What to cover.
         cell: Side of a cell, pixels.
     """
     height, width = mask.shape

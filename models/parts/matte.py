@@ -41,10 +41,8 @@ def cut_out(
     """Return the person's opacity in [0, 1].
 
     Args:
-        picture: RGB.
         person: Body points in the same pixels.
         pose_mask: Mask of the pose network, in [0, 1].
-        mask_person: The segmentation network.
 
     Raises:
         PoseError: The masks show nobody.
@@ -142,7 +140,6 @@ def cut_along_colours(
     """Return the person by GrabCut; equal inputs give equal cuts.
 
     Args:
-        picture: RGB.
         labels: OpenCV's GC_... of every pixel; changed in place.
         num_rounds: Iterations.
 
@@ -177,9 +174,7 @@ def guided_filter(
     """Smooth a mask along the edges of a colour picture.
 
     Args:
-        guide: RGB.
         mask: In [0, 1].
-        radius_px: Of the windows.
         epsilon: Colour differences below its root are smoothed over (colours in [0, 1]).
 
     References:

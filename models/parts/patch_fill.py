@@ -26,12 +26,7 @@ _FAR_COST = 0.02
 def fill_by_patches(
     picture: UInt8[np.ndarray, "height width 3"], hole: Bool[np.ndarray, "height width"]
 ) -> Float32[np.ndarray, "height width 3"]:
-    """Return the picture with the hole filled; the same picture and hole give the same pixels.
-
-    Args:
-        picture: RGB.
-        hole: What to fill.
-    """
+    """Return the picture with the hole filled; the same picture and hole give the same pixels."""
     rng = np.random.default_rng(0)
     levels = _pyramid(picture.astype(np.float32), hole)
     filled: Float32[np.ndarray, "_ _ 3"] | None = None
@@ -75,7 +70,6 @@ def fill_smoothly(
     """Fill pixels of weight 0 from averages of ever larger surroundings.
 
     Args:
-        picture: RGB.
         weight: In [0, 1].
     """
     pyramid = [(picture * weight[..., None], weight)]

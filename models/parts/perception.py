@@ -148,7 +148,6 @@ class PartsPerception:
         """Follow one person through a video, which is read once, frame by frame.
 
         Args:
-            frames: RGB.
             choices: Whom to follow, at most one; points in pixels of the frames.
             option: Option to ask for where several are seen; None takes the largest.
             on_frame: Told how many frames are done; raising ends it.

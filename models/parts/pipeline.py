@@ -48,7 +48,6 @@ class PartsAnimation:
     """A photo and a motion, brought together; frames are made one by one.
 
     Args:
-        reference: The photo.
         people: The driver's landmarks, frame by frame.
         fps: Frames per second of the driver, and of the result.
     """
@@ -179,8 +178,6 @@ class PartsPipeline:
         """Bring photo and motion together; frames are made as `PartsAnimation.frames` is read.
 
         Args:
-            reference: The photo.
-            driving: The motion.
             fps: Of the driving frames.
         """
         return PartsAnimation(reference, driving.people, fps)

@@ -31,12 +31,7 @@ class BackgroundPlate:
 def make_plate(
     picture: UInt8[np.ndarray, "height width 3"], alpha: Float32[np.ndarray, "height width"]
 ) -> BackgroundPlate:
-    """Fill the place of the person from around it; textured surroundings by patches.
-
-    Args:
-        picture: RGB.
-        alpha: The person's opacity.
-    """
+    """Fill the place of the person from around it; textured surroundings by patches."""
     reach = max(3, round(0.012 * max(alpha.shape)))
     hole = cv2.dilate((alpha > 0.03).astype(np.uint8), _SQUARE, iterations=reach)
     around = cv2.dilate(hole, _SQUARE, iterations=3 * reach) > hole
@@ -86,7 +81,6 @@ def spread_colours(
     """Give unknown pixels the nearest known one's colour, smoother with the distance.
 
     Args:
-        picture: RGB.
         known: Pixels that are kept; where there is none, the picture comes back.
     """
     if not known.any():

@@ -71,7 +71,6 @@ def draw_triangles(
         sampling: Changed in place; pixels without a triangle keep their values.
         moved: Where the vertices are now, pixels of the map.
         source: Where they are in the photo.
-        triangles: Vertices of each.
         depth: Large is far.
     """
     corners = moved[triangles]
@@ -127,7 +126,6 @@ def sample(
 
     Args:
         texture: Any number of channels.
-        sampling: Where to look.
         border: What lies around the texture (OpenCV's BORDER_...).
     """
     shown: Float32[np.ndarray, "rows columns channels"] = cv2.remap(

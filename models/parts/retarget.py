@@ -58,7 +58,6 @@ class Retargeter:
     """Turns the driver's landmarks into target poses of the photo's person.
 
     Args:
-        reference: The photo's landmarks.
         clip: The driver's, frame by frame (smoothed); at least one person.
         uses_hips: Whether the body below the chest moves; False for heads and shoulders. It never
             does where photo or driver do not show the hips.
@@ -318,7 +317,6 @@ class _FaceRetargeter:
         """Return the photo's face for one frame.
 
         Args:
-            driver: The driver's face.
             place: Where its middle goes; None moves it as the driver's face moves.
         """
         shape = self._own + upright_face(driver) - self._calm

@@ -68,8 +68,6 @@ def judge_reference(
 
     Args:
         person: Landmarks, pixels of the working size.
-        width_px: Of the picture.
-        height_px: Of the picture.
         wants: A mode that the user asks for; None chooses. `body` is granted only where it works.
 
     Raises:

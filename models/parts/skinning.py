@@ -78,7 +78,6 @@ def blend_about(
     """Move points about a joint by a mix of the bones before and behind it.
 
     Args:
-        points: Vertices at rest.
         joint: The joint at rest, and where it goes.
         bones: Before and behind it.
         weights: 0 follows the first bone, 1 the second.

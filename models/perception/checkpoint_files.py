@@ -96,8 +96,6 @@ def require_shapes(
     """Refuse a state dict that is not exactly of one architecture.
 
     Args:
-        found: Of the file.
-        expected: Of the architecture.
         what: File and network, for the message.
         may_be_there: Keys that are neither needed nor a mistake.
 

@@ -71,11 +71,8 @@ def align_face(
     A face larger than the crop is averaged down first, so that fine texture does not alias.
 
     Args:
-        frame: RGB picture.
         landmarks: Points in the frame, pixels.
         template: Where they belong in the crop, pixels.
-        height_px: Crop height.
-        width_px: Crop width.
     """
     return warp_crop(frame, similarity_from_landmarks(landmarks, template), height_px, width_px)
 
@@ -91,10 +88,7 @@ def warp_crop(
     """Return the crop that a similarity transform cuts out; outside the frame it is black.
 
     Args:
-        frame: RGB picture.
         matrix: Crop point = matrix[:, :2] @ frame point + matrix[:, 2]; pixels.
-        height_px: Crop height.
-        width_px: Crop width.
         border: OpenCV's name of what is outside the frame, black unless said.
     """
     factor = averaging_factor(matrix)

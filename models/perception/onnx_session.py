@@ -16,7 +16,6 @@ def open_onnx_session(
     """Open an ONNX file for inference; CUDA that cannot be had raises MachineError.
 
     Args:
-        path: The ONNX file.
         num_threads: CPU threads of this session; 1 lets many workers share a machine well.
         device: "cpu" or "cuda"; onnxruntime falls back to the CPU without a word, we do not.
 

@@ -61,7 +61,6 @@ def load_perception(
     """Load face detector, identity embedder and pose estimator of a profile.
 
     Args:
-        profile: One of `PROFILES`.
         folder: Weights folder whose own recogniser, if any, comes before the registered one
             (profile paper).
         num_threads: CPU threads of onnxruntime and LiteRT, and of PyTorch and OpenCV in this whole
@@ -165,9 +164,6 @@ def load_point_tracker(profile: str) -> PointTracker:
 
     Without the package or the weights of CoTracker the profile paper raises MachineError or
     WeightsError, which name the command that gets them.
-
-    Args:
-        profile: One of `PROFILES`.
     """
     if _known(profile) == "paper":
         from animaray.models.perception.paper.cotracker import CoTrackerTracker
@@ -193,7 +189,6 @@ def load_codec(profile: str, *, folder: Path | None = None) -> LatentCodec:
     """Load the latent codec of a profile, frozen; it is a torch module, on the CPU.
 
     Args:
-        profile: One of `PROFILES`.
         folder: Weights folder whose own VAE, if any, comes before the registered one (paper).
     """
     name = _known(profile)
@@ -224,7 +219,6 @@ def load_image_encoder(profile: str, *, folder: Path | None = None) -> ImageEnco
     colours and layout of a real picture, but it was never trained on photographs.
 
     Args:
-        profile: One of `PROFILES`.
         folder: Weights folder whose own image encoder, if any, comes before the registered one
             (profile paper).
     """

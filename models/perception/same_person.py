@@ -36,7 +36,6 @@ def comparable_cosines(
     Distances keep their order: they are all multiplied by one number.
 
     Args:
-        cosines: Of unit embeddings.
         embedder: Name of the recogniser, with or without the hash of its weights.
     """
     stretch = (1.0 - USUAL_SAME_PERSON) / (1.0 - same_person_cosine(embedder))

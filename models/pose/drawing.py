@@ -80,7 +80,6 @@ def draw_people(
     the brighter wins.
 
     Args:
-        people: One pose each.
         width: Of the picture, pixels.
         height: Of the picture, pixels.
         layout: What the model was trained with (`AnimatorConfig.pose_layout`).

@@ -86,7 +86,6 @@ def join_sound(video: Path, sound: bytes, out: Path) -> None:
 
     Args:
         video: An mp4 of our own.
-        sound: What `copy_sound` returned.
         out: The mp4 to write.
     """
     with (

@@ -94,7 +94,6 @@ def decode_video(  # noqa: PLR0913 - a flat call reads best
         end_s: Stop before, seconds.
         fps: Of the regular grid.
         short_side_px: Of the frames returned.
-        max_frames: Most frames returned.
         limits: What the file may cost; None for the defaults.
         untagged: Matrix of a video without colour tags; see `to_rgb`.
     """

@@ -68,7 +68,6 @@ def file_problem(path: Path, *, expected_bytes: int | None = None) -> tuple[str,
     """Return (reason, sentence) for what a look without hashing finds wrong with a file, or None.
 
     Args:
-        path: Must exist.
         expected_bytes: Size that it must have; None takes any.
     """
     size = path.stat().st_size

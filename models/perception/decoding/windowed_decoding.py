@@ -95,7 +95,6 @@ class WindowedDecoder(Protocol):
 
         Args:
             windows: Latents of each frame's window.
-            window: Where they are.
             record: Of the same clip, not much older.
         """
         ...
@@ -145,7 +144,6 @@ class StagedDecoder:
 
         Args:
             stages: From latents to RGB.
-            shares_window: Layers join frames.
             needs_record: There are norms over the frame, or attention.
         """
         self.shares_window = shares_window

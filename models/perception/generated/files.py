@@ -31,7 +31,6 @@ def load_network(network: Network, path: Path) -> Network:
 
     Args:
         network: A freshly built network.
-        path: The weights file.
 
     Returns:
         The same network in float32, without gradients for its parameters.

@@ -60,7 +60,6 @@ class GeneratedIdentityEmbedder(nn.Module):
         """Return the unit embedding of one face of an RGB picture.
 
         Args:
-            frame: RGB picture.
             landmarks: Eyes, nose, mouth corners, pixels of the picture.
         """
         crop = align_face(frame, landmarks, FACE_TEMPLATE, CROP_PX, CROP_PX)

@@ -88,7 +88,6 @@ class ArcFaceEmbedder(nn.Module):
         """Return the network's own output for one face of an RGB picture, about 20 long.
 
         Args:
-            frame: RGB picture.
             landmarks: Eyes, nose, mouth corners, pixels of the picture.
             channel_order: What the network is shown. It wants RGB; `bgr` repeats the exchange of
                 red and blue in the published inference scripts.

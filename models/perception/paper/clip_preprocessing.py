@@ -46,7 +46,6 @@ def resize_antialiased(
     """Blur by how much the picture shrinks, then sample bicubically with aligned corners.
 
     Args:
-        frames: Any values.
         size: Height and width of the result.
     """
     factors = [length / target for length, target in zip(frames.shape[-2:], size, strict=True)]

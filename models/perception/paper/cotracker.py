@@ -76,7 +76,6 @@ class CoTrackerTracker:
 
         Args:
             predictor: The package's, or one of the same calling convention.
-            config: How.
         """
         self.name = "paper/cotracker3_online"
         self.config = config or CoTrackerConfig()
@@ -91,7 +90,6 @@ class CoTrackerTracker:
 
         Args:
             path: State dict of the online network, as published (scaled_online.pth).
-            config: How.
 
         Raises:
             MachineError: The package is not installed.

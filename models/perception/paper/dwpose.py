@@ -75,7 +75,6 @@ class DwposeEstimator:
         Args:
             detector: YOLOX: square pictures to rows of centre, size, objectness, class scores.
             pose: RTMPose: person crops to SimCC scores of 133 points on both axes.
-            config: Thresholds.
             num_threads: CPU threads of each network.
             device: "cpu" or "cuda".
 

@@ -69,8 +69,6 @@ def decode_people(
 
     Args:
         rows: YOLOX's output of one picture: centre, size, objectness, score of each class.
-        scale: Of the letterbox.
-        side_px: Of the letterbox.
         min_score: Least objectness times class score.
     """
     cells, strides = _cells(side_px)

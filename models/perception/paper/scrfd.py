@@ -42,7 +42,6 @@ class ScrfdFaceDetector:
         Args:
             path: With scores, boxes and landmarks for three strides.
             score_threshold: Least score in [0, 1].
-            num_threads: CPU threads.
             device: "cpu" or "cuda".
 
         Raises:

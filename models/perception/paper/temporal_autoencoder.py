@@ -81,12 +81,7 @@ class TemporalAutoencoderCodec(nn.Module):
 
 
 def decoder_stages(decoder: TemporalDecoder, scaling_factor: float) -> list[Stage]:
-    """Return the temporal decoder as stages from scaled latents to RGB.
-
-    Args:
-        decoder: Of an AutoencoderKLTemporalDecoder.
-        scaling_factor: Its latents' scale.
-    """
+    """Return the temporal decoder as stages from scaled latents to RGB."""
     stages = [
         Stage(run=lambda x, _: frozen_convolution(decoder.conv_in, x / scaling_factor), radius=1)
     ]

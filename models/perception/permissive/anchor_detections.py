@@ -140,7 +140,6 @@ def letterbox(
 
     Args:
         picture: RGB, of any shape.
-        side_px: Of the square.
     """
     height, width = picture.shape[:2]
     scale = side_px / max(height, width)

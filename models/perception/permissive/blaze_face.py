@@ -35,7 +35,6 @@ class BlazeFace:
 
         Args:
             path: MediaPipe's short-range face detector, a .tflite file.
-            num_threads: CPU threads.
             device: "cpu" or "cuda".
         """
         self._decoder = AnchorDecoder(FACE_ANCHORS)
@@ -60,7 +59,6 @@ class BlazeFace:
         """Return the large faces of a whole picture, best score first.
 
         Args:
-            frame: RGB picture.
             min_score: Least score in [0, 1].
         """
         square, corner, scale = letterbox(frame, FACE_ANCHORS.side_px)
@@ -76,7 +74,6 @@ class BlazeFace:
         """Return the faces of a part of a picture, best score first.
 
         Args:
-            frame: RGB picture.
             crop: The part, 128 pixels wide for the network.
             min_score: Least score in [0, 1].
         """

@@ -104,7 +104,6 @@ def read_dlib_recogniser(path: Path, num_convolutions: int) -> DlibRecogniser:
     """Return the weights in a file.
 
     Args:
-        path: `dlib_face_recognition_resnet_model_v1.dat`.
         num_convolutions: How many the network has.
 
     Raises:

@@ -53,7 +53,6 @@ class HeadFaceDetector:
         Args:
             poses: Shows the heads; one look at each person is enough.
             faces: Looks at each head.
-            meshes: Gives the landmarks.
             min_score: Least score of the face detector in [0, 1] for close-ups without a body.
             min_head_score: The same on a head: small faces in profile reach no more.
         """
@@ -96,7 +95,6 @@ class HeadFaceDetector:
         """Return the face of a person who was found already, and its mesh unless seen aside.
 
         Args:
-            frame: RGB picture.
             body: The person in this picture.
         """
         face, mesh = self._on_head(frame, body)

@@ -21,7 +21,6 @@ class LiteRtSession:
         """Open a file.
 
         Args:
-            path: The .tflite file.
             num_threads: CPU threads of this session; 1 lets many workers share a machine well.
             device: "cpu" or "cuda"; LiteRT's wheel knows no CUDA, which is said in the log.
 

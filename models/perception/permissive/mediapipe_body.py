@@ -119,7 +119,6 @@ class BodyNetwork:
 
         Args:
             path: MediaPipe's pose landmark network, full or lite, .tflite or converted to .onnx.
-            num_threads: CPU threads.
             device: "cpu" or "cuda".
         """
         self._network = PictureNetwork(
@@ -141,7 +140,6 @@ class BodyNetwork:
         """Return the person around two points, or None where the network sees nobody.
 
         Args:
-            frame: RGB picture.
             auxiliary: Hip centre and the point that sets size and turn, pixels: of a detection,
                 or those of the body of the last frame.
             min_score: Least probability of a person.

@@ -52,7 +52,6 @@ class FaceMeshNetwork:
 
         Args:
             path: MediaPipe's face landmark network, .tflite or converted to .onnx.
-            num_threads: CPU threads.
             device: "cpu" or "cuda".
         """
         self._network = PictureNetwork(
@@ -79,7 +78,6 @@ class FaceMeshNetwork:
         """Return the face in a box, looked at twice; `score` says whether there is one.
 
         Args:
-            frame: RGB picture.
             box: Left, top, right, bottom of the face, pixels.
             turn: How far the head leans clockwise in the picture, radians, where it is known.
         """
@@ -96,7 +94,6 @@ class FaceMeshNetwork:
         """Return the face of the frame before again; `score` says whether it is still there.
 
         Args:
-            frame: RGB picture.
             face: The face in the frame before.
         """
         return self._look(frame, _crop_around(face.points[:, :2]))

@@ -105,11 +105,7 @@ class HandNetworks:
         )
 
     def find(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[Hand]:
-        """Return the hands of a picture that shows them large, best palm first.
-
-        Args:
-            frame: RGB picture.
-        """
+        """Return the hands of a picture that shows them large, best palm first."""
         square, corner, scale = letterbox(frame, PALM_ANCHORS.side_px)
         palms = [palm.moved(-corner, 1.0 / scale) for palm in self._detect(square)]
         return [hand for palm in palms if (hand := self._look_at(frame, palm)) is not None]
@@ -120,7 +116,6 @@ class HandNetworks:
         """Return a person's left and right hand, None where one is not seen.
 
         Args:
-            frame: RGB picture.
             body: The person in this picture.
         """
         left, right = (self._find_near(frame, body, hand) for hand in _BODY_HANDS)
@@ -130,7 +125,6 @@ class HandNetworks:
         """Return the hand of the frame before again, or None where it is not seen any more.
 
         Args:
-            frame: RGB picture.
             hand: The hand in the frame before.
         """
         crop = _crop_around(hand.points[:, :2])

@@ -157,7 +157,6 @@ class MediaPipePoseEstimator:
         """Return the people of one RGB picture with all that is known of them, largest first.
 
         Args:
-            frame: RGB picture.
             wants_masks: Also return each person's mask.
         """
         people: list[Body] = []
@@ -177,7 +176,6 @@ class MediaPipePoseEstimator:
         """Return a person again in the next frame, or None where nobody is there any more.
 
         Args:
-            frame: RGB picture.
             body: The person in the frame before.
             wants_mask: Also return the person's mask.
         """

@@ -33,7 +33,6 @@ class MediaPipeWholeBody:
         """Take the networks that it looks with.
 
         Args:
-            poses: Finds people.
             faces: Looks at each head.
             hands: Looks at the end of each arm.
         """

@@ -36,7 +36,6 @@ class YuNetFaceDetector:
         """Open the ONNX file.
 
         Args:
-            path: YuNet's ONNX file.
             score_threshold: Least score in [0, 1]; cats and dogs reach 0.65.
             max_side_px: Larger pictures are averaged down to this long side first.
             device: "cpu" or "cuda"; OpenCV of the package index has no CUDA, which is said.
