@@ -37,7 +37,7 @@ class SelfieSegmenter:
     def mask(
         self, frame: UInt8[np.ndarray, "height width 3"]
     ) -> Float32[np.ndarray, "height width"]:
-        """Return the probability of a person in each pixel; the picture is stretched to a square."""
+        """Return the probability of a person per pixel; the picture is stretched to a square."""
         small = cv2.resize(frame, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA)
         height, width = frame.shape[:2]
         return cv2.resize(self._look(small), (width, height), interpolation=cv2.INTER_LINEAR)
