@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float, Float16, Float32
+from jaxtyping import Bool, Float16, Float32
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.reader import CurationDataset
@@ -146,38 +146,6 @@ def mean_identity(
     mean = embeddings.mean(axis=0)
     length = float(np.linalg.norm(mean))
     return (mean / length if length > 0.0 else mean).astype(np.float32)
-
-
-def place_on_frames(
-    boxes: Float32[np.ndarray, "faces 4"],
-    box_times_s: Float[np.ndarray, " faces"],
-    frame_times_s: Float[np.ndarray, " frames"],
-    *,
-    max_gap_s: float,
-) -> tuple[Float32[np.ndarray, "frames 4"], Bool[np.ndarray, " frames"]]:
-    """Give each frame a box: a detection at its time, or between two detections close in time.
-
-    Before the first, after the last and inside longer gaps nothing is known: not valid.
-
-    Args:
-        box_times_s: Their times, ascending, seconds.
-        frame_times_s: Times of the frames, seconds.
-        max_gap_s: Longest time between two detections that is filled, seconds.
-    """
-    if len(boxes) == 0:
-        shape = len(frame_times_s)
-        return np.zeros((shape, 4), dtype=np.float32), np.zeros(shape, dtype=np.bool_)
-    slack_s = 1e-3
-    after = np.searchsorted(box_times_s, frame_times_s - slack_s)
-    upper = np.minimum(after, len(boxes) - 1)
-    is_hit = np.abs(box_times_s[upper] - frame_times_s) <= slack_s
-    lower = np.maximum(upper - 1, 0)
-    gap_s = box_times_s[upper] - box_times_s[lower]
-    is_between = (after > 0) & (after < len(boxes)) & (gap_s <= max_gap_s)
-    placed = np.stack(
-        [np.interp(frame_times_s, box_times_s, boxes[:, side]) for side in range(4)], axis=1
-    )
-    return placed.astype(np.float32), is_hit | is_between
 
 
 def encoded_schema() -> pa.Schema:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile, Snapshot
 from animaray.datasets.schemas import check_schema, concat_versions, schema_of
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NUM_KEYPOINTS = 18
 NUM_FURTHER_POINTS = 116
+MAX_FACE_GAP_S = 0.75
+"""Longest time between two face detections that is bridged by interpolation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +65,45 @@ class ClipTracks:
         """Return, for each time from the clip's start, the index of the nearest pose."""
         return np.abs(self.pts_s[None] - times_s[:, None]).argmin(axis=1)
 
+    def boxes_at(
+        self, times_s: Float64[np.ndarray, " times"], fps: float
+    ) -> tuple[Float32[np.ndarray, "times 4"], Bool[np.ndarray, " times"]]:
+        """Return the face's box at each time, and where it is known; see `place_on_frames`."""
+        boxes, seen_s = self.face_boxes[self.face_valid], self.face_frames[self.face_valid] / fps
+        return place_on_frames(boxes, seen_s, times_s, max_gap_s=MAX_FACE_GAP_S)
+
+
+def place_on_frames(
+    boxes: Float32[np.ndarray, "faces 4"],
+    box_times_s: Float[np.ndarray, " faces"],
+    frame_times_s: Float[np.ndarray, " frames"],
+    *,
+    max_gap_s: float,
+) -> tuple[Float32[np.ndarray, "frames 4"], Bool[np.ndarray, " frames"]]:
+    """Give each frame a box: a detection at its time, or between two detections close in time.
+
+    Before the first, after the last and inside longer gaps nothing is known: not valid.
+
+    Args:
+        box_times_s: Their times, ascending, seconds.
+        frame_times_s: Times of the frames, seconds.
+        max_gap_s: Longest time between two detections that is filled, seconds.
+    """
+    if len(boxes) == 0:
+        shape = len(frame_times_s)
+        return np.zeros((shape, 4), dtype=np.float32), np.zeros(shape, dtype=np.bool_)
+    slack_s = 1e-3
+    after = np.searchsorted(box_times_s, frame_times_s - slack_s)
+    upper = np.minimum(after, len(boxes) - 1)
+    is_hit = np.abs(box_times_s[upper] - frame_times_s) <= slack_s
+    lower = np.maximum(upper - 1, 0)
+    gap_s = box_times_s[upper] - box_times_s[lower]
+    is_between = (after > 0) & (after < len(boxes)) & (gap_s <= max_gap_s)
+    placed = np.stack(
+        [np.interp(frame_times_s, box_times_s, boxes[:, side]) for side in range(4)], axis=1
+    )
+    return placed.astype(np.float32), is_hit | is_between
+
 
 class CurationDataset:
     """One version of a curated dataset folder."""
@@ -101,6 +142,21 @@ class CurationDataset:
             row["clip_id"]
             for row in self.verdicts(policy)
             if row["keep"] == keep and (not keep or row["clip_id"] in with_media)
+        )
+
+    def kept_clips(self, policy: str = "standard") -> list[str]:
+        """Return ids of the clips to work on: kept by a policy, with stored video, sorted.
+
+        Raises:
+            DatasetError: There is none.
+        """
+        if kept := self.clip_ids(policy):
+            return kept
+        raise DatasetError(
+            f"Policy {policy} keeps no clip of {self.root}, or none whose video was stored.",
+            fix=f"See why: animaray dataset list {self.root} --policy {policy}; or take what "
+            "another policy keeps: --policy lax.",
+            reason="empty",
         )
 
     def clip(self, clip_id: str) -> dict[str, Any]:

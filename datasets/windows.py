@@ -15,16 +15,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
-from animaray.datasets.encoded_clips import place_on_frames
 from animaray.datasets.frame_sampling import even_window
 from animaray.datasets.reader import CurationDataset
 from animaray.platform.errors import DatasetError
 from animaray.platform.media.video_window import read_frames
 from animaray.platform.media.video_window_decord import read_frames_by_decord
 from animaray.platform.storage import content_id
-
-MAX_FACE_GAP_S = 0.75
-"""Longest time between two face detections that is bridged by interpolation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,14 +111,8 @@ class TrainingWindows:
                 reason="no_poses",
             )
         nearest = tracks.nearest_pose(pts_s)
-        valid = tracks.face_valid
         fps = self._dataset.clip(clip_id)["fps"]
-        boxes, is_known = place_on_frames(
-            tracks.face_boxes[valid],
-            tracks.face_frames[valid] / fps,
-            np.asarray(frame_index) / fps,
-            max_gap_s=MAX_FACE_GAP_S,
-        )
+        boxes, is_known = tracks.boxes_at(np.asarray(frame_index) / fps, fps)
         return ClipWindow(
             clip_id=clip_id,
             frame_index=np.asarray(frame_index, dtype=np.int64),

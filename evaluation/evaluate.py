@@ -153,17 +153,11 @@ def choose_clips(dataset: CurationDataset, config: EvaluateConfig) -> list[str]:
     """Return the clips to evaluate: kept, held out, from as many sources as the limit allows.
 
     Raises:
-        DatasetError: The policy keeps no clip, or the weights were trained on held-out ones.
+        DatasetError: The weights were trained on held-out sources.
     """
     by_source: dict[str, list[str]] = {}
-    for clip_id in dataset.clip_ids(config.policy):
+    for clip_id in dataset.kept_clips(config.policy):
         by_source.setdefault(str(dataset.clip(clip_id)["source_id"]), []).append(clip_id)
-    if not by_source:
-        raise DatasetError(
-            f"Policy {config.policy} keeps no clip of {config.data_dir}.",
-            fix="Curate more videos, or use another policy.",
-            reason="empty",
-        )
     sources = set(by_source)
     if config.held_out_share is not None:
         sources = held_out_sources(sources, config.held_out_share, config.split_seed)

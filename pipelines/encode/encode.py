@@ -27,11 +27,10 @@ from animaray.datasets.encoded_clips import (
     encoded_inputs,
     mean_identity,
     mean_raw_identity,
-    place_on_frames,
     table_prefix,
     write_encoded_clips,
 )
-from animaray.datasets.reader import ClipTracks, CurationDataset
+from animaray.datasets.reader import ClipTracks, CurationDataset, place_on_frames
 from animaray.datasets.vacuum import vacuum, writing
 from animaray.models.perception.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.perception.protocols import (
@@ -117,19 +116,13 @@ def encode_dataset(config: EncodeConfig, progress: StageProgress | None = None) 
         progress: Row to advance by clip; None shows an own row.
 
     Raises:
-        DatasetError: The dataset keeps no clip, or none could be encoded.
+        DatasetError: None of the kept clips could be encoded.
         WeightsError: An encoder's file is missing or damaged.
         MachineError: The Ray session is too small.
     """
     started = time.monotonic()
     root = Path(config.data_dir).absolute()
-    kept = CurationDataset.open(root).clip_ids(config.policy)
-    if not kept:
-        raise DatasetError(
-            f"Policy {config.policy} keeps no clip of {root}, so there is nothing to encode.",
-            fix=f"See why: animaray dataset list {root} --policy {config.policy}; or encode what "
-            "another policy keeps: --policy lax.",
-        )
+    kept = CurationDataset.open(root).kept_clips(config.policy)
     if config.profile is None:
         config = replace(config, profile=curation_profile(root))
     encoder_id = make_encoder_id(config)

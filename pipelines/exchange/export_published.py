@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
-from animaray.datasets.encoded_clips import place_on_frames
 from animaray.datasets.reader import ClipTracks, CurationDataset
-from animaray.datasets.windows import MAX_FACE_GAP_S
 from animaray.models.perception.protocols import PersonPose
 from animaray.models.pose.drawing import PoseStyle, draw_people
 from animaray.models.subjects.framing import FrameFit
@@ -74,16 +72,14 @@ def export_published(
         advance: Told each clip that is complete.
 
     Raises:
-        DatasetError: The folder holds another export, or the policy keeps no clip.
+        DatasetError: The folder holds another export.
     """
     dataset = CurationDataset.open(root)
-    clip_ids = dataset.clip_ids(policy)
+    clip_ids = dataset.kept_clips(policy)
     settings = {
         "version": dataset.snapshot.version, "policy": policy, "white_masks": white_masks,
         "style": style,
     }  # fmt: skip
-    if not clip_ids:
-        raise DatasetError(f"Policy {policy} keeps no stored clip of {root}.", reason="empty")
     check_room(out, _room_bytes(dataset, clip_ids), "The export")
     _claim(out, settings)
     entries, skipped, written = [], {}, 0
@@ -167,7 +163,7 @@ def _write_clip(
         index = list(range(start, min(start + _FRAMES_AT_ONCE, clip["num_frames"])))
         frames, pts_s = read_frames(video, index)
         nearest = tracks.nearest_pose(pts_s)
-        boxes, known = _boxes(tracks, index, clip["fps"])
+        boxes, known = tracks.boxes_at(np.array(index) / clip["fps"], clip["fps"])
         for place, number in enumerate(index):
             pose = nearest[place]
             person = PersonPose.of_frame(tracks, int(pose)).moved(fit.apply_points)
@@ -206,18 +202,6 @@ def face_mask(
         right, bottom = np.maximum(corners[1] + 1, 0)
         mask[top:bottom, left:right] = 255
     return mask
-
-
-def _boxes(
-    tracks: ClipTracks, index: list[int], fps: float
-) -> tuple[Float[np.ndarray, "frames 4"], Bool[np.ndarray, " frames"]]:
-    valid = tracks.face_valid
-    return place_on_frames(
-        tracks.face_boxes[valid],
-        tracks.face_frames[valid] / fps,
-        np.array(index) / fps,
-        max_gap_s=MAX_FACE_GAP_S,
-    )
 
 
 def _write_png(path: Path, picture: UInt8[np.ndarray, "height width *channels"]) -> None:

@@ -41,12 +41,10 @@ def export_webdataset(
         advance: Told each clip that is complete.
 
     Raises:
-        DatasetError: The folder is not empty, or the policy keeps no stored clip.
+        DatasetError: The folder is not empty.
     """
     dataset = CurationDataset.open(root)
-    clip_ids = dataset.clip_ids(policy)
-    if not clip_ids:
-        raise DatasetError(f"Policy {policy} keeps no stored clip of {root}.", reason="empty")
+    clip_ids = dataset.kept_clips(policy)
     if out.is_dir() and any(out.iterdir()):
         raise DatasetError(f"{out} is not empty.", fix="Choose another folder.", reason="conflict")
     media = sum(dataset.clip(clip_id)["media_bytes"] or 0 for clip_id in clip_ids)

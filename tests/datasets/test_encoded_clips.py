@@ -12,9 +12,9 @@ from animaray.datasets.encoded_clips import (
     encoded_inputs,
     mean_identity,
     open_encoded_clips,
-    place_on_frames,
     write_encoded_clips,
 )
+from animaray.datasets.reader import place_on_frames
 from animaray.platform.errors import DatasetError
 
 

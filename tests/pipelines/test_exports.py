@@ -135,7 +135,7 @@ def test_hugging_face_reads_webdataset_shards(
 
 def test_a_policy_that_keeps_nothing_exports_nothing(root: Path, tmp_path: Path) -> None:
     reapply_policy(root, "strict")
-    with pytest.raises(DatasetError, match="keeps no stored clip"):
+    with pytest.raises(DatasetError, match="keeps no clip"):
         export_published(root, tmp_path / "a", policy="strict")
-    with pytest.raises(DatasetError, match="keeps no stored clip"):
+    with pytest.raises(DatasetError, match="keeps no clip"):
         export_webdataset(root, tmp_path / "b", policy="strict")
