@@ -6,7 +6,6 @@ Activations are proportional to latent cells; the values per cell were counted o
 
 import functools
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
@@ -14,7 +13,6 @@ from animaray.models.face.loss import EMBEDDED_AT_ONCE
 from animaray.models.face.optimization_config import (
     MODES,
     FaceOptimizationConfig,
-    FaceOptimizationMode,
 )
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig, UNetConfig
@@ -191,7 +189,7 @@ def _face_values(
         return 0
     if mode not in MODES:
         raise ConfigError(f"Unknown face optimization mode {mode!r}; known are {', '.join(MODES)}.")
-    config = FaceOptimizationConfig(mode=cast("FaceOptimizationMode", mode))
+    config = FaceOptimizationConfig(mode=mode)
     if mode != "fast":
         together = min(frames, config.frames_at_once or frames)
         return together * (cells * costs.gradient + costs.face)
