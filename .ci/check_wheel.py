@@ -13,6 +13,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from tests.architecture.test_reachable import reached_by_users
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = sorted(link.name for link in (ROOT / "animaray").iterdir() if link.is_symlink())
 INPUTS = """
@@ -86,7 +88,10 @@ def check_types(python: Path, folder: Path) -> None:
 
 
 def check_contents(wheel: Path) -> None:
-    """Compare the wheel with what git tracks of the package: all of it, and nothing else."""
+    """Compare the wheel with what git tracks of the package, and with what users reach.
+
+    So no test, no benchmark and no trainer of the bundled weights is in it.
+    """
     git = ["git", "ls-files", "-z", "--", "animaray/*.py", "animaray/py.typed", *FOLDERS]
     tracked = set(filter(None, run(*git, cwd=ROOT).split("\0")))
     wanted = {name if name.startswith("animaray/") else f"animaray/{name}" for name in tracked}
@@ -95,6 +100,14 @@ def check_contents(wheel: Path) -> None:
     if wanted != held:
         lacks, more = sorted(wanted - held), sorted(held - wanted)
         sys.exit(f"{wheel.name} lacks {lacks[:5]} and holds {more[:5]} too much.")
+    modules = {
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in held
+        if name.endswith(".py")
+    }
+    orphans = sorted(modules - reached_by_users())
+    if orphans:
+        sys.exit(f"{wheel.name} holds what no command, page or import of a user needs: {orphans}.")
 
 
 def run(*command: str, cwd: Path) -> str:

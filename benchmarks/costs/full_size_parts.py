@@ -369,7 +369,7 @@ def _capture(
     plain: Callable[..., Tensor], inputs: list[Tensor]
 ) -> tuple[Any, list[Tensor], Tensor]:
     places = [value.clone() for value in inputs]
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch's own
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(2):

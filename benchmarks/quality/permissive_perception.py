@@ -121,7 +121,7 @@ def measure_identity(
     def look(frame: Frame) -> Numbers | None:
         return numbers_of(frame, detector, embedder)
 
-    photos = {name: look(read_picture(real / "images" / name)) for name in people}
+    photos: dict[str, Any] = {name: look(read_picture(real / "images" / name)) for name in people}
     others = [look(read_picture(real / "images" / name)) for name in OTHER_PEOPLE]
     clips = {
         name: [each for frame in frames_of(real / "videos", name, EMBEDDED_FRAMES)
@@ -130,7 +130,7 @@ def measure_identity(
     }  # fmt: skip
     middle = embedder.middle.numpy()
     if shows_middle:
-        groups = [[photos[name] for name in people if people[name] == who]
+        groups: list[list[Any]] = [[photos[name] for name in people if people[name] == who]
                   for who in dict.fromkeys(people.values())]  # fmt: skip
         groups += [[each] for each in others]
         groups += [each for name, each in clips.items() if name != "v23"]  # v23 shows p09
@@ -164,8 +164,8 @@ def measure_identity(
         mixed.append(identity_agreement(np.concatenate([one[:half], other[:half]]), embedder.name))
     least = sorted(alone.items(), key=lambda item: item[1])[:3]
     print(f"agreement in clips of one person at least {least}, of two at most {max(mixed):.3f}")
-    means = {name: unit(np.stack(each).mean(axis=0)) for name, each in clips.items() if each}
-    cross = np.array([one @ other for one, other in itertools.combinations(means.values(), 2)])
+    by_clip = {name: unit(np.stack(each).mean(axis=0)) for name, each in clips.items() if each}
+    cross = np.array([one @ other for one, other in itertools.combinations(by_clip.values(), 2)])
     print(
         f"clips of two people: cosine at most {cross.max():.3f}, "
         f"comparable {comparable_cosines(cross.astype(np.float64), embedder.name).max():.3f}"

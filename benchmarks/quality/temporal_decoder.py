@@ -87,7 +87,7 @@ def train(out: Path, minutes: float) -> None:
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * min(1.0, 20 * gone) * (1 - gone) + 1e-5
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call] # torch's own
         optimizer.step()
         step += 1
         if step % 100 == 0:

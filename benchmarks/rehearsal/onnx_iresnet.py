@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import Tensor
 
 from animaray.models.perception.paper.iresnet import IResNet, IResNetConfig
 
@@ -56,7 +56,7 @@ class _Writer:
             "BatchNormalization", [x, *map(self.tensor, values)], epsilon=float(layer.eps)
         )
 
-    def conv(self, x: str, layer: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
+    def conv(self, x: str, layer: Any, norm: Any) -> str:  # noqa: ANN401 - Conv2d, BatchNorm2d
         stride, kernel = layer.stride[0], layer.kernel_size[0]
         settings: dict[str, object] = {
             "strides": [stride] * 2,
@@ -72,7 +72,7 @@ class _Writer:
         bias = norm.bias - norm.running_mean * gain
         return self.node("Conv", [x, self.tensor(weight), self.tensor(bias)], **settings)
 
-    def prelu(self, x: str, layer: nn.PReLU) -> str:
+    def prelu(self, x: str, layer: Any) -> str:  # noqa: ANN401 - PReLU
         return self.node("PRelu", [x, self.tensor(layer.weight[:, None, None])])
 
 
@@ -94,6 +94,7 @@ def write_onnx(
     out = _Writer(folded=folded)
     x = out.prelu(out.conv("input.1", network.conv1, network.bn1), network.prelu)
     for name in network.stage_names:
+        block: Any  # IResNetBlock
         for block in network.get_submodule(name).children():
             y = out.norm(x, block.bn1)
             y = out.prelu(out.conv(y, block.conv1, block.bn2), block.prelu)

@@ -32,7 +32,7 @@ from animaray.models.interop.layout import ANIMATION_FOLDER, ARC_FACE_FILE, BACK
 from animaray.platform.storage import sha256_file, write_json_atomic
 from animaray.platform.weights.archive import unpack_folder
 from animaray.platform.weights.own import OwnFile, write_own_weights
-from animaray.platform.weights.store import WEIGHTS
+from animaray.platform.weights.table import WEIGHTS
 from benchmarks.rehearsal.looking_detectors import write_looking_dwpose, write_looking_scrfd
 from benchmarks.rehearsal.onnx_iresnet import write_onnx
 from benchmarks.rehearsal.random_networks import random_network
@@ -130,7 +130,7 @@ def _save(state: Mapping[str, torch.Tensor], file: Path) -> None:
 def _write_stock_unet(unet: Mapping[str, torch.Tensor], sizes: KitSizes, folder: Path) -> None:
     """Write the backbone's own U-Net in half precision: the same numbers without the adapter."""
     with torch.device("meta"):
-        stock: nn.Module = UNetSpatioTemporalConditionModel(**sizes.unet.stock_settings())
+        stock: Any = UNetSpatioTemporalConditionModel(**sizes.unet.stock_settings())
     half = {key: unet[key].half() for key in stock_keys(list(unet))}
     stock.load_state_dict(half, assign=True)
     stock.save_pretrained(folder, variant="fp16")

@@ -161,7 +161,8 @@ class Meter:
 
         self._read = 0
         self._batches: list[tuple[int, float, float, float]] = []
-        renew = curation.renew_stale_verdicts
+        self._is_over = False
+        renew = curation.renew_stale_verdicts  # type: ignore[attr-defined]
 
         def renew_after_mark(root: Path) -> None:
             if not self._is_over:
@@ -169,8 +170,7 @@ class Meter:
                 self._is_over = True
             renew(root)
 
-        self._is_over = False
-        curation.renew_stale_verdicts = renew_after_mark  # type: ignore[assignment, attr-defined]
+        curation.renew_stale_verdicts = renew_after_mark  # type: ignore[attr-defined]
 
     def progress(self, name: str, total: int | None) -> StageProgress:
         """Return a silent row of progress; each batch begins with reading videos."""
@@ -191,7 +191,7 @@ class Meter:
             items = max(1, after[0] - before[0])
             wall.append(round(1000 * (after[1] - before[1]) / items, 1))
             cpu.append(round(1000 * (after[2] - before[2]) / items, 1))
-            memory.append(round(after[3]))
+            memory.append(float(round(after[3])))
         return {
             "wall_ms_per_input_by_tenth": wall,
             "driver_cpu_ms_per_input_by_tenth": cpu,
@@ -251,10 +251,10 @@ def stand_in(folder: Path) -> None:
                 "clip_fps": 12.0, "clip_num_frames": 12, "seconds": {},
             }  # fmt: skip
 
-    curation_chain.scan_sources = scan_sources
-    curation_chain.measure_clips = measure_clips
+    curation_chain.scan_sources = scan_sources  # type: ignore[assignment]
+    curation_chain.measure_clips = measure_clips  # type: ignore[assignment]
     curation.ray_session = nullcontext  # type: ignore[assignment, attr-defined]
-    curation._check_profile = lambda _profile: None  # noqa: SLF001
+    curation._check_networks = lambda config: None  # noqa: SLF001, ARG005
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from animaray.datasets.reader import CurationDataset
 from animaray.pipelines.curation.config import CurationConfig
 from animaray.platform.errors import MediaError
 from animaray.platform.json_text import json_text
-from animaray.platform.media.video import ChildFrameStream, Mp4Writer
+from animaray.platform.media.video import ChildFrameStream, DecodeLimits, Mp4Writer, VideoInfo
 from benchmarks.scale.process_tree import TreeUse, run_measured
 
 WAYS = ("plain", "isolated", "ray")
@@ -268,7 +268,7 @@ class _Clock:
     """Seconds spent in some calls, by what they are for."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def watch(self, owner: object, name: str, part: str) -> None:
         """Count the time of one method of an object."""
@@ -315,7 +315,7 @@ def _decode_in_this_process(spent: _Clock) -> None:
     def timed_decode(stream: FrameStream, selections: Any) -> Iterator[Any]:  # noqa: ANN401
         return spent.watch_items(decode(stream, selections), "decode")
 
-    video_decode.FrameStream.together = timed_decode  # type: ignore[method-assign]
+    video_decode.FrameStream.together = timed_decode  # type: ignore[method-assign, assignment]
     perception_worker.ClipSamples = lambda path, _: ClipSamples(path)  # type: ignore[misc,assignment]
     add = Mp4Writer.add
 
@@ -327,7 +327,11 @@ def _decode_in_this_process(spent: _Clock) -> None:
     Mp4Writer.add = timed_add  # type: ignore[method-assign, assignment]
     for stage in (cut_clip, shots):
         stage.ChildFrameStream = OwnStream  # type: ignore[attr-defined]
-    probe.probe_in_child = lambda path, limits: probe_video(path, limits=limits)  # type: ignore[attr-defined]
+
+    def probe_here(path: Path | str, limits: DecodeLimits | None = None) -> VideoInfo:
+        return probe_video(path, limits=limits)
+
+    probe.probe_in_child = probe_here  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

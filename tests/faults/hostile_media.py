@@ -29,7 +29,7 @@ import numpy as np
 from animaray.platform.errors import MediaError
 from animaray.platform.json_text import json_text
 from animaray.platform.media.bounded_decoding import ChildFrameStream, decoder_peak_memory_bytes
-from animaray.platform.media.video_decode import FrameSelection
+from animaray.platform.media.frame_choice import FrameSelection
 from animaray.platform.media.video_file import DecodeLimits
 from animaray.platform.storage import write_json_atomic
 
@@ -287,7 +287,7 @@ def main() -> int:
     parser.add_argument("--mark", type=Path, default=Path(os.devnull), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.batch:
-        print(json_text(run_batch(*arguments.batch, arguments)))
+        print(json_text(run_batch(arguments.batch[0], arguments.batch[1], arguments)))
         return 0
     if arguments.case is not None:
         print(json_text(run_batch(arguments.case, 1, arguments), indent=2))

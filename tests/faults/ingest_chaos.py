@@ -44,7 +44,7 @@ SLACK_S = 0.5
 """A request may be under way for this long on a busy machine."""
 CONFIG = AcquireConfig(
     allow_private_hosts=True,
-    host_rate_per_hour=3600 * 60,
+    host_rate_per_hour=3600.0 * 60,
     burst=10,
     num_parallel=4,
     backoff_s=0.02,

@@ -46,7 +46,7 @@ def two_nodes(folder: Path) -> Iterator[tuple[str, Any, Any]]:
     try:
         yield cluster.address, cluster, cluster.add_node(num_cpus=_CPUS_OF_A_NODE)
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's own
 
 
 def curate(

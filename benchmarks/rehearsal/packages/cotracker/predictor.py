@@ -32,9 +32,12 @@ class OnlineShifts:
         _require(1 < count <= 2 * self.step, f"2 to {2 * self.step} frames")
         _require(bool(video_chunk.max() > 1.0), "pictures of 0 to 255")
         if is_first_step:
-            _require(queries is not None and queries.shape[::2] == (1, 3), "queries (1, points, 3)")
+            _require(queries is not None, "queries in the first call")
+            assert queries is not None  # noqa: S101 - told to mypy
+            _require(queries.shape[::2] == (1, 3), "queries (1, points, 3)")
             _require(bool((queries[..., 0] == 0).all()), "points given in the first frame")
-            self.queries, self.first = queries, _grey(video_chunk[0, 0])
+            self.queries: Tensor = queries
+            self.first = _grey(video_chunk[0, 0])
             self.shifts: list[tuple[float, float]] = []
             self.chunks = []
             return None, None
