@@ -6,7 +6,7 @@ Command: animaray evaluate --data DATASET --weights WEIGHTS --out FOLDER
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -262,7 +262,13 @@ def _evaluate_clip(
         seed = content_id(config.misalignment_seed, clip.clip_id)
         aspect = motion.width_px / motion.height_px
         motion = Misalignment.of_seed(seed, aspect).apply(motion)
-    judge = _Judge(clip, reference, truth, pipeline.perception, identities)
+    judge = _Judge(
+        clip=clip,
+        reference=reference,
+        truth=truth,
+        perception=pipeline.perception,
+        identities=identities,
+    )
     shown = [truth]
     for optimize in config.face_optimization:
         options = AnimationOptions(
@@ -285,23 +291,16 @@ def _evaluate_clip(
     return judge.rows
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Judge:
     """Measures what several methods made of one clip."""
 
-    def __init__(
-        self,
-        clip: _Clip,
-        reference: Reference,
-        truth: UInt8[np.ndarray, "frames height width 3"],
-        perception: Perception,
-        identities: dict[str, Float32[np.ndarray, " embedding"]],
-    ) -> None:
-        self.rows: list[EvaluationRow] = []
-        self._clip = clip
-        self._reference = reference
-        self._truth = truth
-        self._perception = perception
-        self._identities = identities
+    clip: _Clip
+    reference: Reference
+    truth: UInt8[np.ndarray, "frames height width 3"]
+    perception: Perception
+    identities: dict[str, Float32[np.ndarray, " embedding"]]
+    rows: list[EvaluationRow] = field(default_factory=list)
 
     def add(
         self,
@@ -315,13 +314,13 @@ class _Judge:
         Args:
             keypoints: Those it followed, in its own pixels; None for methods without a pose.
         """
-        frames_uint8, truth = frames_uint8[1:], self._truth[1:]
-        faces = embed_largest_faces(frames_uint8, self._perception)
-        own = identity_similarity(faces, self._reference.identity_embedding)
+        frames_uint8, truth = frames_uint8[1:], self.truth[1:]
+        faces = embed_largest_faces(frames_uint8, self.perception)
+        own = identity_similarity(faces, self.reference.identity_embedding)
         self.rows.append(
             EvaluationRow(
-                clip_id=self._clip.clip_id,
-                source=self._clip.source,
+                clip_id=self.clip.clip_id,
+                source=self.clip.source,
                 method=method,
                 num_frames=len(frames_uint8),
                 l1=l1(frames_uint8, truth),
@@ -333,16 +332,16 @@ class _Judge:
                 seconds=seconds,
                 identity_by_source={
                     source: identity_similarity(faces, identity).mean
-                    for source, identity in self._identities.items()
+                    for source, identity in self.identities.items()
                 },
             )
         )
 
     def _distance(self, keypoints: Float32[np.ndarray, "frames 18 2"]) -> float:
-        motion = self._clip.motion
+        motion = self.clip.motion
         return keypoint_distance(
             keypoints[1:],
-            self._reference.fit.apply_points(motion.keypoints[1:]),
+            self.reference.fit.apply_points(motion.keypoints[1:]),
             motion.keypoint_confidence[1:] >= VISIBLE_CONFIDENCE,
-            float(self._truth.shape[1]),
+            float(self.truth.shape[1]),
         )

@@ -184,7 +184,7 @@ class _Run:
         clips: dict[str, list[Row]] = {}
         complete: dict[str, Row] = {}
         finished: list[Row] = []
-        with self._progress("look at clips", len(rows)) as shown:
+        with self._progress("measure clips", len(rows)) as shown:
             for clip in measure_clips(rows, self._config):
                 self.seconds.update(clip["seconds"])
                 input_id = clip["input_id"]

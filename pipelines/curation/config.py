@@ -49,7 +49,7 @@ class CurationConfig:
     policy: str = "standard"
     """Policy that decides what counts as kept in the summary: a name, or a policy file."""
     num_workers: int = 2
-    """Processes that look at clips, and that read sources."""
+    """Processes that measure clips, and that read sources."""
     limit: int | None = None
     """Only the first so many files; None for all."""
     store_media: str = "shipped"

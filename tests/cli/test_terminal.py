@@ -87,7 +87,7 @@ def test_ctrl_c_in_the_demo_ends_it_with_130_and_leaves_no_process(
         [*ANIMARAY, "demo", "--out", str(out)],
         environment=environment,
         timeout_s=240,
-        interrupt_when=lambda text: "look at clips" in text,  # in the middle of curate
+        interrupt_when=lambda text: "measure clips" in text,  # in the middle of curate
     )
     assert run.exit_code == 130, run.text
     assert "The same command goes on from here." in run.text
