@@ -72,7 +72,7 @@ def _write_result_media(run: DemoRun, chain: ChainResult) -> None:
         "result": decode_video(chain.result).frames_uint8,
         "without face optimization": decode_video(chain.result_without).frames_uint8,
     }
-    if run.settings.videos is None and run.settings.image is None:
+    if _is_drawn(run):
         clips["by parts, no network"] = move_by_parts(
             run.settings,
             chain.pair,
@@ -135,7 +135,8 @@ def _context(
         return f"{run.timings[name]['seconds']:.0f} s"
 
     return {
-        "lead": _lead(run),
+        "videos": run.settings.videos,
+        "by_parts": _is_drawn(run),
         "numbers": [
             {
                 "value": f"{chain.summary.num_kept_clips} of {chain.summary.num_clips}",
@@ -151,13 +152,10 @@ def _context(
         "sheet": sheet,
         "aligner_rows": aligner_rows,
         "animator_text": run.timings["animator"]["note"],
-        "job_text": "The server keeps each job in a database, so it survives restarts.",
         "job_transcript": "\n".join(chain.transcript),
-        "identity_text": (
-            f"Mean CSIM of the result with the right person is {_figure(csim[0], '.3f')} with face "
-            f"optimization and {_figure(csim[1], '.3f')} without; the nearest other person has "
-            f"{_figure(next_person, '.3f')}."
-        ),
+        "csim": _figure(csim[0], ".3f"),
+        "csim_without": _figure(csim[1], ".3f"),
+        "csim_next": _figure(next_person, ".3f"),
         "metric_names": ["method", *METRICS],
         "metric_rows": [
             [method, *(_figure(chain.evaluation.mean(method, metric), ".4g") for metric in METRICS)]
@@ -166,57 +164,19 @@ def _context(
         "timings": list(run.timings.values()),
         "total_seconds": total,
         "machine": f"Measured on {platform.machine()}, {platform.system()} {platform.release()}.",
-        "by_parts_text": _by_parts_text(run),
-        "commands": _commands(run, chain),
-        "limits": _limits(run),
+        "out": run.settings.out,
+        "driving_clip": chain.pair.driving.clip_id,
+        "reference": chain.reference,
+        "driving": chain.driving,
+        "weights": chain.animator.weights_dir,
     }
+
+
+def _is_drawn(run: DemoRun) -> bool:
+    """Tell whether the picture is one of the generated world's own people."""
+    return run.settings.videos is None and run.settings.image is None
 
 
 def _figure(value: float, form: str) -> str:
     """Write a figure; where no face was found in any frame there is none to compare."""
     return "no face found" if math.isnan(value) else f"{value:{form}}"
-
-
-def _lead(run: DemoRun) -> str:
-    if run.settings.videos is not None:
-        return (
-            f"Real videos from {run.settings.videos}, seen by the permissive profile; a small "
-            "model trained from nothing on this machine within minutes: the path is real, the "
-            "quality crude."
-        )
-    return (
-        "Generated people, seen by networks that were trained on such people; curated, trained on, "
-        "served and animated on this machine."
-    )
-
-
-def _by_parts_text(run: DemoRun) -> str:
-    if run.settings.videos is not None or run.settings.image is not None:
-        return ""
-    return (
-        "Last, for comparison, the same picture moved by parts: its own pixels, cut and placed by "
-        "the true keypoints and outline that the generated world knows; no network saw or made it."
-    )
-
-
-def _limits(run: DemoRun) -> str:
-    if run.settings.videos is not None:
-        return "A useful model of real people needs the published backbone and GPUs."
-    return (
-        "The animator starts from small bundled weights that were trained on other generated "
-        "people, as the published method starts from Stable Video Diffusion; the demo fine-tunes "
-        "them on the videos above."
-    )
-
-
-def _commands(run: DemoRun, chain: ChainResult) -> str:
-    out, weights = run.settings.out, chain.animator.weights_dir
-    return "\n".join(
-        [
-            f"animaray curate report {out}/dataset            # every clip with its reasons",
-            f"animaray dataset show {out}/dataset {chain.pair.driving.clip_id} --why",
-            f"animaray animate {chain.reference} {chain.driving} --weights {weights}",
-            f"animaray serve --weights {weights}",
-            "animaray demo --videos your-videos --weights your-perception-weights",
-        ]
-    )
