@@ -43,7 +43,7 @@ def load_network(network: Network, path: Path) -> Network:
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"Expected a safetensors file at {path}; it cannot be read: {error}.",
-            fix="Reinstall animaray, or train it: python -m benchmarks.bundled_weights.train_all",
+            fix="Reinstall animaray: the file is part of it.",
         ) from error
     floats = {
         key: value.float() if value.is_floating_point() else value for key, value in state.items()
