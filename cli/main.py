@@ -1,4 +1,4 @@
-"""The `animaray` command: one door per kind of work.
+"""The `animaray` command: one command per kind of work.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 unexpected, 2 usage,
 3 done but some items failed, 4 machine not ready, 5 a check refused, 6 a service failed,

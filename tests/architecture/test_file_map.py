@@ -17,7 +17,7 @@ INTRODUCTIONS = {
     "training": "The pose aligner and the animator on Ray Train.",
     "serving": "Durable animation jobs over HTTP on Ray Serve.",
     "evaluation": "Metrics, and the evaluation of weights on held-out clips.",
-    "cli": "The doors: one file per command, the demo and its pages.",
+    "cli": "One file per command, the demo and its pages.",
 }
 
 

@@ -24,6 +24,8 @@ from animaray.cli.explain import error_meanings
 from animaray.cli.main import app
 from animaray.datasets import encoded_clips
 from animaray.datasets.schemas import COLUMNS, TABLES, schema_of
+from animaray.models.animation.options import AnimationOptions
+from animaray.models.parts.options import PartsOptions
 from animaray.pipelines.policy.policies import POLICIES, THRESHOLDS, Policy
 from animaray.serving.config import ServeConfig
 from animaray.serving.jobs.limits import ServingLimits
@@ -97,6 +99,8 @@ def settings(kind: type, prefix: str = "") -> str:
         if field.name not in meanings or field.default_factory is not dataclasses.MISSING:
             continue
         default = getattr(field.default, "default", field.default)  # of a pydantic field
+        if getattr(field.default, "default_factory", None) is not None:
+            continue
         default = "needed" if default in (dataclasses.MISSING, PydanticUndefined) else default
         rows.append((f"`{prefix}{field.name}`", shown(default), meanings[field.name]))
     return table(("setting", "default", "meaning"), rows)
@@ -255,6 +259,8 @@ PARTS = {
     "settings of loop": (settings, LoopConfig, "loop."),
     "settings of scale": (settings, ScaleConfig, "scale."),
     "settings of serve": (settings, ServeConfig),
+    "fields of AnimationOptions": (settings, AnimationOptions),
+    "fields of PartsOptions": (settings, PartsOptions),
     "options of animate": (options, "animate"),
     "options of serve": (options, "serve"),
     "limits": (settings, ServingLimits, "limits."),
