@@ -1,7 +1,8 @@
 """Carry out an `animaray animate`: plan, look, refuse or go on, denoise, write."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from animaray.cli.animate.plan import AnimatePlan, make_plan, plan_facts
 from animaray.cli.animate.report import (
@@ -46,7 +47,8 @@ def run_animation(request: AnimateRequest, *, dry_run: bool, as_json: bool) -> N
     _write_before(plan)
     if not request.force:
         plan.check()
-    animation, previews = _animate(plan)
+    animation, previews = denoise(plan)
+    _write_mp4(plan, facts, animation)
     if request.report_dir is not None:
         write_contact_sheet(request.report_dir / "contact_sheet.png", animation, previews)
         write_report(request.report_dir / "report.json", facts, animation)
@@ -77,8 +79,8 @@ def _write_before(plan: AnimatePlan) -> None:
         print_hint(f"Wrote {path}: look at it while the work goes on")
 
 
-def _animate(plan: AnimatePlan) -> tuple[Animation, list[AnimationPreview]]:
-    """Denoise, decode and write the mp4, which is complete or absent."""
+def denoise(plan: AnimatePlan) -> tuple[Animation, list[AnimationPreview]]:
+    """Make the frames; return them with the previews seen on the way."""
     request = plan.request
     previews: list[AnimationPreview] = []
     (reference, motion), *companions = plan.subjects
@@ -97,12 +99,15 @@ def _animate(plan: AnimatePlan) -> tuple[Animation, list[AnimationPreview]]:
     finally:
         if not is_done:
             print_hint(f"{request.out} was not written.")
-    fps, info = plan.driving.fps, plan.driving.info
+    return animation, previews
+
+
+def _write_mp4(plan: AnimatePlan, facts: Mapping[str, Any], animation: Animation) -> None:
+    request, fps, info = plan.request, plan.driving.fps, plan.driving.info
     sound = None
     if info is not None and request.options.audio:
         duration_s = len(animation.frames_uint8) / fps
         sound = SoundSource(video=request.driving, info=info, duration_s=duration_s)
-    facts = plan_facts(plan)
     told = {name: facts[name] for name in ("sampling", "face_optimization", "no_face")}
     told["weights"] = request.weights.name if request.weights else BUNDLED_ANIMATOR
     write_result(
@@ -111,7 +116,6 @@ def _animate(plan: AnimatePlan) -> tuple[Animation, list[AnimationPreview]]:
         origin_facts("diffusion", request.image, request.driving, told),
         sound,
     )
-    return animation, previews
 
 
 def _reporter(update: Callable[..., None]) -> Callable[[AnimationProgress], None]:
