@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
 from skimage.metrics import structural_similarity
 
+from animaray.models.face.identity import mean_similarity
 from animaray.models.perception.protocols import Perception
 from animaray.platform.errors import UsageError
 
@@ -108,11 +109,11 @@ def identity_similarity(
     if not np.isfinite(length) or length == 0:
         raise UsageError(f"Expected a reference embedding of some length, got length {length}.")
     per_frame = embeddings.astype(np.float64) @ (reference_embedding / length)
-    has_face = np.isfinite(per_frame)
+    mean, num_without_face = mean_similarity(per_frame)
     return IdentitySimilarity(
         per_frame=per_frame,
-        mean=float(per_frame[has_face].mean()) if has_face.any() else float("nan"),
-        num_without_face=int((~has_face).sum()),
+        mean=float("nan") if mean is None else mean,
+        num_without_face=num_without_face,
     )
 
 

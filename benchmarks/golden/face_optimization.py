@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.face.loss import FullFrameLoss, VisibleFaces, crop_boxes
 from animaray.models.face.optimization import (
-    FaceOptimizationConfig,
     FaceOptimizer,
     FaceTarget,
 )
+from animaray.models.face.optimization_config import FaceOptimizationConfig
 from animaray.models.frames import to_frames
 from animaray.models.perception.paper.temporal_autoencoder import TemporalAutoencoderCodec
 from benchmarks.golden.pipeline import codec_of

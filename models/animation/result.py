@@ -9,6 +9,7 @@ from jaxtyping import Float32, UInt8
 
 from animaray.models.alignment.alignment import AlignmentReport
 from animaray.models.diffusion.windows import Seam
+from animaray.models.face.identity import mean_similarity
 from animaray.models.face.optimization import FaceOptimizationStep
 
 
@@ -79,7 +80,7 @@ class Animation:
 
     def summary(self) -> dict[str, Any]:
         """Return the figures as JSON values."""
-        mean, without = _mean_similarity(self.identity_similarity)
+        mean, without = mean_similarity(self.identity_similarity)
         report = self.alignment_report
         summary = {
             "num_frames": len(self.frames_uint8),
@@ -95,7 +96,7 @@ class Animation:
                 dict(
                     zip(
                         ("identity_similarity", "num_frames_without_face"),
-                        _mean_similarity(person.identity_similarity),
+                        mean_similarity(person.identity_similarity),
                         strict=True,
                     )
                 )
@@ -118,10 +119,3 @@ OnProgress = Callable[[AnimationProgress], None]
 """Raising ends the animation."""
 OnPreview = Callable[[AnimationPreview], None]
 """Gets each preview."""
-
-
-def _mean_similarity(similarity: Float32[np.ndarray, " frames"]) -> tuple[float | None, int]:
-    """Return the mean over frames that show a face, and how many do not."""
-    has_face = np.isfinite(similarity)
-    mean = float(similarity[has_face].mean()) if has_face.any() else None
-    return mean, int((~has_face).sum())

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from animaray.models.face.landmarks import nearest_face
 from animaray.models.networks.animator_config import IdentityInput
@@ -119,3 +119,10 @@ def measure_identity(
             embedding = perception.identity_embedder.embed(frame, face.landmarks)
             similarity[index] = float(embedding @ reference_embedding)
     return similarity
+
+
+def mean_similarity(similarity: Float[np.ndarray, " frames"]) -> tuple[float | None, int]:
+    """Return the mean over the frames that show a face (NaN elsewhere), and how many do not."""
+    has_face = np.isfinite(similarity)
+    mean = float(similarity[has_face].mean()) if has_face.any() else None
+    return mean, int((~has_face).sum())

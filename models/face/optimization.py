@@ -31,14 +31,6 @@ from animaray.models.perception.decoding.windowed_decoding import DecoderRecord,
 from animaray.models.perception.protocols import FaceDetector, IdentityEmbedder, LatentCodec
 from animaray.platform.errors import FaceError
 
-__all__ = [
-    "FaceOptimizationConfig",
-    "FaceOptimizationStep",
-    "FaceOptimizer",
-    "FaceTarget",
-    "optimize_latents",
-]
-
 logger = logging.getLogger(__name__)
 
 FEW_FRAMES = 4

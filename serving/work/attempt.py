@@ -23,6 +23,7 @@ from animaray.models.animation.memory import MemoryEstimate
 from animaray.models.animation.options import MADE_BY, AnimationRequest
 from animaray.models.animation.pipeline import AnimationPipeline
 from animaray.models.animation.result import AnimationProgress
+from animaray.models.face.identity import mean_similarity
 from animaray.models.parts.pipeline import PartsPipeline
 from animaray.models.perception.find_people import DRIVING_SHORT_SIDE_PX
 from animaray.models.subjects.pairing import pair_people
@@ -216,8 +217,7 @@ class Attempt:
                 companions=subjects[1:],
             )
         num_frames, height, width = animation.frames_uint8.shape[:3]
-        has_face = np.isfinite(animation.identity_similarity)
-        seen = animation.identity_similarity[has_face]
+        similarity, num_without_face = mean_similarity(animation.identity_similarity)
         return _Made(
             write=lambda path: write_mp4(path, animation.frames_uint8, driving.fps),
             width_px=width,
@@ -230,8 +230,8 @@ class Attempt:
                 "made_by": MADE_BY["diffusion"],
             },
             written_in="encode",
-            identity_similarity=float(seen.mean()) if seen.size else None,
-            num_frames_without_face=int((~has_face).sum()),
+            identity_similarity=similarity,
+            num_frames_without_face=num_without_face,
         )
 
     def _move_parts(

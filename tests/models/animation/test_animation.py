@@ -13,7 +13,7 @@ from animaray.models.animation.pipeline import (
 )
 from animaray.models.animation.settings import sampler_settings
 from animaray.models.face.identity import FaceIdentity
-from animaray.models.face.optimization import FaceOptimizationConfig
+from animaray.models.face.optimization_config import FaceOptimizationConfig
 from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.platform.errors import ConfigError, FaceError, WeightsError

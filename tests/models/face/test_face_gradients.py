@@ -13,10 +13,10 @@ from animaray.models.face.loss import (
     WindowLoss,
 )
 from animaray.models.face.optimization import (
-    FaceOptimizationConfig,
     FaceOptimizer,
     FaceTarget,
 )
+from animaray.models.face.optimization_config import FaceOptimizationConfig
 from animaray.models.face.windows import cell_boxes, face_boxes_px
 from animaray.models.frames import to_frames
 from animaray.models.perception.decoding.windowed_decoding import DecoderRecord

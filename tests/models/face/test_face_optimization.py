@@ -7,11 +7,11 @@ from torch.testing import assert_close
 
 from animaray.models.diffusion.sampler_config import StepInfo
 from animaray.models.face.optimization import (
-    FaceOptimizationConfig,
     FaceOptimizer,
     FaceTarget,
     optimize_latents,
 )
+from animaray.models.face.optimization_config import FaceOptimizationConfig
 from animaray.models.frames import to_uint8
 from animaray.models.perception.decoding.convolutional_windows import stack_stages
 from animaray.models.perception.decoding.windowed_decoding import StagedDecoder

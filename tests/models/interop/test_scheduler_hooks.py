@@ -16,10 +16,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from animaray.models.face.optimization import (
-    FaceOptimizationConfig,
     FaceOptimizer,
     FaceTarget,
 )
+from animaray.models.face.optimization_config import FaceOptimizationConfig
 from animaray.models.interop.scheduler_hooks import (
     CorrectedScheduler,
     NoiseLevel,
