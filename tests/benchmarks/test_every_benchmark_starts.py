@@ -1,6 +1,7 @@
 """Every benchmark and fault rig can be imported, and ends at once where a command only asks."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,11 @@ def test_the_kit_says_what_it_wants(
     with pytest.raises(SystemExit, match="0"):
         kit.main()
     assert "--full" in capsys.readouterr().out
+
+
+def test_nobody_edits_the_search_path() -> None:
+    # `pythonpath` in pyproject.toml makes both importable; edits hide what lies where.
+    paths = [path for folder in ("benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
+    edit = re.compile(r"^\s*sys\.path(\.|\[| *\+?=)", re.MULTILINE)
+    assert [path for path in paths if edit.search(path.read_text(encoding="utf-8"))] == []
+    assert edit.search("import sys\nsys.path.insert(0, '.')")
