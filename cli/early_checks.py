@@ -73,7 +73,7 @@ def check_named_videos(sources: Sequence[str]) -> None:
     Raises:
         AnimarayError: The first file's own reason.
     """
-    from animaray.pipelines.stages.identify import VIDEO_SUFFIXES
+    from animaray.platform.media.file_kind import VIDEO_SUFFIXES
 
     paths = [Path(source) for source in sources]
     if not 0 < len(paths) <= _MOST_PROBES or not all(

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from animaray.pipelines.acquire.config import AcquireConfig
-from animaray.pipelines.stages.identify import VIDEO_SUFFIXES
 from animaray.platform.disk import disk_error
 from animaray.platform.errors import ConfigError
+from animaray.platform.media.file_kind import VIDEO_SUFFIXES
 from animaray.platform.storage import content_id, sync_folder
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")

@@ -28,8 +28,8 @@ from animaray.pipelines.acquire.addresses import split_url
 from animaray.pipelines.acquire.config import PASSING, AcquireConfig, FetchOutcome
 from animaray.pipelines.acquire.download import download
 from animaray.pipelines.acquire.states import AcquisitionStates, Clock, Item
-from animaray.pipelines.stages.identify import VIDEO_SUFFIXES
 from animaray.platform.errors import RefusedError
+from animaray.platform.media.file_kind import VIDEO_SUFFIXES
 from animaray.platform.removal import remove
 from animaray.platform.storage import content_id, read_json, sync_folder, write_json_atomic
 

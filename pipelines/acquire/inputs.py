@@ -7,8 +7,9 @@ from pathlib import Path
 
 from animaray.pipelines.acquire.archives import is_archive, read_archive
 from animaray.pipelines.acquire.config import AcquireConfig
-from animaray.pipelines.stages.identify import VIDEO_SUFFIXES, is_video, look_through
+from animaray.pipelines.stages.identify import look_through
 from animaray.platform.errors import ConfigError
+from animaray.platform.media.file_kind import VIDEO_SUFFIXES, is_video
 
 _MAX_LIST_BYTES = 256 << 20
 

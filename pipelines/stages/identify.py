@@ -11,23 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from animaray.platform.errors import ConfigError
+from animaray.platform.media.file_kind import VIDEO_SUFFIXES, is_video
 from animaray.platform.storage import content_id, sha256_file
 
 READS = ("path", "root")
 ADDS = ("uri", "file_name", "file_bytes", "modified_ns", "sha256", "source_id", "input_id")
 DROPS: tuple[str, ...] = ()
-
-VIDEO_SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".gif",
-    ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".vro", ".ts", ".mts", ".m2t", ".m2ts",
-    ".tp", ".trp", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".ogm",
-})  # fmt: skip
-"""Names of the containers that are read, whatever their case."""
-_SNIFFED_BYTES = 400
-_VIDEO_BRANDS = (
-    b"iso", b"mp4", b"avc", b"hvc", b"hev", b"qt  ", b"M4V", b"3gp", b"3g2", b"dash", b"MSNV",
-    b"f4v", b"XAVC", b"cmf",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,33 +64,6 @@ def look_through(input_dir: Path) -> FolderContent:
     known = set(videos)
     return FolderContent(
         videos=tuple(videos), others=tuple(path for path in paths if path not in known)
-    )
-
-
-def is_video(path: Path) -> bool:
-    """Return whether a file is a video by its name, or by its first bytes."""
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return True
-    try:
-        with path.open("rb") as file:
-            return _starts_like_a_video(file.read(_SNIFFED_BYTES))
-    except OSError:
-        return False
-
-
-def _starts_like_a_video(head: bytes) -> bool:
-    if head[4:8] == b"ftyp":
-        return head[8:].startswith(_VIDEO_BRANDS)  # pictures and sound have brands of their own
-    is_transport = any(
-        head[start : start + 2 * step + 1 : step] == b"GGG" for start, step in ((0, 188), (4, 192))
-    )
-    return (
-        is_transport
-        or (head[4:8] in {b"moov", b"mdat", b"wide"} and len(head) > 16)
-        or (head.startswith(b"\x1aE\xdf\xa3") and (b"matroska" in head or b"webm" in head))
-        or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
-        or head.startswith((b"FLV\x01", b"\x00\x00\x01\xba"))
-        or (head.startswith(b"OggS") and b"\x80theora" in head)
     )
 
 

@@ -36,7 +36,6 @@ _VIDEO_MARKS = (
     (0, b"\0\0\1\xb3", "MPEG"),
     (0, b"\x30\x26\xb2\x75", "Windows Media"),
     (0, b"FLV\1", "FLV"),
-    (0, b"OggS", "Ogg"),
 )
 PICTURE_FORMATS_TEXT = (
     "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and, where pillow-heif is installed, HEIC"
@@ -47,6 +46,12 @@ VIDEO_FORMATS = (
     "FLV",
 )  # fmt: skip
 """Videos that are known by their first bytes; all are read, and GIF counts as a picture, too."""
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".gif",
+    ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".vro", ".ts", ".mts", ".m2t", ".m2ts",
+    ".tp", ".trp", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".ogm",
+})  # fmt: skip
+"""Names of the containers that are read, whatever their case."""
 POSE_SUFFIXES = (".json", ".npz")
 """Of a driving input that holds poses, not pictures."""
 _OTHER_MARKS = (
@@ -66,8 +71,10 @@ _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "HEIC"),
     b"crx ": "camera raw",
 }
+_SOUND_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ")
+_OGG_PICTURES = (b"\x80theora", b"OVP80", b"BBCD", b"\1video")
 _ANY_HEIF = (b"mif1", b"msf1")
-_TS_PACKET_BYTES = 188
+_TS_PACKET_BYTES, _TS_SYNC = 188, 0x47
 _SPOKEN_WITH_A_VOWEL = ("A", "I", "O", "i", "FLV", "MP4", "MPEG", "SVG")
 
 
@@ -86,17 +93,35 @@ class FileKind:
         return f"an {noun}" if noun.startswith(_SPOKEN_WITH_A_VOWEL) else f"a {noun}"
 
 
+_SOUND = FileKind("sound file", "other")
+
+
 def is_pose_file(path: Path) -> bool:
     """Tell whether a path names a pose file, or a folder of OpenPose's, rather than a video."""
     return path.suffix.lower() in POSE_SUFFIXES or path.is_dir()
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a file is a video by its name or, under any other, by its first bytes."""
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            kind = recognise(file.read(HEAD_BYTES))
+    except OSError:
+        return False
+    return kind is not None and kind.family == "video"
 
 
 def recognise(head: bytes) -> FileKind | None:
     """Return what a file is, or None where its first HEAD_BYTES do not tell."""
     if head[4:8] == b"ftyp":
         return _recognise_brand(head)
-    if head[4:8] in _BOXES:
+    if head[4:8] in _BOXES and not head[:4].decode("latin-1").isprintable():  # "The free ..."
         return FileKind(_BOXES[head[4:8]], "video")
+    if head.startswith(b"OggS"):
+        shows = any(mark in head for mark in _OGG_PICTURES)
+        return FileKind("Ogg", "video") if shows else _SOUND
     for marks, family in (
         (_PICTURE_MARKS, "picture"), (_VIDEO_MARKS, "video"), (_OTHER_MARKS, "other"),
     ):  # fmt: skip
@@ -113,6 +138,8 @@ def _recognise_brand(head: bytes) -> FileKind:
     if brands[0] in _BRANDS or brands[0] in _ANY_HEIF:
         name = next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "HEIC")
         return FileKind(name, "picture")
+    if brands[0] in _SOUND_BRANDS:
+        return _SOUND
     return FileKind("QuickTime" if brands[0] == b"qt  " else "MP4", "video")
 
 
@@ -121,7 +148,7 @@ def _recognise_by_structure(head: bytes) -> FileKind | None:
         return FileKind("BMP", "picture")
     for start in (0, 4):  # camcorders put a time of four bytes before each packet
         step = _TS_PACKET_BYTES + start
-        if len(head) > start + step and head[start] == head[start + step] == 0x47:
+        if len(head) > start + step and set(head[start::step]) == {_TS_SYNC}:
             return FileKind("MPEG-TS", "video")
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<svg", b"<?xml")) and b"<svg" in text:

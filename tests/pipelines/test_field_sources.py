@@ -16,9 +16,10 @@ from animaray.pipelines.policy.rules import judge
 from animaray.pipelines.stages.clips import split_clips
 from animaray.pipelines.stages.cut_clip import cut_clip
 from animaray.pipelines.stages.duplicates import find_duplicates
-from animaray.pipelines.stages.identify import identify, is_video, look_through
+from animaray.pipelines.stages.identify import identify, look_through
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_gaps, find_shots
+from animaray.platform.media.file_kind import is_video
 from animaray.platform.media.video import decode_video
 
 FIELD = Path(__file__).resolve().parents[1] / "data/field"
