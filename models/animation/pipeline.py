@@ -260,8 +260,6 @@ class AnimationPipeline:
         """Animate the reference.
 
         Args:
-            reference: Whom.
-            motion: How.
             options: Seed and strength.
             on_progress: Told after each step and between Adam steps; raising ends the animation.
             companions: Other people of the same picture, with their motions.

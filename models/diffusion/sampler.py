@@ -170,9 +170,7 @@ class GuidedDenoiser:
             animator: In evaluation mode.
             conditioning: Of the whole clip.
             guidance: Scale of each frame; 1 everywhere skips the second branch.
-            window_frames: As for `window_indices`.
-            window_overlap: Likewise.
-            window_rule: Likewise.
+            window_frames: This and the next two as for `window_indices`.
             use_bfloat16: Run the networks in bfloat16.
         """
         self._animator = animator

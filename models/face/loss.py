@@ -66,9 +66,6 @@ class FullFrameLoss:
         """Prepare the loss.
 
         Args:
-            codec: Decodes.
-            embedder: Recognises.
-            faces: Who is where.
             crop: Align the landmarks, or cut and stretch the box as the released code.
             frames_at_once: Decode in chunks; None decodes all frames together.
         """
@@ -162,9 +159,6 @@ class WindowLoss:
         """Prepare the loss.
 
         Args:
-            decoding: How windows are decoded.
-            embedder: Recognises.
-            faces: Who is where.
             frames_at_once: Decode in chunks; None decodes all frames together.
         """
         self._decoding, self._decoder = decoding, decoding.decoder
