@@ -1,7 +1,7 @@
 """`animaray curate`: videos of people in, kept and rejected clips with reasons out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,12 +20,16 @@ from animaray.cli.output import (
     refuse_usage,
 )
 from animaray.platform.config import resolve_config
+from animaray.platform.errors import UsageError
+from animaray.platform.quantities import spell_hours
+
+if TYPE_CHECKING:
+    from animaray.pipelines.policy.tuning import BorderClip, TuneCurve
 
 app = typer.Typer(help="Turn videos into a curated dataset.", cls=DefaultCommandGroup)
 
-PolicyOption = Annotated[
-    str, typer.Option(help="literal-paper, strict, standard, lax, or a policy file")
-]
+_POLICIES = "literal-paper, strict, standard, lax, or a policy file"
+PolicyOption = Annotated[str, typer.Option(help=_POLICIES)]
 SourcesArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -44,12 +48,7 @@ ProfileOption = Annotated[
     ),
 ]
 JudgeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--policy",
-        help="literal-paper, strict, standard, lax, or a policy file",
-        show_default="standard",
-    ),
+    str | None, typer.Option("--policy", help=_POLICIES, show_default="standard")
 ]
 PrivateHostsOption = Annotated[
     bool | None,
@@ -169,7 +168,6 @@ def tune(
 
     Example: animaray curate tune max_drift dataset --set 0.05 --write mine.yaml
     """
-    from animaray.cli.tune_table import print_tune_curve, read_limit
     from animaray.pipelines.policy.policies import find_policy, write_policy
     from animaray.pipelines.policy.tuning import change_policy, find_rule
     from animaray.pipelines.policy.tuning import tune as tune_rule
@@ -178,14 +176,14 @@ def tune(
     if (value is None) != (write is None):
         refuse_usage("--set and --write go together.", fix="Add the one that is missing.")
     if value is not None and write is not None:
-        base = change_policy(base, find_rule(rule).threshold, read_limit(value), write.stem)
+        base = change_policy(base, find_rule(rule).threshold, _read_limit(value), write.stem)
     curve = tune_rule(dataset, rule, base, num_clips=clips)
     if write is not None:
         write_policy(write, base)
     if as_json:
         print_json({**curve.to_dict(), "written": str(write) if write else None})
     else:
-        print_tune_curve(curve)
+        _print_tune_curve(curve)
     if write is not None:
         print_hint(f"Apply it, no model runs: animaray curate verdicts {dataset} --policy {write}")
     else:
@@ -213,3 +211,53 @@ def report(
     if as_json:
         print_json({"page": str(page), **card.to_dict()})
     print_hint(f"Open {page}")
+
+
+def _read_limit(text: str) -> float | None:
+    """Read the value of a threshold; `off` switches its rule off.
+
+    Raises:
+        UsageError: It is neither a number nor `off`.
+    """
+    if text in {"off", "none", "null"}:
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"Expected a number or `off` for --set, got `{text}`.") from error
+
+
+def _print_tune_curve(curve: "TuneCurve") -> None:
+    """Print the length kept per threshold, and the clips on either side of the line."""
+    sign = ">=" if curve.is_minimum else "<="
+    print_lines(
+        f"{curve.rule}: {curve.score} {sign} threshold, else {curve.code}; policy {curve.policy}, "
+        f"{curve.num_scored} clips scored, {spell_hours(curve.hours_total)} in all",
+        f"length kept, strictest value first: {curve.sparkline()}",
+    )
+    if curve.only_flags:
+        print_lines(f"{curve.policy} only flags for it: this is what dropping would keep")
+    top = max([step.hours_kept for step in curve.steps] or [0.0]) or 1.0
+    print_table(
+        "",
+        ("threshold", "kept", "clips", "", "policies"),
+        [
+            (
+                "off" if step.threshold is None else f"{step.threshold:g}",
+                spell_hours(step.hours_kept),
+                step.num_kept,
+                "\u2588" * round(step.hours_kept / top * 24),
+                ", ".join(step.marks),
+            )
+            for step in curve.steps
+        ],
+    )
+    for title, clips in (("Just below the line", curve.below), ("Just above it", curve.above)):
+        print_table(
+            title, ("clip", "value", "side", "verdict", "where"), [_border_row(c) for c in clips]
+        )
+
+
+def _border_row(clip: "BorderClip") -> tuple[str, str, str, str, str]:
+    side = "good" if clip.passes else "bad"
+    return clip.clip_id, f"{clip.value:.4g}", side, clip.state, clip.title

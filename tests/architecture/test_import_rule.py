@@ -85,7 +85,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "cli": (
         "early_checks error_remedies figures options output",
         "animate cache cluster dataset doctor estimate evaluate explain keys"
-        " run_curves tune_table weights",
+        " run_curves weights",
         "curate demo jobs runs serve train", "main",
     ),
 }  # fmt: skip
