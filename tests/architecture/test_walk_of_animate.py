@@ -15,7 +15,7 @@ def walk() -> list[tuple[int, str, str]]:
     """Return depth, file and name of each step."""
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     section = page.split("## What happens in `animaray animate`")[1].split("\n## ")[0]
-    return [(len(indent) // 3, file, name) for indent, file, name in STEP.findall(section)]
+    return [(len(indent) // 4, file, name) for indent, file, name in STEP.findall(section)]
 
 
 @cache
