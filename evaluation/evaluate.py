@@ -255,6 +255,7 @@ def _evaluate_clip(
             fix="Curate it with --profile paper, or --set pose_layout=whole_body_134.",
             reason="no_further_points",
         )
+    # The first frame is the reference; the clip itself, cut the same way, is the truth.
     reference = pipeline.prepare_reference(clip.frames_uint8[0])
     truth = reference.fit.apply_frames(clip.frames_uint8)
     motion = clip.motion
@@ -269,6 +270,7 @@ def _evaluate_clip(
         perception=pipeline.perception,
         identities=identities,
     )
+    # Each method is judged beside the still picture, the least that an animation must beat.
     shown = [truth]
     for optimize in config.face_optimization:
         options = AnimationOptions(

@@ -164,6 +164,8 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
     if is_first:
         _check_room(task.objective, folder, settings)
         folder.rewind_metrics(first_step)
+
+    # The time limit counts earlier starts too; the guard skips steps that would spoil the weights.
     clock = _Clock(folder, loop.max_minutes)
     guard = DivergenceGuard(
         folder, settings.optimizer, scale, is_first=is_first, num_skipped=num_skipped
@@ -179,6 +181,8 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
     passes = range(first_step * layout.num_micro_steps, loop.num_steps * layout.num_micro_steps)
     with Prefetcher(make_pass, passes) as prefetcher:
         for step in range(first_step, loop.num_steps):
+            # Gradients of all micro batches add up; what a batch holds follows from its position
+            # alone, so any number of ranks sees the same data.
             for micro_step in range(layout.num_micro_steps):
                 first_position, batch = prefetcher.next()
                 measured: Measured = engine.forward(
@@ -188,6 +192,8 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
                 )
                 engine.backward(measured.loss)
                 window.add(measured)
+
+            # One update of the weights, and of their running average where the step counted.
             lr = learning_rate(step, settings.optimizer, loop.num_steps)
             grad_norm = engine.step(lr)
             is_counted = guard.counts(step, grad_norm)
@@ -216,6 +222,7 @@ def run_training(  # noqa: C901, PLR0912, PLR0915 - linear on purpose
             if is_last:
                 break
 
+    # The weights folder is made of the newest checkpoint, which is on disk for certain.
     newest = latest_checkpoint(folder.checkpoints_dir) if is_first else None
     if newest is not None:
         with averaged_weights(task.objective, newest.path):

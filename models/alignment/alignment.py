@@ -124,6 +124,7 @@ def align_clip(
         )
     if method == "fit":
         return _fitted(reference, driving)
+    # The transform onto the reference, in picture heights.
     ref_points, ref_confidence = reference.in_heights()
     points, confidence = driving.in_heights()
     if method == "none":
@@ -141,6 +142,8 @@ def align_clip(
         transform = _fit(ref_points, ref_confidence, points, confidence, aligner, method)
         if scope == "clip":
             transform = _shared(transform, points, weight, ref_points, method)
+
+    # All points go the same way: body, hands and face.
     aligned = transform.apply(points)
     report = _report(aligned, confidence, ref_points, ref_confidence, reference, transform)
     is_as_it_was = method == "none" and reference.size_px == driving.size_px

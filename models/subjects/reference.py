@@ -123,6 +123,7 @@ def prepare_references(
     Raises:
         PoseError: Nobody is found in the picture.
     """
+    # Who is in the picture, and who of them is wished for.
     wish = wish or ReferenceWish()
     picture = reduced(picture_uint8)
     people = find_people(picture, perception.pose_estimator)
@@ -141,16 +142,19 @@ def prepare_references(
         where="the reference picture",
         option=wish.option,
     )
+    # Each one's own face, not that of a neighbour.
     faces: Sequence[FaceDetection | None] = [None] * len(chosen)
     if not wish.no_face:
         found = find_faces(picture, perception.face_detector)
         faces = _own_faces(found, [people[index] for index in chosen])
+    # One window of the model's size for all of them, and what the image encoder sees of it.
     fit = _fit_of([people[index] for index in chosen], (width, height), config)
     framed = fit.apply_picture(picture)
     embedded = framed if config.image_embedding_of == "frame" else picture_uint8
     with torch.no_grad():
         frames = to_frames(np.ascontiguousarray(embedded)[None], device_of(image_encoder))
         image_embedding = image_encoder.encode(frames)
+    # Identities are measured in the picture before the cut: the window may be smaller than it.
     embedder = perception.identity_embedder
     require_identity_input(embedder, config)
     return [

@@ -300,6 +300,8 @@ def encode_fitted(clip: FittedClip, encoders: ClipEncoders, config: EncodeConfig
     Raw outputs of the recogniser are measured here, because curation keeps unit vectors.
     """
     num_frames = len(clip.frames_uint8)
+
+    # Identities: what curation measured, or measured anew where the network wants raw ones.
     nearest = np.abs(clip.times_s[None] - clip.face_times_s[:, None]).argmin(axis=1)
     embedder = encoders.identity_embedder
     if clip.identity_embeddings is None or isinstance(embedder, RawIdentityEmbedder):
@@ -319,10 +321,13 @@ def encode_fitted(clip: FittedClip, encoders: ClipEncoders, config: EncodeConfig
         placed[nearest[is_own]] = embeddings[is_own]
         return placed
 
+    # Face boxes on every frame, for the loss's weight.
     raw = faces.raw_identities
     boxes, box_valid = place_on_frames(
         clip.face_boxes, clip.face_times_s, clip.times_s, max_gap_s=config.max_face_gap_s
     )
+
+    # Latents of the frames, and of the same with noise, where frames are references in training.
     frames, codec = clip.frames_uint8, encoders.codec
     latents, noisy = encode_latents(frames, codec), None
     if config.reference_noise > 0:

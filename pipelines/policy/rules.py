@@ -257,6 +257,9 @@ def judge_columns(columns: Columns, policy: Policy) -> Judgement:
     has_run = {
         family: (state == "ok") | (state == "undetermined") for family, state in states.items()
     }
+
+    # Each rule over all clips at once; rules judge what was measured, and the camera only where the
+    # background moved.
     still = _has_still_background(columns, policy)
     failures = []
     for rule in RULES:
@@ -271,6 +274,8 @@ def judge_columns(columns: Columns, policy: Policy) -> Judgement:
         if rule.family == "camera":
             fails &= ~still
         failures.append((rule, limit, fails))
+
+    # What a rule would have judged and nobody measured.
     judged = {rule.family for rule, _, _ in failures if not rule.only_flags(policy)}
     flagged = {rule.family for rule, _, _ in failures} - judged
     missing = [("failed", family, failed[family]) for family in FAMILIES]
@@ -279,6 +284,8 @@ def judge_columns(columns: Columns, policy: Policy) -> Judgement:
         for family in FAMILIES
         if family in judged
     ]
+
+    # A drop outweighs a failure, a failure a doubt.
     count = len(still)
     telling = [(rule, fails) for rule, _, fails in failures if not rule.only_flags(policy)]
     drops = _any((fails for rule, fails in telling if not rule.is_evidence), count)

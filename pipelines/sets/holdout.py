@@ -43,6 +43,7 @@ def hold_out(
     Raises:
         DatasetError: The kept clips show fewer than two people.
     """
+    # People of the kept clips: clips whose faces are alike belong to one person.
     dataset = CurationDataset.open(root)
     kept = set(dataset.clip_ids(policy))
     clips = [clip for clip in dataset.clips() if clip["clip_id"] in kept]
@@ -55,6 +56,7 @@ def hold_out(
             fix="Curate more videos, or choose another policy.",
             reason="too_few_people",
         )
+    # One clip of a person, evenly over framing and motion.
     strata = _strata(clips)
     most = min(count, int(num_groups * _MAX_SHARE))
     chosen = _choose(clips, groups, strata, most, seed)
@@ -70,6 +72,7 @@ def hold_out(
         }
         for place in chosen
     ]
+    # Whoever is held out appears in no clip of training.
     excluded = [clip for place, clip in enumerate(clips) if groups[place] in held]
     training = [clip for place, clip in enumerate(clips) if groups[place] not in held]
     return {

@@ -137,6 +137,8 @@ def follow_camera(
     has_fit = np.zeros(num_samples, dtype=bool)
     inlier_share, changes, still_change = np.zeros((3, num_samples))
     num_points = np.zeros(num_samples, dtype=np.int64)
+
+    # Windows that share one sample: points are found in the first and followed to the last.
     rate = (num_samples - 1) / max(float(pts_s[-1] - pts_s[0]), 1e-3)
     length = max(2, round(config.window_s * rate) + 1)
     start = 0
@@ -148,6 +150,7 @@ def follow_camera(
             index = start + offset
             if offset == 0 and start > 0:
                 continue  # already fitted as the last sample of the window before
+            # How much of the background changed: as it lies, and after the camera's way is undone.
             num_points[index] = fit.num_points
             views = (window[0], masks[start]), (window[offset], masks[index])
             still_change[index] = background_change(*views, np.eye(2, 3))
