@@ -151,9 +151,7 @@ def prepare_references(
     fit = _fit_of([people[index] for index in chosen], (width, height), config)
     framed = fit.apply_picture(picture)
     embedded = framed if config.image_embedding_of == "frame" else picture_uint8
-    with torch.no_grad():
-        frames = to_frames(np.ascontiguousarray(embedded)[None], device_of(image_encoder))
-        image_embedding = image_encoder.encode(frames)
+    image_embedding = _embed(embedded, image_encoder)
     # Identities are measured in the picture before the cut: the window may be smaller than it.
     embedder = perception.identity_embedder
     require_identity_input(embedder, config)
@@ -178,6 +176,14 @@ def prepare_references(
         )
         for index, face in zip(chosen, faces, strict=True)
     ]
+
+
+@torch.no_grad()
+def _embed(
+    picture_uint8: UInt8[np.ndarray, "height width 3"], image_encoder: ImageEncoder
+) -> Float[Tensor, "1 embedding"]:
+    frames = to_frames(np.ascontiguousarray(picture_uint8)[None], device_of(image_encoder))
+    return image_encoder.encode(frames)
 
 
 def _fit_of(
