@@ -42,6 +42,13 @@ _CTRL_C = 130
 _CODE_SECTIONS = re.compile(
     r"\n\s*\n(Args|Returns|Raises|Yields|Attributes|References):.*", re.DOTALL
 )
+_MOVED = {
+    ("dataset", "inspect"): "animaray dataset show DATASET CLIP",
+    ("dataset", "sources"): "animaray dataset show DATASET --sources",
+    ("ledger",): "python -m benchmarks.costs.tables (in a clone)",
+    ("verify-golden",): "python -m benchmarks.golden DIR (in a clone)",
+}
+"""Commands of older scripts."""
 _STOPPED = "Stopped. The same command goes on from here."
 
 # typer brings its own click; its exceptions are reached through the public one.
@@ -116,6 +123,9 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str], commands: typer.Typer = app) -> int:
     """Run one command and return its exit code; errors become one clear line on stderr."""
     quiet_ray()
+    for words, now in _MOVED.items():
+        if tuple(arguments[: len(words)]) == words:
+            return _fail(f"`animaray {' '.join(words)}` is now: {now}", 2, None)
     command = typer.main.get_command(commands)
     tidy_help(command)
     try:

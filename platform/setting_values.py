@@ -211,6 +211,9 @@ def _group_in(hint: Any) -> Any:  # noqa: ANN401 - a type
 
 
 def _nearest(kind: object, name: str, prefix: str) -> str:
+    formerly: Mapping[str, str] = getattr(kind, "FORMERLY", {})
+    if name in formerly:
+        return f" It is called `{prefix}{formerly[name]}` now."
     keys = list(dotted_keys(kind, prefix))
     here = difflib.get_close_matches(name, typing.get_type_hints(kind), n=1)
     deeper = [key for key in keys if key.rpartition(".")[2] == name]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from animaray.models.pose.layouts import PoseLayout
 from animaray.pipelines.acquire.config import AcquireConfig
@@ -24,6 +25,12 @@ STORE_MEDIA = ("kept", "shipped", "all")
 class WorkerNeeds:
     """What one process of each pool holds; Ray starts no more of them than fit on its nodes."""
 
+    FORMERLY = MappingProxyType(
+        {
+            "look_num_gpus": "num_gpus",
+            "look_memory_bytes": "measure_memory_bytes",
+        }
+    )
     read_memory_bytes: int = 768 * 1024**2
     """Main memory of a process that reads sources, with its decoder."""
     measure_memory_bytes: int = 1536 * 1024**2
@@ -37,6 +44,14 @@ class WorkerNeeds:
 class CurationConfig:
     """What to curate, who looks at it, and where it goes."""
 
+    FORMERLY = MappingProxyType(
+        {
+            "sources_per_wave": "sources_per_batch",
+            "skip_hopeless": "skip_faceless",
+            "encode": "cut",
+        }
+    )
+    """Settings of older files by the names they had, for the message that refuses them."""
     sources: tuple[str, ...] = ()
     """Folders, patterns, video files, lists, tar and Parquet files, addresses; never written."""
     output_dir: Path = Path("dataset")

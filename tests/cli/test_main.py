@@ -48,6 +48,9 @@ def test_every_door_has_help(door: list[str], capsys: pytest.CaptureFixture[str]
         (["cache", "prune", "moon", "--yes"], 2, "Unknown cache `moon`"),
         (["explain", "AR-XYZ-99"], 2, "Unknown error id"),
         (["jobs", "list", "--server", "http://127.0.0.1:9"], 6, "127.0.0.1:9"),
+        (["dataset", "inspect", "data", "clip"], 2, "animaray dataset show DATASET CLIP"),
+        (["curate", "x", "--set", "encode.crf=20"], 2, "It is called `cut` now"),
+        (["curate", "x", "--set", "needs.look_memory_bytes=9"], 2, "`needs.measure_memory_bytes`"),
     ],
 )
 def test_wrong_input_gives_one_line_and_its_exit_code(
