@@ -1,10 +1,10 @@
 """The identity adapter: face attention merged with image attention by distribution (eq. 13, 14).
 
-The adapter is the `processor` of a cross-attention, ours or diffusers', so that its weights lie
-under `...attn2.processor.id_to_k` and `.id_to_v`, as in the published checkpoints.
+The adapter is the `processor` of a cross-attention (unet_layers.py), so that its weights lie under
+`...attn2.processor.id_to_k` and `.id_to_v`, as in the published checkpoints.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ STANDARD_DEVIATION_FLOOR = 1e-5
 
 
 class IdentityAdapter(nn.Module):
-    """Attend to the image token and to the face tokens, and add the two outputs.
+    """Attend to the face tokens, and add that to the attention to the image token.
 
     Modes: `distribution` gives the face branch the mean and deviation of the image branch
     (the method); `norm` only normalises it; `addition` leaves it as it is (two ablations).
@@ -44,26 +44,21 @@ class IdentityAdapter(nn.Module):
 
     def forward(
         self,
-        attn: Any,  # noqa: ANN401 - ours, or diffusers' Attention, which is untyped
-        hidden_states: Float[Tensor, "frames tokens channels"],
-        encoder_hidden_states: Float[Tensor, "frames context cross"] | None = None,
-        attention_mask: None = None,  # noqa: ARG002 - fixed by diffusers
-        temb: None = None,  # noqa: ARG002 - fixed by diffusers
+        query: Float[Tensor, "frames tokens channels"],
+        image: Float[Tensor, "frames tokens channels"],
+        face_tokens: Float[Tensor, "frames face_tokens cross"],
+        num_heads: int,
     ) -> Float[Tensor, "frames tokens channels"]:
-        """Return the merged cross-attention; the last tokens of the context are the face's.
+        """Return the attention to image and face, merged.
 
-        Raises:
-            ValueError: diffusers called the layer without a context.
+        Args:
+            query: Of the attention to both.
+            image: Attention to the image tokens, heads merged.
+            face_tokens: Keys and values are made of them.
+            num_heads: Heads of the attention.
         """
-        if encoder_hidden_states is None:
-            raise ValueError("The identity adapter needs a context; it is not self-attention.")
-        image = encoder_hidden_states[:, : -self.num_face_tokens]
-        face = encoder_hidden_states[:, -self.num_face_tokens :]
-        query = attn.to_q(hidden_states)
-        image_output = attend(query, attn.to_k(image), attn.to_v(image), attn.heads)
-        face_output = attend(query, self.id_to_k(face), self.id_to_v(face), attn.heads)
-        merged = image_output + self.scale * align_to_image(face_output, image_output, self.mode)
-        return attn.to_out[1](attn.to_out[0](merged))
+        face = attend(query, self.id_to_k(face_tokens), self.id_to_v(face_tokens), num_heads)
+        return image + self.scale * align_to_image(face, image, self.mode)
 
 
 def align_to_image(

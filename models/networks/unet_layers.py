@@ -180,8 +180,18 @@ class IdentityAttention(Attention):
         x: Float[Tensor, "rows tokens channels"],
         context: Float[Tensor, "rows context cross"] | None = None,
     ) -> Float[Tensor, "rows tokens channels"]:
-        """Return the merged attention; the last tokens of the context are the face's."""
-        return self.processor(self, x, context)
+        """Return the merged attention; the last tokens of the context are the face's.
+
+        Raises:
+            ValueError: There is no context.
+        """
+        if context is None:
+            raise ValueError("The identity adapter needs a context; it is not self-attention.")
+        image, face = context.tensor_split([-self.processor.num_face_tokens], dim=1)
+        query = self.to_q(x)
+        attended = attend(query, self.to_k(image), self.to_v(image), self.heads)
+        output: Tensor = self.to_out[0](self.processor(query, attended, face, self.heads))
+        return output
 
 
 class FeedForward(nn.Module):
