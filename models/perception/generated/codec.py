@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from animaray.models.frames import check_sides
 from animaray.models.perception.decoding.convolutional_windows import stack_stages
 from animaray.models.perception.decoding.windowed_decoding import Stage, StagedDecoder
 from animaray.models.perception.generated.files import load_network, resolve_generated
@@ -19,7 +20,6 @@ from animaray.models.perception.generated.networks import (
     CodecDecoder,
     CodecEncoder,
 )
-from animaray.platform.errors import UsageError
 
 
 class GeneratedCodec(nn.Module):
@@ -52,18 +52,8 @@ class GeneratedCodec(nn.Module):
     def encode(
         self, frames: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch channels latent_height latent_width"]:
-        """Return latents of about unit variance of RGB frames in [-1, 1].
-
-        Raises:
-            UsageError: Height or width is not a multiple of 8.
-        """
-        height, width = frames.shape[-2:]
-        if height % LATENT_DOWNSCALE or width % LATENT_DOWNSCALE:
-            raise UsageError(
-                f"The codec expects frames whose sides are multiples of {LATENT_DOWNSCALE} px; got "
-                f"{width}x{height}.",
-                fix="Resize or pad the frames first.",
-            )
+        """Return latents of about unit variance of RGB frames in [-1, 1]; see `check_sides`."""
+        check_sides(frames, LATENT_DOWNSCALE)
         raw = self.encoder(frames.contiguous(memory_format=torch.channels_last))
         return ((raw - self.latent_mean) / self.latent_std).contiguous()
 

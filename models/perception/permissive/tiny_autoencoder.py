@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from animaray.models.frames import check_sides
 from animaray.models.perception.checkpoint_files import load_state
 from animaray.models.perception.decoding.convolutional_windows import stack_stages
 from animaray.models.perception.decoding.windowed_decoding import DecoderPass, Stage, StagedDecoder
-from animaray.platform.errors import UsageError, WeightsError
+from animaray.platform.errors import WeightsError
 from animaray.platform.weights.store import resolve_weights
 
 LATENT_CHANNELS = 32
@@ -158,18 +159,8 @@ class TinyAutoencoderCodec(nn.Module):
     def encode(
         self, frames: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch channels latent_height latent_width"]:
-        """Return latents of about unit variance of RGB frames in [-1, 1].
-
-        Raises:
-            UsageError: Height or width is not a multiple of 8.
-        """
-        height, width = frames.shape[-2:]
-        if height % DOWNSCALE or width % DOWNSCALE:
-            raise UsageError(
-                f"The codec expects frames whose sides are multiples of {DOWNSCALE} px; got "
-                f"{width}x{height}.",
-                fix="Resize or pad the frames first.",
-            )
+        """Return latents of about unit variance of RGB frames in [-1, 1]; see `check_sides`."""
+        check_sides(frames, DOWNSCALE)
         return (self.encoder((frames + 1.0) / 2.0) - self.latent_mean) / self.latent_std
 
     def decode(
