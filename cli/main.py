@@ -123,9 +123,6 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str], commands: typer.Typer = app) -> int:
     """Run one command and return its exit code; errors become one clear line on stderr."""
     quiet_ray()
-    for words, now in _MOVED.items():
-        if tuple(arguments[: len(words)]) == words:
-            return _fail(f"`animaray {' '.join(words)}` is now: {now}", 2, None)
     command = typer.main.get_command(commands)
     tidy_help(command)
     try:
@@ -133,6 +130,9 @@ def run(arguments: list[str], commands: typer.Typer = app) -> int:
     except AnimarayError as error:
         return _fail(str(error), error.exit_code, error)
     except _ClickError as error:
+        for words, now in _MOVED.items():
+            if commands is app and tuple(arguments[: len(words)]) == words:
+                return _fail(f"`animaray {' '.join(words)}` is now: {now}", 2, None)
         error.show()
         return int(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
