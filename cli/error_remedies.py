@@ -119,6 +119,13 @@ REMEDIES: Mapping[str, Remedy] = {
         "Start with the same settings to resume, or take a new --out; the message says which.",
         "animaray train animator --data dataset --out runs/animator-2",
     ),
+    "AR-STO-01": Remedy(
+        "An object store (s3://, gs://, az://) did not answer, refused the keys, or has no such "
+        "bucket.",
+        "Set AWS_ENDPOINT_URL, AWS_REGION and the keys in the environment; the same command goes "
+        "on where it stopped.",
+        "AWS_REGION=eu-west-1 animaray curate videos --out s3://bucket/dataset",
+    ),
     "AR-SRV-01": Remedy(
         "The service failed, or does not answer at the address.",
         "Check the address and that the server runs; its log holds the cause by request id.",

@@ -7,6 +7,7 @@
     +-- MachineError          this machine lacks something                        exit 4
     |   +-- WeightsError      a weights file is missing, damaged or of another kind
     |   +-- DiskError         a disk is full or may not be written
+    |   +-- StoreError        an object store cannot be reached or refuses us
     |   +-- PortError         a network port is taken
     +-- RefusedError          a check refused the input                           exit 5
     |   +-- MediaError        a video or picture cannot be used
@@ -170,6 +171,12 @@ class RunError(RefusedError):
     """A run folder belongs to another configuration or is damaged."""
 
     error_id = "AR-RUN-01"
+
+
+class StoreError(MachineError):
+    """An object store cannot be reached, refuses our keys or has no such bucket."""
+
+    error_id = "AR-STO-01"
 
 
 class ServiceError(AnimarayError):

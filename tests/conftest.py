@@ -116,6 +116,30 @@ def rehearsal_kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_kit(tmp_path_factory.mktemp("rehearsal") / "kit", SMALL)
 
 
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start a real S3 server on the loopback; its settings are in the environment meanwhile."""
+    from tests.faults.s3_server import S3Server
+
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    before = {name: os.environ.get(name) for name in server.environment}
+    os.environ.update(server.environment)
+    try:
+        yield server
+    finally:
+        server.kill()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+def s3_folder(s3_server: Any, request: pytest.FixtureRequest) -> str:
+    """Return an empty address in the S3 server."""
+    bucket = s3_server.make_bucket("tests")
+    return f"{bucket}/{abs(hash(request.node.nodeid)):x}"
+
+
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """Yield the folder of a file system of 12 MiB, or skip where none can be mounted."""

@@ -31,7 +31,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "errors json_text packages progress quantities removal terminal",
         "cards disk machine provenance ray_session sandbox setting_values",
         "config options storage",
-        "media weights",
+        "media stores weights",
     ),
     "models": (
         "frames pose", "networks perception", "alignment diffusion", "face", "subjects", "parts",

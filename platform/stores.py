@@ -1,0 +1,324 @@
+"""Where datasets lie: a local folder, or a prefix in an object store; the one owner of storage.
+
+    videos/dataset          a local folder
+    s3://bucket/dataset     S3 and what speaks its language (AWS_ENDPOINT_URL, ...)
+    gs://bucket/dataset     Google Cloud Storage
+    az://container/dataset  Azure Blob Storage
+
+Files are written whole: a reader sees all of a file or none, and what `write` returned from
+survives a power cut or a restart of the store. Paths are relative to the address, with slashes.
+Settings of object stores come from the environment, as `obstore` reads them.
+"""
+
+import io
+import os
+import re
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from animaray.platform.disk import disk_errors
+from animaray.platform.errors import ConfigError, StoreError
+from animaray.platform.storage import make_folder, sync_folder, write_bytes_atomic
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
+_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "file")
+_MAX_RETRIES = 10
+_RETRY_TIME = timedelta(seconds=120)
+"""How long a store may be away before a request of ours fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file of a store."""
+
+    path: str
+    size_bytes: int
+    modified_s: float
+    """Unix time by the store's own clock, seconds."""
+
+
+class Store(ABC):
+    """Files below one address; a pickled one opens the same address elsewhere."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def __str__(self) -> str:
+        """Return the address."""
+        return self.address
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel as the address alone."""
+        return open_store, (self.address,)
+
+    @abstractmethod
+    def read(self, path: str) -> bytes:
+        """Return a whole file; FileNotFoundError where there is none."""
+
+    @abstractmethod
+    def open(self, path: str) -> io.BufferedReader:
+        """Open a file for reading at any place, no more than is asked for."""
+
+    @abstractmethod
+    def size(self, path: str) -> int | None:
+        """Return the length of a file, bytes; None where there is none."""
+
+    @abstractmethod
+    def files(self, folder: str = "") -> Iterator[StoredFile]:
+        """Yield every file below a folder, in any order; symbolic links are not followed."""
+
+    @abstractmethod
+    def write(self, path: str, data: bytes) -> None:
+        """Write a whole file, in place of one that is there."""
+
+    @abstractmethod
+    def write_if_absent(self, path: str, data: bytes) -> bool:
+        """Write a whole file unless its name is taken; return whether this call wrote it.
+
+        Of several that race for a name one wins. `data` is different for each of them.
+        """
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+
+
+class LocalStore(Store):
+    """A local folder, which need not exist yet."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(str(root))
+        self.root = root
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file; see `Store`."""
+        return (self.root / path).read_bytes()
+
+    def open(self, path: str) -> io.BufferedReader:
+        """Open a file for reading."""
+        return (self.root / path).open("rb")
+
+    def size(self, path: str) -> int | None:
+        """Return the length of a file, bytes; None where there is none."""
+        place = self.root / path
+        return place.stat().st_size if place.is_file() else None
+
+    def files(self, folder: str = "") -> Iterator[StoredFile]:
+        """Yield every file below a folder."""
+        if (self.root / folder).is_symlink():
+            return
+        for inner, _, names in os.walk(self.root / folder):
+            for place in (Path(inner, name) for name in names):
+                if not place.is_symlink() and place.is_file():
+                    status = place.stat()
+                    path = place.relative_to(self.root).as_posix()
+                    yield StoredFile(path, status.st_size, status.st_mtime)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a whole file; raises DiskError where the disk is full or may not be written."""
+        write_bytes_atomic(self.root / path, data)
+
+    def write_if_absent(self, path: str, data: bytes) -> bool:
+        """Write a whole file unless its name is taken; see `Store`."""
+        place = self.root / path
+        make_folder(place.parent)
+        temporary = place.with_name(f".{place.stem}.{secrets.token_hex(4)}.tmp")
+        with disk_errors(place.parent):
+            try:
+                with temporary.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                # A hard link fails when the name exists; a rename would replace it silently.
+                os.link(temporary, place)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            sync_folder(place.parent)
+        return place.read_bytes() == data
+
+    def remove(self, path: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+        (self.root / path).unlink(missing_ok=True)
+
+
+class RemoteStore(Store):
+    """A prefix in an object store."""
+
+    @cached_property
+    def _objects(self) -> "ObjectStore":
+        from obstore.store import from_url
+
+        options: dict[str, Any] = {
+            "retry_config": {"max_retries": _MAX_RETRIES, "retry_timeout": _RETRY_TIME},
+            "client_options": {
+                "timeout": timedelta(seconds=60),
+                "allow_http": os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"),
+            },
+        }
+        try:
+            store: ObjectStore = from_url(self.address, **options)
+        except Exception as error:  # obstore's own classes have no common place
+            raise ConfigError(f"{self.address} is no address of a store: {error}.") from error
+        return store
+
+    def read(self, path: str) -> bytes:
+        """Return a whole object."""
+        with self._errors(path):
+            return bytes(self._objects.get(path).bytes())
+
+    def open(self, path: str) -> io.BufferedReader:
+        """Open an object; each read asks for its own range of bytes.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        size = self.size(path)
+        if size is None:
+            raise FileNotFoundError(f"{self.address}/{path}")
+        return io.BufferedReader(_RangeFile(self, path, size), buffer_size=1 << 16)
+
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """Return some bytes of an object."""
+        with self._errors(path):
+            return bytes(self._objects.get_range(path, start=start, length=length))
+
+    def size(self, path: str) -> int | None:
+        """Return the length of an object, bytes; None where there is none."""
+        try:
+            with self._errors(path):
+                return int(self._objects.head(path)["size"])
+        except FileNotFoundError:
+            return None
+
+    def files(self, folder: str = "") -> Iterator[StoredFile]:
+        """Yield every object below a folder."""
+        with self._errors(folder):
+            for page in self._objects.list(folder or None):
+                for found in page:
+                    yield StoredFile(
+                        found["path"], found["size"], found["last_modified"].timestamp()
+                    )
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a whole object."""
+        with self._errors(path):
+            self._objects.put(path, data)
+
+    def write_if_absent(self, path: str, data: bytes) -> bool:
+        """Put an object unless its name is taken; see `Store`."""
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            with self._errors(path):
+                self._objects.put(path, data, mode="create")
+        except (AlreadyExistsError, PreconditionError):
+            # A first try may have arrived though its answer was lost.
+            return self.read(path) == data
+        return True
+
+    def remove(self, path: str) -> None:
+        """Remove an object; nothing happens where there is none."""
+        with self._errors(path):
+            try:
+                self._objects.delete(path)
+            except FileNotFoundError:
+                return
+
+    @contextmanager
+    def _errors(self, path: str) -> Iterator[None]:
+        """Turn what the store refuses or cannot do into StoreError.
+
+        Raises:
+            StoreError: It did.
+            FileNotFoundError: No such object; as it came.
+            AlreadyExistsError: The name is taken; as it came.
+            PreconditionError: Likewise.
+        """
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+
+        try:
+            yield
+        except (FileNotFoundError, AlreadyExistsError, PreconditionError):
+            raise
+        except (BaseError, PermissionError, OSError, ValueError) as error:
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StoreError(
+                f"{self.address} cannot be used ({path or 'listing'}): {first_line}",
+                fix="Check the bucket, AWS_ENDPOINT_URL and the keys (AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY, AWS_REGION; for gs:// and az:// their own), then give the "
+                "same command again: it goes on.",
+            ) from error
+
+
+class _RangeFile(io.RawIOBase):
+    """A seekable view of one object."""
+
+    def __init__(self, store: RemoteStore, path: str, size: int) -> None:
+        self._store, self._path, self._size, self._place = store, path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        self._place = max(0, start + offset)
+        return self._place
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        length = min(len(buffer), self._size - self._place)
+        if length <= 0:
+            return 0
+        data = self._store.read_range(self._path, self._place, length)
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+
+def is_remote(address: str | os.PathLike[str]) -> bool:
+    """Return whether an address names an object store."""
+    found = _SCHEME.match(str(address))
+    return found is not None and found[1] != "file"
+
+
+def open_store(address: "str | os.PathLike[str] | Store") -> Store:
+    """Return the store at an address; nothing is asked or made yet.
+
+    Raises:
+        ConfigError: The scheme is none that we know.
+    """
+    if isinstance(address, Store):
+        return address
+    text = str(address)
+    found = _SCHEME.match(text)
+    if found is None:
+        return LocalStore(Path(text))
+    if found[1] not in _SCHEMES:
+        raise ConfigError(
+            f"Expected a folder or an address that begins with s3://, gs:// or az://, got {text}."
+        )
+    if found[1] == "file":
+        return LocalStore(Path(text.removeprefix("file://")))
+    return RemoteStore(text.rstrip("/"))
+
+
+def join_address(address: str | os.PathLike[str], *parts: str) -> str:
+    """Return the address of something below another one."""
+    return "/".join([str(address).rstrip("/"), *parts])
