@@ -20,7 +20,8 @@ from jaxtyping import UInt8
 from animaray.datasets.world.cameras import CAMERA_KINDS
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.pipelines.stages.clips import ClipsConfig, clip_spans
-from animaray.pipelines.stages.shots import ShotsConfig, find_shots
+from animaray.pipelines.stages.shot_detection import ShotsConfig
+from animaray.pipelines.stages.shots import find_shots
 from animaray.platform.media.video import DecodeLimits, write_mp4
 from benchmarks.quality.calibration import wilson
 from benchmarks.quality.transitions import TRANSITIONS, Transition, join_shots

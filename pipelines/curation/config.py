@@ -13,7 +13,7 @@ from animaray.pipelines.stages.cut_clip import CutClipConfig
 from animaray.pipelines.stages.duplicates import DuplicatesConfig
 from animaray.pipelines.stages.faces import FacesConfig
 from animaray.pipelines.stages.pose import PoseConfig
-from animaray.pipelines.stages.shots import ShotsConfig
+from animaray.pipelines.stages.shot_detection import ShotsConfig
 from animaray.pipelines.stages.text import TextConfig
 from animaray.platform.errors import ConfigError
 from animaray.platform.media.video import DecodeLimits

@@ -59,7 +59,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "show validation_media", "card validation",
     ),
     "pipelines/stages": (
-        "background clips cut_clip duplicates foreground identify picture pose probe text",
+        "background clips cut_clip duplicates foreground identify picture pose probe"
+        " shot_detection text",
         "faces shots", "camera", "motion",
     ),
     "training": (
@@ -104,7 +105,6 @@ ONE_OWNER = {
     "yt_dlp": 1,
     "insightface": 1,
     "cotracker": 1,
-    "scenedetect": 1,
     "rapidocr": 1,
     "deepspeed": 3,
     "sqlalchemy": 3,

@@ -18,7 +18,6 @@ DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
     "decord": "decord2",
     "pydantic_core": "pydantic",
-    "scenedetect": "scenedetect-headless",
     "skimage": "scikit-image",
     "starlette": "fastapi",
     "yaml": "pyyaml",

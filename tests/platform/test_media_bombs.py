@@ -17,7 +17,8 @@ import pytest
 
 from animaray.pipelines.stages.clips import ClipsConfig, split_clips
 from animaray.pipelines.stages.cut_clip import CutClipConfig, _Preview
-from animaray.pipelines.stages.shots import ShotsConfig, find_shots
+from animaray.pipelines.stages.shot_detection import ShotsConfig
+from animaray.pipelines.stages.shots import find_shots
 from animaray.platform.errors import MediaError
 from animaray.platform.media import bounded_decoding
 from animaray.platform.media.video import DecodeLimits, decode_in_child

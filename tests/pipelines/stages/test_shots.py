@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
-from animaray.pipelines.stages.shots import ADDS, ShotsConfig, find_shots, split_shots
+from animaray.pipelines.stages.shot_detection import ShotsConfig
+from animaray.pipelines.stages.shots import ADDS, find_shots, split_shots
 from animaray.platform.media.video import DecodeLimits, write_mp4
 from benchmarks.quality.transitions import join_shots
 
