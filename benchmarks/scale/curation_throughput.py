@@ -26,6 +26,11 @@ from typing import Any
 import numpy as np
 
 from animaray.datasets.reader import CurationDataset
+from animaray.models.perception.protocols import (
+    FollowingPoseEstimator,
+    PoseEstimator,
+    PoseFollower,
+)
 from animaray.pipelines.curation.config import CurationConfig
 from animaray.platform.errors import MediaError
 from animaray.platform.json_text import json_text
@@ -199,7 +204,7 @@ def _run_loop(config: CurationConfig, *, is_plain: bool) -> dict[str, Any]:
     tracker = load_point_tracker(config.profile)
     spent.watch(perception.face_detector, "detect", "models")
     spent.watch(perception.identity_embedder, "embed", "models")
-    spent.watch(perception.pose_estimator, "estimate", "models")
+    spent.watch_poses(perception.pose_estimator, "models")
     spent.watch(tracker, "track", "models")
     text = load_text_detector() if config.text.looks_at(config.profile) else None
     if text is not None:
@@ -282,6 +287,20 @@ class _Clock:
                 self.seconds[part] += time.perf_counter() - started
 
         object.__setattr__(owner, name, timed)
+
+    def watch_poses(self, estimator: PoseEstimator, part: str) -> None:
+        """Count the time of an estimator, and of what follows people for it."""
+        self.watch(estimator, "estimate", part)
+        if not isinstance(estimator, FollowingPoseEstimator):
+            return
+        start_clip = estimator.start_clip
+
+        def started(**named: float) -> PoseFollower:
+            clip = start_clip(**named)
+            self.watch(clip, "estimate", part)
+            return clip
+
+        object.__setattr__(estimator, "start_clip", started)
 
     def watch_items(self, items: Iterator[Any], part: str) -> Iterator[Any]:
         """Count the time that an iterator takes for its items."""

@@ -161,6 +161,29 @@ class PoseEstimator(Protocol):
 
 
 @runtime_checkable
+class PoseFollower(Protocol):
+    """Find people in the frames of one clip, which are given in order."""
+
+    def estimate(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[PersonPose]:
+        """Return the people of the next RGB frame, largest first; empty when there is nobody."""
+        ...
+
+
+@runtime_checkable
+class FollowingPoseEstimator(PoseEstimator, Protocol):
+    """An estimator that sees faster where it may follow people from frame to frame."""
+
+    def start_clip(self, *, fps: float, least_looks_fps: float) -> PoseFollower:
+        """Return what follows people through the frames of one clip.
+
+        Args:
+            fps: Rate of the frames that it will be given.
+            least_looks_fps: So often a second it looks for people anew at least.
+        """
+        ...
+
+
+@runtime_checkable
 class PointTracker(Protocol):
     """Follow points through a clip."""
 

@@ -12,8 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
-from animaray.models.perception.protocols import PersonPose, PoseEstimator
+from animaray.models.perception.protocols import (
+    FollowingPoseEstimator,
+    PersonPose,
+    PoseEstimator,
+    PoseFollower,
+)
 from animaray.models.pose.layouts import NUM_FURTHER_POINTS, NUM_KEYPOINTS
+from animaray.platform.errors import ConfigError
 from animaray.platform.media.video import FrameSelection, FrameStream
 
 READS = ("media_path", "clip_fps", "clip_num_frames")
@@ -43,6 +49,20 @@ class PoseConfig:
     """Poses per second; a faster clip is looked at on every k-th frame."""
     short_side_px: int = 640
     """Frames are shrunk to this for the estimator; keypoints are those of the clip's frames."""
+    least_looks_fps: float = 2.0
+    """Estimators that can follow people from pose to pose, which halves their time, look for them
+    anew at least so often a second: nobody who enters is missed for longer. From `max_fps` on every
+    frame is judged by itself."""
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: A rate is not positive.
+        """
+        for name in ("max_fps", "least_looks_fps"):
+            if not getattr(self, name) > 0.0:
+                raise ConfigError(f"Expected pose.{name} > 0, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,11 +100,12 @@ class PoseStage:
         selection = FrameSelection(every=step, short_side_px=self._config.short_side_px)
         times, mains, counts, everyone = [], [], [], []
         previous: PersonPose | None = None
+        estimator = self._start_clip(fps / step)
         with FrameStream(path, selection) as frames:
             full = min(frames.info.width, frames.info.height)
             scale = full / min(full, self._config.short_side_px)
             for pts_s, frame in frames:
-                people = self._estimate(frame, scale)
+                people = _estimate(estimator, frame, scale)
                 main = main_person(people, previous)
                 previous = main or previous
                 times.append(pts_s)
@@ -103,16 +124,11 @@ class PoseStage:
             further_points=_further_points(mains),
         )
 
-    def _estimate(
-        self, frame: UInt8[np.ndarray, "height width 3"], scale: float
-    ) -> list[PersonPose]:
-        """Return people with at least two seen keypoints, in pixels of the full frame."""
-        return [
-            # Pixel centres of the small frame in the full one.
-            person.moved(lambda points: (points + 0.5) * scale - 0.5)
-            for person in self._estimator.estimate(frame)
-            if (person.keypoint_confidence >= MIN_CONFIDENCE).sum() >= 2
-        ]
+    def _start_clip(self, fps: float) -> PoseFollower:
+        """Return what looks at the frames of one clip, in order."""
+        if not isinstance(self._estimator, FollowingPoseEstimator):
+            return self._estimator
+        return self._estimator.start_clip(fps=fps, least_looks_fps=self._config.least_looks_fps)
 
 
 def score_poses(tracks: PoseTracks) -> dict[str, Any]:
@@ -132,6 +148,18 @@ def score_poses(tracks: PoseTracks) -> dict[str, Any]:
         "pose_framing": _framing(seen),
         "pose_jitter": _jitter(tracks, seen),
     }
+
+
+def _estimate(
+    estimator: PoseFollower, frame: UInt8[np.ndarray, "height width 3"], scale: float
+) -> list[PersonPose]:
+    """Return people with at least two seen keypoints, in pixels of the full frame."""
+    return [
+        # Pixel centres of the small frame in the full one.
+        person.moved(lambda points: (points + 0.5) * scale - 0.5)
+        for person in estimator.estimate(frame)
+        if (person.keypoint_confidence >= MIN_CONFIDENCE).sum() >= 2
+    ]
 
 
 def main_person(people: list[PersonPose], previous: PersonPose | None) -> PersonPose | None:

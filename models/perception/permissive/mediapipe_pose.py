@@ -2,8 +2,9 @@
 
 A detector on a 224 px letterbox finds people (two points set each one's size and turn); the
 landmark network sees each person upright in a 256 px crop, twice: the second crop is placed by
-the landmarks of the first. Every frame is judged on its own; whoever has the body of the last
-frame may hand it over to be followed, which saves the detector and the second look.
+the landmarks of the first. Every frame is judged on its own, unless somebody says that frames are
+those of one clip: then the body of the last frame places the crop, which saves the detector and the
+second look in most of them.
 
 References:
     Bazarevsky et al. 2020, "BlazePose", arXiv 2006.10204.
@@ -33,6 +34,8 @@ NAME = "permissive/body"
 CONVERSIONS_NAME = "permissive/mediapipe_pose"
 PERSON_ANCHORS = AnchorLayout(side_px=224, num_points=2, strides=((8, 2), (16, 2), (32, 6)))
 """Point 0 of a person is the middle of the hips, point 1 sets size and turn."""
+_LEAST_FOLLOWED = 0.5
+"""Presence below which a followed person may be gone or another: the frame is looked at anew."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,20 +154,37 @@ class MediaPipePoseEstimator:
         """
         return [body.pose() for body in self.find(frame)]
 
+    def start_clip(self, *, fps: float, least_looks_fps: float) -> "BodyFollower":
+        """Return what follows people through the frames of one clip.
+
+        Args:
+            fps: Rate of the frames that it will be given.
+            least_looks_fps: The detector looks at least so often a second.
+        """
+        return BodyFollower(self, max(1, int(fps / least_looks_fps + 1e-6)))
+
     def find(
-        self, frame: UInt8[np.ndarray, "height width 3"], *, wants_masks: bool = False
+        self,
+        frame: UInt8[np.ndarray, "height width 3"],
+        *,
+        known: Sequence[Body] = (),
+        wants_masks: bool = False,
     ) -> list[Body]:
         """Return the people of one RGB picture with all that is known of them, largest first.
 
         Args:
+            known: Bodies in this picture that were followed to it; one where the detector sees
+                somebody, too, is not looked at again, and one where it does not is left out.
             wants_masks: Also return each person's mask.
         """
         people: list[Body] = []
         for detection in self.detect(frame)[: self.config.max_people]:
-            body = self._look_at(frame, detection, wants_mask=wants_masks)
-            if body is not None and not self._is_known(body, people):
+            body = next((each for each in known if _is_of(detection, each)), None)
+            if body is None:
+                body = self._look_at(frame, detection, wants_mask=wants_masks)
+            if body is not None and not self.is_among(body, people):
                 people.append(body)
-        return sorted(people, key=lambda body: body.area(), reverse=True)
+        return sorted(people, key=Body.area, reverse=True)
 
     def follow(
         self,
@@ -222,5 +242,57 @@ class MediaPipePoseEstimator:
             return first
         return self.follow(frame, first, wants_mask=wants_mask) or first
 
-    def _is_known(self, body: Body, people: Sequence[Body]) -> bool:
+    def is_among(self, body: Body, people: Sequence[Body]) -> bool:
+        """Return whether a body is one of some people who were found already."""
         return any(body.likeness(other) > self.config.max_overlap for other in people)
+
+
+def _is_of(detection: Detection, body: Body) -> bool:
+    """Return whether the detector means a body that is known: the same hips, about as large."""
+    radius, known = (float(np.hypot(*np.diff(pair, axis=0)[0])) for pair in
+                     (detection.points, body.auxiliary))  # fmt: skip
+    offset = float(np.hypot(*(detection.points[0] - body.auxiliary[0])))
+    return offset < 0.5 * known and 0.6 * known < radius < known / 0.6
+
+
+class BodyFollower:
+    """Find the people in the frames of one clip, given in order, each from where it was before.
+
+    The detector looks at every n-th frame, and where nobody was, or somebody is lost or doubtful.
+    """
+
+    def __init__(self, poses: MediaPipePoseEstimator, frames_per_look: int) -> None:
+        """Start before the first frame.
+
+        Args:
+            poses: Looks at the frames.
+            frames_per_look: From one look of the detector to the next.
+        """
+        self._poses = poses
+        self._frames_per_look = frames_per_look
+        self._people: list[Body] = []
+        self._followed = 0
+
+    def estimate(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[PersonPose]:
+        """Return the people of the next RGB frame, largest first; empty when there is nobody."""
+        return [body.pose() for body in self.find(frame)]
+
+    def find(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[Body]:
+        """Return the people of the next RGB frame with all that is known of them."""
+        people = self._follow(frame) if self._frames_per_look > 1 else []
+        if len(people) == len(self._people) > 0 and self._followed + 1 < self._frames_per_look:
+            self._followed += 1
+        else:
+            self._followed = 0
+            people = self._poses.find(frame, known=people)
+        self._people = people
+        return people
+
+    def _follow(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[Body]:
+        """Return whoever is surely still there, largest first."""
+        people: list[Body] = []
+        for before in self._people:
+            body = self._poses.follow(frame, before)
+            if body and body.score >= _LEAST_FOLLOWED and not self._poses.is_among(body, people):
+                people.append(body)
+        return sorted(people, key=Body.area, reverse=True)

@@ -10,7 +10,10 @@ from jaxtyping import Float32, UInt8
 from animaray.models.perception.permissive.head_faces import HeadFaceDetector
 from animaray.models.perception.permissive.mediapipe_body import Body
 from animaray.models.perception.permissive.mediapipe_hands import HandNetworks
-from animaray.models.perception.permissive.mediapipe_pose import MediaPipePoseEstimator
+from animaray.models.perception.permissive.mediapipe_pose import (
+    BodyFollower,
+    MediaPipePoseEstimator,
+)
 from animaray.models.perception.protocols import PersonPose
 from animaray.models.pose.layouts import (
     FACE,
@@ -52,9 +55,24 @@ class MediaPipeWholeBody:
 
     def estimate(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[PersonPose]:
         """Return the people of one RGB picture, largest first; empty when there is nobody."""
-        return [self._complete(frame, body) for body in self._poses.find(frame)]
+        return [self.complete(frame, body) for body in self._poses.find(frame)]
 
-    def _complete(self, frame: UInt8[np.ndarray, "height width 3"], body: Body) -> PersonPose:
+    def start_clip(self, *, fps: float, least_looks_fps: float) -> "WholeBodyFollower":
+        """Return what follows people through the frames of one clip.
+
+        Args:
+            fps: Rate of the frames that it will be given.
+            least_looks_fps: The person detector looks at least so often a second.
+        """
+        bodies = self._poses.start_clip(fps=fps, least_looks_fps=least_looks_fps)
+        return WholeBodyFollower(self, bodies)
+
+    def complete(self, frame: UInt8[np.ndarray, "height width 3"], body: Body) -> PersonPose:
+        """Return a person who was found already, with feet, face and hands.
+
+        Args:
+            body: The person in this picture.
+        """
         further = np.zeros((NUM_FURTHER_POINTS, 3), np.float32)
         further[FEET] = body.feet()
         _, mesh = self._faces.find_of_body(frame, body)
@@ -72,6 +90,18 @@ class MediaPipeWholeBody:
             keypoint_confidence=pose.keypoint_confidence,
             further_points=further,
         )
+
+
+class WholeBodyFollower:
+    """Find the people in the frames of one clip, given in order; bodies are followed."""
+
+    def __init__(self, whole: MediaPipeWholeBody, bodies: BodyFollower) -> None:
+        self._whole = whole
+        self._bodies = bodies
+
+    def estimate(self, frame: UInt8[np.ndarray, "height width 3"]) -> list[PersonPose]:
+        """Return the people of the next RGB frame, largest first; empty when there is nobody."""
+        return [self._whole.complete(frame, body) for body in self._bodies.find(frame)]
 
 
 def _with_confidence(

@@ -21,6 +21,7 @@ from animaray.pipelines.stages.pose import (
     main_person,
     score_poses,
 )
+from animaray.platform.errors import ConfigError
 from animaray.platform.media.video import write_mp4
 
 
@@ -138,6 +139,30 @@ def test_clip_is_looked_at_at_a_rate_in_pixels_of_its_own_frames(tmp_path: Path)
     assert len(tracks.people[0]) == 2
     assert (tracks.keypoint_confidence[5] == 0).all()
     assert tracks.further_points is None
+
+
+class Follower(TwoPeople):
+    """Remember the clips that were begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[tuple[float, float]] = []
+
+    def start_clip(self, *, fps: float, least_looks_fps: float) -> TwoPeople:
+        self.begun.append((fps, least_looks_fps))
+        return TwoPeople()
+
+
+def test_each_clip_is_followed_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    write_mp4(path, np.full((6, 240, 320, 3), 120, dtype=np.uint8), 24.0)
+    estimator = Follower()
+    stage = PoseStage(estimator, PoseConfig(max_fps=10.0))
+    for _ in range(2):
+        stage({"media_path": str(path), "clip_fps": 24.0, "clip_num_frames": 6})
+    assert estimator.begun == [(8.0, 2.0)] * 2
+    with pytest.raises(ConfigError, match="least_looks_fps > 0, got 0"):
+        PoseConfig(least_looks_fps=0.0)
 
 
 def test_hands_and_faces_go_from_the_estimator_into_the_tracks_and_back(tmp_path: Path) -> None:
