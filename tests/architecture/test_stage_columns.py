@@ -35,7 +35,7 @@ from animaray.platform.media.video import write_mp4
 STAGES = ("identify", "probe", "shots", "clips", "cut_clip", "picture", "faces", "pose", "camera",
           "motion", "text", "verdicts")  # fmt: skip
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines/stages"
-NOT_STAGES = {"background", "duplicates", "foreground"}
+NOT_STAGES = {"background", "duplicates", "foreground", "shot_detection"}
 """Files that hold a part of a stage, or a step over all rows together."""
 ALWAYS = {"state", "reason", "detail", "seconds"}
 """Columns of every row, from before the first stage on: how it fared."""
