@@ -8,6 +8,7 @@ import typer
 from animaray.cli.early_checks import check_named_videos
 from animaray.cli.output import (
     ConfigOption,
+    DatasetArgument,
     DefaultCommandGroup,
     JsonOption,
     PrintConfigOption,
@@ -22,6 +23,7 @@ from animaray.cli.output import (
 from animaray.platform.config import resolve_config
 from animaray.platform.errors import UsageError
 from animaray.platform.quantities import spell_hours
+from animaray.platform.stores import is_remote
 
 if TYPE_CHECKING:
     from animaray.pipelines.policy.tuning import BorderClip, TuneCurve
@@ -114,7 +116,7 @@ def run(
 
 @app.command("verdicts")
 def verdicts(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder")],
+    dataset: DatasetArgument,
     policy: PolicyOption = "standard",
     as_json: JsonOption = False,
 ) -> None:
@@ -153,7 +155,7 @@ def verdicts(
 @app.command("tune")
 def tune(
     rule: Annotated[str, typer.Argument(help="A threshold, reason code or score: max_drift")],
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder")],
+    dataset: DatasetArgument,
     policy: PolicyOption = "standard",
     value: Annotated[
         str | None, typer.Option("--set", help="New value of the threshold; `off` for none")
@@ -194,7 +196,7 @@ def tune(
 
 @app.command("report")
 def report(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder")],
+    dataset: DatasetArgument,
     policy: PolicyOption = "standard",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="An .html file, or a folder for index.html")
@@ -207,10 +209,15 @@ def report(
     """
     from animaray.cli.dataset.card import write_dataset_card
 
-    page, card = write_dataset_card(dataset, out or dataset / "report", policy=policy)
+    page, card = write_dataset_card(dataset, out or _report_folder(dataset), policy=policy)
     if as_json:
         print_json({"page": str(page), **card.to_dict()})
     print_hint(f"Open {page}")
+
+
+def _report_folder(dataset: str) -> Path:
+    """Return where a dataset's card goes: into its folder, or here where it lies elsewhere."""
+    return Path("report") if is_remote(dataset) else Path(dataset) / "report"
 
 
 def _read_limit(text: str) -> float | None:

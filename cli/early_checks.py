@@ -8,7 +8,7 @@ from pathlib import Path
 
 from animaray.platform.errors import AnimarayError, UsageError
 
-DEFAULT_DATASET = Path("dataset")
+DEFAULT_DATASET = "dataset"
 """What `curate` writes and all others read where nothing names a dataset."""
 _MOST_PROBES = 8
 
@@ -23,15 +23,15 @@ def check_folder_exists(path: Path | None) -> None:
         raise UsageError(f"There is no folder {path}.", fix="Check the path.")
 
 
-def check_dataset(folder: Path | None) -> None:
-    """Refuse a folder without a curated dataset; None names none and passes."""
-    if folder is not None:
+def check_dataset(address: str | Path | None) -> None:
+    """Refuse an address without a curated dataset; None names none and passes."""
+    if address is not None:
         from animaray.datasets.reader import CurationDataset
 
-        CurationDataset.open(folder)
+        CurationDataset.open(address)
 
 
-def default_dataset(*names: object) -> Path | None:
+def default_dataset(*names: object) -> str | None:
     """Return the default dataset, or None where one of those may name another (is not empty)."""
     return None if any(names) else DEFAULT_DATASET
 

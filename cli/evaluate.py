@@ -20,7 +20,8 @@ from animaray.platform.config import resolve_config
 
 def evaluate(
     data: Annotated[
-        Path | None, typer.Option("--data", help="Curated dataset folder; needed")
+        str | None,
+        typer.Option("--data", help="Curated dataset, folder or address as s3://...; needed"),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Weights folder; needed")

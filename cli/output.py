@@ -29,6 +29,9 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="YAML or JSON file of settings, as --print-config shows"),
 ]
+DatasetArgument = Annotated[
+    str, typer.Argument(help="Dataset: a folder, or an address as s3://bucket/dataset")
+]
 PrintConfigOption = Annotated[
     bool, typer.Option("--print-config", help="Show every setting and stop")
 ]

@@ -26,8 +26,12 @@ app = typer.Typer(help="Train the pose aligner or the animator.", no_args_is_hel
 ALIGNER_RECIPE, ANIMATOR_RECIPE = "aligner_demo_cpu", "animator_demo_cpu"
 
 DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", help="Curated dataset folder", show_default="the recipe's: dataset"),
+    str | None,
+    typer.Option(
+        "--data",
+        help="Curated dataset: a folder, or an address as s3://...",
+        show_default="the recipe's: dataset",
+    ),
 ]
 
 
@@ -88,7 +92,7 @@ def recipes() -> None:
 def _train(
     kind: str,
     recipe: str,
-    typed: dict[str, Path | None],
+    typed: dict[str, str | Path | None],
     changes: list[str] | None,
     config_file: Path | None,
     show_config: bool,
@@ -103,7 +107,7 @@ def _train(
     if show_config:
         print_config(config)
         return
-    check_dataset(Path(config.data_dir))
+    check_dataset(config.data_dir)
     train: Callable[[Any], Any]
     if kind == "aligner":
         from animaray.training.aligner import train_aligner

@@ -51,8 +51,8 @@ __all__ = ["EvaluateConfig", "EvaluationTable", "evaluate", "evaluate_pipeline"]
 class EvaluateConfig:
     """Which clips to reconstruct, and how."""
 
-    data_dir: Path
-    """Curated dataset."""
+    data_dir: str
+    """Curated dataset: a folder, or an address in an object store."""
     weights_dir: Path
     """Weights folder to judge."""
     out_dir: Path = Path("evaluation")

@@ -6,12 +6,13 @@ with only its text, any of them as the cause of an engine's error. Here they bec
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from animaray.platform.errors import AnimarayError, DiskError
+from animaray.platform.errors import AnimarayError, DiskError, UsageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS}
@@ -26,6 +27,7 @@ _ROOM_FIX = (
     "Free some space there (`animaray cache list` shows what can be fetched again) or name another"
     " folder; the same command goes on."
 )
+_REMOTE = re.compile(r"(s3a?|gs|az|abfss?):/")
 _RIGHT_FIX = "Make it writable or name another folder; the same command goes on."
 
 
@@ -43,7 +45,9 @@ def check_folder(folder: Path, what: str) -> None:
 
     Raises:
         DiskError: The folder, or the one that it would be made in, cannot be written.
+        UsageError: It is an address in an object store.
     """
+    refuse_address(folder, what)
     place = _existing(folder)
     if not place.is_dir():
         raise DiskError(
@@ -58,6 +62,26 @@ def check_folder(folder: Path, what: str) -> None:
             f"{what} cannot be written: {place} is not writable ({why}). Nothing was started.",
             fix=_RIGHT_FIX,
             reason="not_writable",
+        )
+
+
+def refuse_address(folder: Path, what: str) -> None:
+    """Refuse an address in an object store where only a local folder will do.
+
+    Args:
+        folder: What was named; as a path, an address has lost one of its slashes.
+        what: What needs it, for the message: "The result".
+
+    Raises:
+        UsageError: It is an address.
+    """
+    if _REMOTE.match(str(folder)):
+        scheme, _, rest = str(folder).partition(":")
+        raise UsageError(
+            f"{what} needs a local folder; {scheme}://{rest.lstrip('/')} lies in an object store.",
+            fix="Name a local folder; only datasets may lie in an object store. Copy results "
+            "there yourself.",
+            reason="not_local",
         )
 
 

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from animaray.platform.disk import disk_errors
+from animaray.platform.disk import disk_errors, refuse_address
 from animaray.platform.errors import DatasetError
 from animaray.platform.json_text import json_text
 
@@ -35,6 +35,7 @@ def sync_folder(folder: Path) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder, with its parents, that survives a power cut; nothing happens if it exists."""
+    refuse_address(folder, "What is written")
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

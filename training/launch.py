@@ -26,6 +26,7 @@ from animaray.platform.errors import (
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session, require_resources
 from animaray.platform.storage import read_json, write_json_atomic
+from animaray.platform.stores import is_remote
 from animaray.training.checkpoints import Checkpoint, clear_temporary, latest_checkpoint
 from animaray.training.configs import LoopConfig, ScaleConfig
 from animaray.training.engines import import_deepspeed
@@ -188,9 +189,10 @@ def _seen_from_any_folder(settings: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration's settings with absolute paths: workers start in another folder."""
     paths = {
         name: str(Path(settings[name]).absolute())
-        for name in ("data_dir", "run_dir", "init_from", "aligner_weights")
+        for name in ("data_dir", "run_dir", "init_from", "aligner_weights", "shard_cache_dir")
         # `init_from` may also be the name of registered weights.
         if settings.get(name) and (name != "init_from" or Path(settings[name]).is_dir())
+        if not is_remote(settings[name])
     }
     return {**settings, **paths}
 

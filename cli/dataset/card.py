@@ -18,7 +18,9 @@ MAX_SHEET = 48
 _WIDTH, _HEIGHT, _BASE = 360.0, 120.0, 96.0
 
 
-def write_dataset_card(dataset: Path, out: Path, *, policy: str = "standard") -> tuple[Path, Card]:
+def write_dataset_card(
+    dataset: str | Path, out: Path, *, policy: str = "standard"
+) -> tuple[Path, Card]:
     """Write the card of a dataset and return its path and facts.
 
     Args:

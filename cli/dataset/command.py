@@ -8,8 +8,9 @@ import typer
 from animaray.cli.dataset import encode as dataset_encode
 from animaray.cli.dataset import sets as dataset_sets
 from animaray.cli.dataset import show as dataset_show
-from animaray.cli.early_checks import check_dataset
+from animaray.cli.early_checks import DEFAULT_DATASET, check_dataset
 from animaray.cli.output import (
+    DatasetArgument,
     JsonOption,
     leave,
     print_hint,
@@ -21,13 +22,12 @@ from animaray.cli.output import (
 
 app = typer.Typer(help="List, check, export and generate data.", no_args_is_help=True)
 
-DatasetArgument = Annotated[Path, typer.Argument(help="Dataset folder")]
 PolicyOption = Annotated[str, typer.Option(help="A policy that was applied to the dataset")]
 
 
 @app.command("list")
 def list_(
-    dataset: DatasetArgument = Path("dataset"),
+    dataset: DatasetArgument = DEFAULT_DATASET,
     policy: PolicyOption = "standard",
     as_json: JsonOption = False,
 ) -> None:
@@ -98,20 +98,21 @@ def withdraw(
     from animaray.datasets.commit_log import CommitLog
     from animaray.datasets.reader import CurationDataset
 
-    known = {row["source_id"] for row in CurationDataset.open(dataset).sources()}
+    opened = CurationDataset.open(dataset)
+    known = {row["source_id"] for row in opened.sources()}
     if unknown := sorted(set(source_ids) - known):
         refuse_usage(
             f"There is no source {unknown[0]} in {dataset}.",
             fix=f"See the ids: animaray dataset show {dataset} --sources --json",
         )
-    commit = CommitLog(dataset).withdraw(sorted(set(source_ids)), reason)
+    commit = CommitLog(opened.root).withdraw(sorted(set(source_ids)), reason)
     print_lines(f"commit {commit.version}: {len(set(source_ids))} sources hidden")
-    print_hint(f"Their bytes are still on disk: animaray dataset compact {dataset}")
+    print_hint(f"Their bytes are still stored: animaray dataset compact {dataset}")
 
 
 @app.command()
 def compact(dataset: DatasetArgument) -> None:
-    """Take the bytes of withdrawn sources off the disk, and merge many small files."""
+    """Take out the bytes of withdrawn sources, and merge many small files."""
     check_dataset(dataset)
     from animaray.datasets.compaction import compact as compact_dataset
     from animaray.datasets.compaction import merge_small_files

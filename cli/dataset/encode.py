@@ -1,6 +1,5 @@
 """`animaray dataset encode`: kept clips to what the animator trains on."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,7 +21,10 @@ from animaray.platform.config import resolve_config
 NUM_SKIPPED_SHOWN = 5
 
 DatasetArgument = Annotated[
-    Path | None, typer.Argument(help="Dataset folder", show_default="dataset")
+    str | None,
+    typer.Argument(
+        help="Dataset: a folder, or an address as s3://bucket/dataset", show_default="dataset"
+    ),
 ]
 ProfileOption = Annotated[
     str | None,

@@ -25,7 +25,7 @@ def render_template(name: str, **context: object) -> str:
 
 
 def write_sheet(
-    dataset: Path, media: Path, *, policy: str, prefix: str = ""
+    dataset: str | Path, media: Path, *, policy: str, prefix: str = ""
 ) -> list[dict[str, Any]]:
     """Write the posters of all clips and return the contact sheet's entries."""
     posters = media / "posters"

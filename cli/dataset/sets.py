@@ -8,6 +8,7 @@ import typer
 
 from animaray.cli.early_checks import check_dataset, check_folder_exists
 from animaray.cli.output import (
+    DatasetArgument,
     JsonOption,
     leave,
     print_hint,
@@ -16,8 +17,8 @@ from animaray.cli.output import (
     print_table,
     refuse_usage,
 )
+from animaray.platform.stores import is_remote
 
-DatasetArgument = Annotated[Path, typer.Argument(help="Dataset folder")]
 PolicyOption = Annotated[str, typer.Option(help="A policy that was applied to the dataset")]
 SeedOption = Annotated[int, typer.Option(help="Same seed, same choice")]
 FORMATS = ("published-png", "webdataset")
@@ -80,7 +81,7 @@ def export(
 
 
 def misalign(
-    source: Annotated[Path, typer.Argument(help="Dataset folder, or any folder of videos")],
+    source: Annotated[str, typer.Argument(help="Dataset (address), or any folder of videos")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Recipe file (JSON)")],
     count: Annotated[int, typer.Option(help="Clips wanted")] = 100,
     seed: SeedOption = 0,
@@ -94,7 +95,8 @@ def misalign(
 
     Example: animaray dataset misalign dataset --out misalign100.json --render videos
     """
-    check_folder_exists(source)
+    if not is_remote(source):
+        check_folder_exists(Path(source))
     from animaray.pipelines.sets.misalign import misalign as make_recipe
     from animaray.pipelines.sets.misalign import render_items
     from animaray.platform.storage import write_json_atomic
@@ -157,8 +159,8 @@ def holdout(
 
 
 def leakage(
-    training: Annotated[Path, typer.Argument(help="Training dataset folder")],
-    evaluation: Annotated[Path, typer.Argument(help="Evaluation dataset folder")],
+    training: Annotated[str, typer.Argument(help="Training dataset (address)")],
+    evaluation: Annotated[str, typer.Argument(help="Evaluation dataset (address)")],
     policy: PolicyOption = "standard",
     as_json: JsonOption = False,
 ) -> None:

@@ -8,6 +8,7 @@ import humanize
 import typer
 
 from animaray.cli.output import (
+    DatasetArgument,
     JsonLinesOption,
     JsonOption,
     print_json,
@@ -20,7 +21,7 @@ from animaray.platform.quantities import spell_hours
 
 
 def show(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder")],
+    dataset: DatasetArgument,
     clip: Annotated[
         str | None,
         typer.Argument(help="A clip; with --why also a source, by id or file name; or neither"),

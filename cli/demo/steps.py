@@ -259,7 +259,7 @@ def _evaluate(run: DemoRun, weights: Path) -> EvaluationTable:
     with run.step("evaluate", "evaluate on held-out clips") as record:
         table = evaluate(
             EvaluateConfig(
-                data_dir=settings.dataset_dir,
+                data_dir=str(settings.dataset_dir),
                 weights_dir=weights,
                 out_dir=settings.evaluation_dir,
                 limit=2,

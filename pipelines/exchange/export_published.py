@@ -56,7 +56,7 @@ class ExportSummary:
 
 
 def export_published(
-    root: Path | str,
+    root: str | Path,
     out: Path,
     *,
     policy: str = "standard",

@@ -26,7 +26,7 @@ _OTHER_BYTES = 512 * 1024
 
 
 def export_webdataset(
-    root: Path | str,
+    root: str | Path,
     out: Path,
     *,
     policy: str = "standard",

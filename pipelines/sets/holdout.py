@@ -22,7 +22,7 @@ _MAX_SHARE = 0.5
 
 
 def hold_out(
-    root: Path | str,
+    root: str | Path,
     *,
     count: int = 100,
     seed: int = 0,

@@ -53,8 +53,8 @@ class LeakageReport:
 
 
 def find_leakage(
-    training: Path | str,
-    evaluation: Path | str,
+    training: str | Path,
+    evaluation: str | Path,
     *,
     policy: str = "standard",
     min_cosine: float | None = None,
@@ -87,12 +87,12 @@ def find_leakage(
 Rows = Sequence[Mapping[str, Any]]
 
 
-def _kept(folder: Path | str, policy: str) -> tuple[Rows, Rows]:
-    dataset = CurationDataset.open(folder)
+def _kept(address: str | Path, policy: str) -> tuple[Rows, Rows]:
+    dataset = CurationDataset.open(address)
     kept = {row["clip_id"] for row in dataset.verdicts(policy) if row["keep"]}
     clips = [clip for clip in dataset.clips() if clip["clip_id"] in kept]
     if not clips:
-        raise DatasetError(f"Policy {policy} keeps no clip of {folder}.", reason="empty")
+        raise DatasetError(f"Policy {policy} keeps no clip of {address}.", reason="empty")
     inputs = {clip["input_id"] for clip in clips}
     return clips, [row for row in dataset.sources() if row["input_id"] in inputs]
 

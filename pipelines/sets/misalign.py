@@ -15,6 +15,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Float, UInt8
 
@@ -30,13 +32,14 @@ from animaray.platform.media.video import (
     Mp4Writer,
     probe_in_child,
 )
-from animaray.platform.storage import content_id
+from animaray.platform.storage import content_id, make_folder
+from animaray.platform.stores import is_remote
 
 Item = Mapping[str, Any]
 
 
 def misalign(
-    source: Path,
+    source: str | Path,
     *,
     count: int = 100,
     seed: int = 0,
@@ -56,8 +59,8 @@ def misalign(
         DatasetError: There is no clip to use.
     """
     ranges = ranges or MisalignmentConfig()
-    is_dataset = (source / "_commits").is_dir()
-    candidates = _clips(source, policy) if is_dataset else _videos(source)
+    is_dataset = is_remote(source) or Path(source, "_commits").is_dir()
+    candidates = _clips(source, policy) if is_dataset else _videos(Path(source))
     if not candidates:
         raise DatasetError(f"There is no usable clip in {source}.", reason="empty")
     order = sorted(candidates, key=lambda item: content_id("misalign", seed, item["clip_id"]))
@@ -95,8 +98,8 @@ def render_items(
         out: Folder to write; files that exist are kept.
         advance: Told each item that is complete.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    source = Path(recipe["source"])
+    make_folder(out)
+    source = str(recipe["source"])
     dataset = CurationDataset.open(source) if recipe["source_kind"] == "dataset" else None
     files = []
     for item in recipe["items"]:
@@ -107,27 +110,21 @@ def render_items(
                 with dataset.media_file(item["clip_id"]) as stored:
                     _render(stored, partial, item)
             else:
-                _render(source / item["file"], partial, item)
+                _render(Path(source, item["file"]), partial, item)
             partial.replace(target)
         files.append(target)
         advance(item["item_id"])
     return files
 
 
-def _clips(source: Path, policy: str) -> list[dict[str, Any]]:
+def _clips(source: str | Path, policy: str) -> list[dict[str, Any]]:
     dataset = CurationDataset.open(source)
-    clips = {clip["clip_id"]: clip for clip in dataset.clips()}
-    return [
-        {
-            "clip_id": clip_id,
-            "file": clips[clip_id]["file_name"],
-            "start_s": clips[clip_id]["start_s"],
-            "end_s": clips[clip_id]["end_s"],
-            "width": clips[clip_id]["width"],
-            "height": clips[clip_id]["height"],
-        }
-        for clip_id in dataset.clip_ids(policy)
-    ]
+    facts = ["clip_id", "file_name", "start_s", "end_s", "width", "height"]
+    rows = dataset.table("clips", facts)
+    names = ["file" if name == "file_name" else name for name in facts]
+    kept = pa.array(dataset.clip_ids(policy), type=pa.string())
+    chosen = rows.filter(pc.is_in(rows["clip_id"], value_set=kept))
+    return list(chosen.rename_columns(names).to_pylist())
 
 
 def _videos(source: Path) -> list[dict[str, Any]]:

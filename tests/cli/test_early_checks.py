@@ -109,7 +109,7 @@ def test_the_default_dataset_is_that_of_the_configurations() -> None:
 
     folders = [CurationConfig(sources=("a.mp4",)).output_dir, EncodeConfig().data_dir]
     folders += [RECIPES[name]().data_dir for name in (ALIGNER_RECIPE, ANIMATOR_RECIPE)]
-    assert {Path(folder) for folder in folders} == {DEFAULT_DATASET}
+    assert {str(folder) for folder in folders} == {DEFAULT_DATASET}
 
 
 def test_animate_speaks_before_it_loads_anything(folder: Path) -> None:

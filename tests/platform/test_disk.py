@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from animaray.cli import cache, main
 from animaray.pipelines.curation.stage_runner import new_row, run_family, run_stage
 from animaray.platform.disk import check_folder, check_room, disk_error, disk_errors, free_bytes
-from animaray.platform.errors import DiskError, MediaError
+from animaray.platform.errors import DiskError, MediaError, UsageError
 from animaray.platform.media.picture import write_png
 from animaray.platform.media.video import write_mp4
 from animaray.platform.storage import write_bytes_atomic
@@ -191,3 +191,9 @@ def test_commands_look_at_their_folder_first(
     assert code == (2 if command[0] == "animate" else 4), said
     assert str(bad) in said
     assert "report it" not in said
+
+
+@pytest.mark.parametrize("given", ["s3://bucket/out", "gs://bucket", "az://box/a/b"])
+def test_an_address_is_refused_where_only_a_folder_will_do(given: str) -> None:
+    with pytest.raises(UsageError, match=f"The run needs a local folder; {given} lies in"):
+        check_folder(Path(given), "The run")
