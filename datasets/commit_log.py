@@ -71,6 +71,8 @@ class Snapshot:
     """Files that count, in the order in which they were committed."""
     withdrawn: frozenset[str]
     """Ids of sources whose rows readers must skip."""
+    entries: tuple[Commit, ...] = ()
+    """The entries up to this version, oldest first."""
 
     def of_table(self, table: str) -> list[CommittedFile]:
         """Return the files of one table."""
@@ -166,15 +168,19 @@ class CommitLog:
         """Return what a reader sees at a version; None for the newest."""
         files: dict[str, CommittedFile] = {}
         withdrawn: set[str] = set()
-        newest = 0
-        for entry in self.commits(version):
+        entries = tuple(self.commits(version))
+        for entry in entries:
             for path in entry.removed:
                 files.pop(path, None)
             files.update({file.path: file for file in entry.files})
             if entry.kind == "withdraw":
                 withdrawn.update(entry.inputs)
-            newest = entry.version
-        return Snapshot(version=newest, files=tuple(files.values()), withdrawn=frozenset(withdrawn))
+        return Snapshot(
+            version=entries[-1].version if entries else 0,
+            files=tuple(files.values()),
+            withdrawn=frozenset(withdrawn),
+            entries=entries,
+        )
 
     def verify(self) -> list[str]:
         """Return one line per file that is missing or whose bytes changed; empty when sound."""

@@ -1,12 +1,12 @@
 """Read a curated dataset: clips, verdicts, media, tracks and sources of the newest commit."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile, Snapshot
-from animaray.datasets.schemas import check_schema, concat_versions, schema_of
+from animaray.datasets.table_files import TableFiles
+from animaray.datasets.table_rows import ClipRows, TableRows, find_id, one_array
 from animaray.platform.errors import DatasetError
+from animaray.platform.stores import Store, open_store
 
 if TYPE_CHECKING:
     from animaray.platform.media.video import DecodedVideo
@@ -106,30 +108,43 @@ def place_on_frames(
 
 
 class CurationDataset:
-    """One version of a curated dataset folder."""
+    """One version of a curated dataset.
 
-    def __init__(self, root: Path, snapshot: Snapshot) -> None:
-        self.root = root
+    Tables are read by column and stay as Arrow, of single clips one row group is read: memory grows
+    with the ids and the columns that were asked for, not with the rows.
+    """
+
+    def __init__(self, store: Store, snapshot: Snapshot) -> None:
+        self.store = store
         self.snapshot = snapshot
-        self._tables: dict[str, list[dict[str, Any]]] = {}
-        self._groups: dict[str, dict[str, tuple[str, int]]] = {}
+        self._files = TableFiles(store)
+        self._tables: dict[str, TableRows] = {}
+        self._clip_rows: dict[str, ClipRows] = {}
 
     @classmethod
-    def open(cls, root: Path | str, *, version: int | None = None) -> "CurationDataset":
-        """Open a dataset folder at a version of its commit log; None for the newest.
+    def open(cls, address: str | Path | Store, *, version: int | None = None) -> "CurationDataset":
+        """Open a dataset at a version of its commit log; None for the newest.
+
+        Args:
+            address: A folder, or s3://, gs:// or az://.
 
         Raises:
-            DatasetError: The folder holds no committed data, or a damaged log.
+            DatasetError: There is no committed data, or a damaged log.
         """
-        root = Path(root)
-        snapshot = CommitLog(root).snapshot(version)
+        store = open_store(address)
+        snapshot = CommitLog(Path(store.address)).snapshot(version)
         if snapshot.version == 0:
             raise DatasetError(
-                f"There is no dataset in {root}: its commit log is empty.",
-                fix=f"Make one: animaray curate VIDEOS --out {root}",
+                f"There is no dataset in {store}: its commit log is empty.",
+                fix=f"Make one: animaray curate VIDEOS --out {store}",
                 reason="empty",
             )
-        return cls(root, snapshot)
+        return cls(store, snapshot)
+
+    @property
+    def root(self) -> Path:
+        """The folder of a local dataset."""
+        return Path(self.store.address)
 
     def clip_ids(self, policy: str = "standard", *, keep: bool = True) -> list[str]:
         """Return ids of clips that a policy keeps (or drops), sorted.
@@ -137,12 +152,14 @@ class CurationDataset:
         A kept clip without stored video is left out: its media was not written because every
         policy known at curation dropped it.
         """
-        with_media = {row["clip_id"] for row in self._rows("clips") if row["media_file"]}
-        return sorted(
-            row["clip_id"]
-            for row in self.verdicts(policy)
-            if row["keep"] == keep and (not keep or row["clip_id"] in with_media)
-        )
+        self.check_applied(policy)
+        verdicts = self.table(f"verdicts/{policy}", ["clip_id", "keep"])
+        chosen = verdicts.filter(pc.equal(verdicts["keep"], keep))["clip_id"]
+        if keep:
+            clips = self.table("clips", ["clip_id", "media_file"])
+            stored = clips.filter(pc.is_valid(clips["media_file"]))["clip_id"]
+            chosen = chosen.filter(pc.is_in(chosen, value_set=one_array(stored)))
+        return chosen.to_pylist()
 
     def kept_clips(self, policy: str = "standard") -> list[str]:
         """Return ids of the clips to work on: kept by a policy, with stored video, sorted.
@@ -153,8 +170,8 @@ class CurationDataset:
         if kept := self.clip_ids(policy):
             return kept
         raise DatasetError(
-            f"Policy {policy} keeps no clip of {self.root}, or none whose video was stored.",
-            fix=f"See why: animaray dataset list {self.root} --policy {policy}; or take what "
+            f"Policy {policy} keeps no clip of {self.store}, or none whose video was stored.",
+            fix=f"See why: animaray dataset list {self.store} --policy {policy}; or take what "
             "another policy keeps: --policy lax.",
             reason="empty",
         )
@@ -165,41 +182,41 @@ class CurationDataset:
         Raises:
             DatasetError: There is no such clip.
         """
-        if clip_id not in self._clip_by_id:
-            raise DatasetError(
-                f"There is no clip {clip_id} in {self.root}.",
-                fix=f"See the ids: animaray dataset list {self.root}",
-                reason="unknown_clip",
-            )
-        return dict(self._clip_by_id[clip_id])
+        row = self._rows("clips").row(clip_id)
+        if row is None:
+            _refuse_unknown(clip_id, self.store)
+        return row
 
     def clips(self) -> list[dict[str, Any]]:
-        """Return all clips, kept and rejected, sorted by id."""
-        return [dict(row) for row in self._rows("clips")]
+        """Return all clips, kept and rejected, sorted by id; `table` is the way for many."""
+        return self.table("clips").to_pylist()
+
+    def source(self, input_id: str) -> dict[str, Any] | None:
+        """Return what is known of one input; None where there is none of that id."""
+        return self._rows("sources").row(input_id)
 
     def sources(self) -> list[dict[str, Any]]:
-        """Return every input ever tried, sorted by its name."""
-        return [dict(row) for row in sorted(self._rows("sources"), key=lambda row: row["uri"])]
+        """Return every input ever tried, sorted by its name; `table` is the way for many."""
+        return sorted(self.table("sources").to_pylist(), key=lambda row: row["uri"])
+
+    def verdict(self, policy: str, clip_id: str) -> dict[str, Any] | None:
+        """Return what a policy says about one clip; None where it says nothing."""
+        return self._rows(f"verdicts/{policy}").row(clip_id)
 
     def verdicts(self, policy: str = "standard") -> list[dict[str, Any]]:
-        """Return what a policy says about each clip, sorted by clip id.
+        """Return what a policy says about each clip, sorted by clip id; `table` is for many.
 
         Raises:
             DatasetError: The policy was never applied to this dataset.
         """
-        if not self.snapshot.of_table(f"verdicts/{policy}") and self._rows("clips"):
-            raise DatasetError(
-                f"Policy {policy} was never applied to {self.root}; there is "
-                f"{', '.join(self.policies()) or 'none'}.",
-                fix=f"Apply it, no model runs: animaray curate verdicts {self.root} "
-                f"--policy {policy}",
-                reason="no_verdicts",
-            )
-        return [dict(row) for row in self._rows(f"verdicts/{policy}")]
+        self.check_applied(policy)
+        return self.table(f"verdicts/{policy}").to_pylist()
 
     def profiles(self) -> dict[str, str]:
         """Return the perception profile that looked at each source, by source id."""
-        return {row["source_id"]: row["profile"] for row in self._rows("sources") if row["profile"]}
+        rows = self.table("sources", ["source_id", "profile"])
+        rows = rows.filter(pc.is_valid(rows["profile"]))
+        return dict(zip(*(column.to_pylist() for column in rows.columns), strict=True))
 
     def policies(self) -> list[str]:
         """Return the names of the policies that were applied."""
@@ -210,18 +227,27 @@ class CurationDataset:
         """Return the MP4 file of one clip.
 
         Raises:
-            DatasetError: There is no such clip, or its video was not stored.
+            DatasetError: There is no such clip, its video was not stored, or the file is damaged.
         """
-        row = self._media_row("media", clip_id)
-        if row is None:
-            self.clip(clip_id)
+        name, group = self._clip_facts(clip_id, "media_file", "media_row_group")
+        if name is None:
             raise DatasetError(
                 f"The video of clip {clip_id} was not stored: every policy known at curation "
                 "dropped it.",
                 fix="Curate again with --set store_media=all.",
                 reason="no_media",
             )
-        return row["video"]["bytes"]
+        file = self._media_files.get(name)
+        if file is not None and group is not None:
+            rows = self._files.uncached_group(file, group)
+            place = pc.index(rows["clip_id"], clip_id).as_py()
+            if place >= 0:
+                return rows["video"][place].as_py()["bytes"]
+        raise DatasetError(
+            f"The video of clip {clip_id} should be row group {group} of {name} and is not there.",
+            fix=f"See what else is wrong: animaray dataset validate {self.store}",
+            reason="damaged",
+        )
 
     @contextmanager
     def media_file(self, clip_id: str) -> Iterator[Path]:
@@ -262,9 +288,7 @@ class CurationDataset:
         Raises:
             DatasetError: There is no such clip.
         """
-        row = self._media_row("preview", clip_id)
-        if row is None:
-            raise DatasetError(f"There is no clip {clip_id} in {self.root}.", reason="unknown_clip")
+        row = self._large_row("preview", clip_id)
         return {**row, "poster": row["poster"]["bytes"], "video": row["video"]["bytes"]}
 
     def tracks(self, clip_id: str) -> ClipTracks:
@@ -273,10 +297,7 @@ class CurationDataset:
         Raises:
             DatasetError: There is no such clip.
         """
-        row = self._media_row("tracks", clip_id)
-        if row is None:
-            raise DatasetError(f"There is no clip {clip_id} in {self.root}.", reason="unknown_clip")
-        return tracks_of_row(row)
+        return tracks_of_row(self._large_row("tracks", clip_id))
 
     def camera_path(self, clip_id: str) -> dict[str, list[float]] | None:
         """Return how the camera moved, sample by sample; None where it was not followed.
@@ -284,8 +305,10 @@ class CurationDataset:
         `time_s`, `scale`, `roll_rad`, `shift` (x and y in turn, of the short side),
         `inlier_share` and `num_points`, each against the clip's start.
         """
-        row = self._media_row("tracks", clip_id)
-        if row is None or not row["camera_pts_s"]:
+        if not self.has_row("tracks", clip_id):
+            return None
+        row = self._large_row("tracks", clip_id)
+        if not row["camera_pts_s"]:
             return None
         names = ("scale", "roll_rad", "shift", "inlier_share", "num_points")
         return {"time_s": row["camera_pts_s"], **{name: row[f"camera_{name}"] for name in names}}
@@ -295,84 +318,104 @@ class CurationDataset:
 
         Args:
             table: sources, clips or verdicts/<policy>.
-            columns: Columns wanted; None for all.
+            columns: Columns wanted, which then stay in memory; None for all.
         """
-        key = "input_id" if table == "sources" else "clip_id"
-        schema = schema_of(table.split("/")[0])
-        wanted = schema.names if columns is None else list(dict.fromkeys(columns))
-        read = list(dict.fromkeys([*wanted, key, "source_id"]))
-        files = [self._open(file) for file in self.snapshot.of_table(table)]
-        parts = [file.read(columns=read) for file in files]
-        rows = concat_versions(table.split("/")[0], parts, read)
-        # An input that was tried again replaces what it left before.
-        newest = {name: place for place, name in enumerate(rows[key].to_pylist())}
-        rows = rows.take(pa.array([newest[name] for name in sorted(newest)], type=pa.int64()))
-        if self.snapshot.withdrawn:
-            hidden = pa.array(sorted(self.snapshot.withdrawn), type=pa.string())
-            rows = rows.filter(pc.invert(pc.is_in(rows["source_id"], value_set=hidden)))
-        return rows.select(wanted)
+        return self._rows(table).columns(columns)
 
-    def large_table_ids(self, table: str) -> list[str]:
+    def has_row(self, table: str, clip_id: str) -> bool:
+        """Return whether tracks or preview hold a row for a clip, which must exist."""
+        (input_id,) = self._clip_facts(clip_id, "input_id")
+        return self._large(table).has(clip_id, input_id)
+
+    def large_table_ids(self, table: str) -> pa.ChunkedArray:
         """Return the clip of every row of media, tracks or preview, withdrawn ones too."""
-        found: list[str] = []
-        for file in self.snapshot.of_table(table):
-            found += self._open(file).read(columns=["clip_id"])["clip_id"].to_pylist()
-        return found
+        found = self._files.columns(self.snapshot.of_table(table), ["clip_id"])
+        parts = [chunk for rows, _ in found for chunk in rows.column("clip_id").chunks]
+        return pa.chunked_array(parts, type=pa.string())
+
+    def large_table_batches(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield columns of media, tracks or preview as the rows lie, withdrawn ones too."""
+        return self._large(table).batches(columns)
 
     def withdrawn_clip_ids(self) -> set[str]:
         """Return ids of clips of withdrawn sources whose rows are not compacted away yet."""
-        found: set[str] = set()
-        for file in self.snapshot.of_table("clips"):
-            rows = self._open(file).read(columns=["clip_id", "source_id"]).to_pylist()
-            found |= {r["clip_id"] for r in rows if r["source_id"] in self.snapshot.withdrawn}
-        return found
+        if not self.snapshot.withdrawn:
+            return set()
+        hidden = pa.array(sorted(self.snapshot.withdrawn))
+        files = self.snapshot.of_table("clips")
+        return {
+            clip_id
+            for rows, _ in self._files.columns(files, ["clip_id", "source_id"])
+            for clip_id in rows.filter(pc.is_in(rows["source_id"], value_set=hidden))[
+                "clip_id"
+            ].to_pylist()
+        }
 
-    def check_file(self, file: CommittedFile) -> None:
-        """Refuse a file that is damaged, or of another schema than its table's."""
-        self._open(file)
+    def check_applied(self, policy: str) -> None:
+        """Refuse a policy that was never applied to this dataset.
 
-    def _rows(self, table: str) -> list[dict[str, Any]]:
-        """Return the rows of a small table that are not withdrawn."""
+        Raises:
+            DatasetError: It was not.
+        """
+        if not self.snapshot.of_table(f"verdicts/{policy}") and len(self._rows("clips").ids):
+            raise DatasetError(
+                f"Policy {policy} was never applied to {self.store}; there is "
+                f"{', '.join(self.policies()) or 'none'}.",
+                fix=f"Apply it, no model runs: animaray curate verdicts {self.store} "
+                f"--policy {policy}",
+                reason="no_verdicts",
+            )
+
+    def open_file(self, file: CommittedFile) -> pq.ParquetFile:
+        """Open a file, refusing one that is damaged or of another schema than its table's."""
+        return self._files.open(file)
+
+    def _rows(self, table: str) -> TableRows:
         if table not in self._tables:
-            self._tables[table] = self.table(table).to_pylist()
+            files = self.snapshot.of_table(table)
+            self._tables[table] = TableRows(self._files, files, table, self.snapshot.withdrawn)
         return self._tables[table]
 
+    def _large(self, table: str) -> ClipRows:
+        if table not in self._clip_rows:
+            files = self.snapshot.of_table(table)
+            self._clip_rows[table] = ClipRows(self._files, files, self.snapshot.entries)
+        return self._clip_rows[table]
+
+    def _large_row(self, table: str, clip_id: str) -> dict[str, Any]:
+        (input_id,) = self._clip_facts(clip_id, "input_id")
+        row = self._large(table).row(clip_id, input_id)
+        if row is None:
+            _refuse_unknown(clip_id, self.store)
+        return row
+
+    def _clip_facts(self, clip_id: str, *names: str) -> list[Any]:
+        """Return some facts of one clip, of columns that stay in memory."""
+        clips = self._rows("clips")
+        place = find_id(clips.ids, clip_id)
+        if place is None:
+            _refuse_unknown(clip_id, self.store)
+        return [column[place].as_py() for column in clips.columns(names).columns]
+
     @cached_property
-    def _clip_by_id(self) -> dict[str, dict[str, Any]]:
-        return {row["clip_id"]: row for row in self._rows("clips")}
-
-    def _media_row(self, table: str, clip_id: str) -> dict[str, Any] | None:
-        """Read the row of one clip from a large table, reading nothing else."""
-        if table not in self._groups:
-            self._groups[table] = {}
-            for file in self.snapshot.of_table(table):
-                parquet = self._open(file)
-                for group in range(parquet.num_row_groups):
-                    ids = parquet.read_row_group(group, columns=["clip_id"])["clip_id"]
-                    for found in ids.to_pylist():
-                        self._groups[table][found] = (file.path, group)
-        place = self._groups[table].get(clip_id)
-        if place is None or clip_id not in self._clip_by_id:
-            return None
-        with pq.ParquetFile(self.root / place[0]) as parquet:
-            rows = parquet.read_row_group(place[1]).to_pylist()
-        return next(row for row in rows if row["clip_id"] == clip_id)
-
-    def _open(self, file: CommittedFile) -> pq.ParquetFile:
-        path = self.root / file.path
-        try:
-            parquet = pq.ParquetFile(path, page_checksum_verification=True)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DatasetError(
-                f"{path} is named by the commit log but missing or damaged: {error}.",
-                fix="Restore it, or curate again into a new folder.",
-                reason="damaged",
-            ) from error
-        check_schema(file.table.split("/")[0], parquet.schema_arrow, str(path))
-        return parquet
+    def _media_files(self) -> dict[str, CommittedFile]:
+        return {file.path: file for file in self.snapshot.of_table("media")}
 
 
-def tracks_of_row(row: dict[str, Any]) -> ClipTracks:
+def _refuse_unknown(clip_id: str, store: Store) -> NoReturn:
+    """Say that there is no such clip.
+
+    Raises:
+        DatasetError: Always.
+    """
+    raise DatasetError(
+        f"There is no clip {clip_id} in {store}.",
+        fix=f"See the ids: animaray dataset list {store}",
+        reason="unknown_clip",
+    )
+
+
+def tracks_of_row(row: Mapping[str, Any]) -> ClipTracks:
     """Turn a row of the tracks table into arrays."""
     num_poses, num_faces = len(row["pts_s"]), len(row["face_frames"])
 

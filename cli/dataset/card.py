@@ -36,8 +36,8 @@ def write_dataset_card(
     shown = {clip.clip_id for rule in card.rules for clip in (*rule.good_side, *rule.bad_side)}
     opened = CurationDataset.open(dataset)
     titles = {
-        clip["clip_id"]: "{file_name} {start_s:.1f}\u00a0s".format(**clip)
-        for clip in opened.clips()
+        clip_id: "{file_name} {start_s:.1f}\u00a0s".format(**opened.clip(clip_id))
+        for clip_id in {*shown, *sheet}
     }
     posters = _posters(opened, {*shown, *sheet})
     facts = {name: value for name, value in asdict(card).items() if name != "rules"}
@@ -61,12 +61,11 @@ def write_dataset_card(
 
 def _posters(dataset: CurationDataset, clip_ids: Iterable[str]) -> dict[str, str]:
     """Return the posters of clips as data addresses; a clip without a preview has none."""
-    stored = set(dataset.large_table_ids("preview"))
     return {
         clip_id: "data:image/jpeg;base64,"
         + base64.b64encode(dataset.preview(clip_id)["poster"]).decode()
         for clip_id in sorted(clip_ids)
-        if clip_id in stored
+        if dataset.has_row("preview", clip_id)
     }
 
 

@@ -31,12 +31,11 @@ def write_sheet(
     posters = media / "posters"
     posters.mkdir(parents=True, exist_ok=True)
     opened = CurationDataset.open(dataset)
-    with_poster = set(opened.large_table_ids("preview"))
     sheet = []
     for source in show_sources(opened, policy):
         for clip in source["clips"]:
             poster = None
-            if clip["clip_id"] in with_poster:
+            if opened.has_row("preview", clip["clip_id"]):
                 name = f"{clip['clip_id']}.jpg"
                 write_bytes_atomic(posters / name, opened.preview(clip["clip_id"])["poster"])
                 poster = f"{prefix}posters/{name}"

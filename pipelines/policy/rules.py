@@ -4,13 +4,13 @@ All clips are judged at once, column by column, so that new thresholds on a larg
 seconds; one clip is a table of one row.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 
 from animaray.datasets.schemas import FAMILIES
 from animaray.pipelines.policy.policies import Policy
@@ -18,7 +18,10 @@ from animaray.pipelines.policy.policies import Policy
 FRAMINGS = ("full", "half", "close")
 
 Columns = Mapping[str, Shaped[np.ndarray, " clips"]]
-"""Scores as float64 with NaN where a clip has none; states and framing as text or None."""
+"""Scores as float64 with NaN where a clip has none; states and framing as text, empty where a clip
+has none."""
+_WORD = "<U12"
+"""Longer than any state or framing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +66,14 @@ class Rule:
         return self.framing is None or self.framing == (
             framing if framing in FRAMINGS else FRAMINGS[-1]
         )
+
+    def judged_clips(self, columns: Columns) -> Bool[np.ndarray, " clips"]:
+        """Return which clips are judged; see `judges`."""
+        framing = columns["pose_framing"]
+        if self.framing is None:
+            return np.ones(len(framing), dtype=np.bool_)
+        is_own: Bool[np.ndarray, " clips"] = framing == self.framing
+        return is_own | ~np.isin(framing, FRAMINGS) if self.framing == FRAMINGS[-1] else is_own
 
 
 def _rules(text: str) -> tuple[Rule, ...]:
@@ -161,44 +172,106 @@ class Judgement:
 
     def verdicts(self) -> list[Verdict]:
         """Return state and reasons of each clip, in order."""
-        found: dict[str, list[list[tuple[str, str]]]] = {
-            kind: [[] for _ in self.states]
-            for kind in ("drop", "failed", "not_run", "doubt", "flag")
-        }
+        found = self.spelled()
+        return [
+            Verdict(
+                state=row["state"],
+                reasons=tuple(row["reasons"]),
+                codes=tuple(row["reason_codes"]),
+                flags=tuple(row["flags"]),
+                flag_codes=tuple(row["flag_codes"]),
+            )
+            for row in found.to_pylist()
+        ]
+
+    def spelled(self) -> pa.Table:
+        """Return the columns of the verdicts table that tell state, reasons and flags."""
+        reasons, flags = _Findings(len(self.states)), _Findings(len(self.states))
+        is_dropped = self.states == "drop"
+        is_failed = self.states == "failed"
+        is_undetermined = self.states == "undetermined"
+        # A dropped clip is told what dropped it, a failed one what failed and then what did not
+        # run, an undetermined one what did not run and then the doubts.
+        for state, told in (("failed", is_failed), ("not_run", is_failed | is_undetermined)):
+            for name, family, is_missing in self.missing:
+                if name == state:
+                    reasons.add_word(is_missing & told, f"{family}_{state}")
         for rule, limit, fails in self.failures:
-            is_flag = rule.threshold in self.only_flag
-            kind = found["flag" if is_flag else "doubt" if rule.is_evidence else "drop"]
-            sign = "<" if rule.is_minimum else ">"
-            for row in np.flatnonzero(fails):
-                shown = _shown(float(self.columns[rule.score][row]), limit)
-                kind[row].append((rule.code, f"{rule.code} {shown} {sign} {limit:.3g}"))
-        for state, family, is_missing in self.missing:
-            for row in np.flatnonzero(is_missing):
-                found[state][row].append((f"{family}_{state}", f"{family}_{state}"))
+            if rule.threshold in self.only_flag:
+                flags.add_rule(fails, rule, limit, self.columns)
+            else:
+                told = is_undetermined if rule.is_evidence else is_dropped
+                reasons.add_rule(fails & told, rule, limit, self.columns)
         for family, is_missing in self.unseen:
             # A clip that is dropped anyhow was often spared the look.
-            for row in np.flatnonzero(is_missing & (self.states != "drop")):
-                found["flag"][row].append((f"{family}_not_run", f"{family}_not_run"))
-        kinds = {
-            "keep": (),
-            "drop": ("drop",),
-            "failed": ("failed", "not_run"),
-            "undetermined": ("not_run", "doubt"),
-        }
-        verdicts = []
-        for place, state in enumerate(self.states.tolist()):
-            chosen = [reason for kind in kinds[state] for reason in found[kind][place]]
-            flags = found["flag"][place]
-            verdicts.append(
-                Verdict(
-                    state=state,
-                    reasons=tuple(text for _, text in chosen),
-                    codes=tuple(dict.fromkeys(code for code, _ in chosen)),
-                    flags=tuple(text for _, text in flags),
-                    flag_codes=tuple(dict.fromkeys(code for code, _ in flags)),
-                )
-            )
-        return verdicts
+            flags.add_word(is_missing & ~is_dropped, f"{family}_not_run")
+        (texts, codes), (flag_texts, flag_codes) = reasons.columns(), flags.columns()
+        return pa.table(
+            {
+                "state": pa.array(self.states.tolist(), type=pa.string()),
+                "reasons": texts,
+                "reason_codes": codes,
+                "flags": flag_texts,
+                "flag_codes": flag_codes,
+            }
+        )
+
+
+class _Findings:
+    """Texts and codes about many clips; those of one clip stay in the order of adding."""
+
+    def __init__(self, num_clips: int) -> None:
+        self._num_clips = num_clips
+        self._rows: list[Int64[np.ndarray, " found"]] = []
+        self._texts: list[str] = []
+        self._codes: list[str] = []
+
+    def add_word(self, clips: Bool[np.ndarray, " clips"], code: str) -> None:
+        """Say one code of some clips."""
+        self._add(clips, code, lambda rows: [code] * len(rows))
+
+    def add_rule(
+        self, clips: Bool[np.ndarray, " clips"], rule: Rule, limit: float, columns: Columns
+    ) -> None:
+        """Say of some clips that they break a rule, with value and limit."""
+        sign = "<" if rule.is_minimum else ">"
+
+        def spell(rows: Int64[np.ndarray, " found"]) -> list[str]:
+            values = columns[rule.score][rows].tolist()
+            return [f"{rule.code} {_shown(value, limit)} {sign} {limit:.3g}" for value in values]
+
+        self._add(clips, rule.code, spell)
+
+    def _add(
+        self,
+        clips: Bool[np.ndarray, " clips"],
+        code: str,
+        spell: Callable[[Int64[np.ndarray, " found"]], list[str]],
+    ) -> None:
+        rows = np.flatnonzero(clips)
+        if len(rows):
+            self._rows.append(rows)
+            self._texts += spell(rows)
+            self._codes.append(code)
+
+    def columns(self) -> tuple[pa.ListArray, pa.ListArray]:
+        """Return the texts of each clip, and the codes of each clip, each code once."""
+        names = list(dict.fromkeys(self._codes))
+        lengths = [len(rows) for rows in self._rows]
+        rows = np.concatenate([np.zeros(0, dtype=np.int64), *self._rows])
+        numbers = [names.index(code) for code in self._codes]
+        codes = np.repeat(np.array(numbers, dtype=np.int64), lengths)
+        order = np.argsort(rows, kind="stable")
+        rows, codes = rows[order], codes[order]
+        texts = pa.array(self._texts, type=pa.string()).take(pa.array(order))
+        first = np.sort(np.unique(rows * (len(names) + 1) + codes, return_index=True)[1])
+        known = pa.array(names, type=pa.string()).take(pa.array(codes[first]))
+        return self._lists(rows, texts), self._lists(rows[first], known)
+
+    def _lists(self, rows: Int64[np.ndarray, " found"], values: pa.Array) -> pa.ListArray:
+        ends = np.cumsum(np.bincount(rows, minlength=self._num_clips))
+        offsets = np.concatenate([[0], ends]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
 def spell_reasons(verdict: Mapping[str, Any]) -> list[str]:
@@ -215,10 +288,16 @@ def _shown(value: float, limit: float) -> str:
 
 def columns_of_table(clips: pa.Table) -> Columns:
     """Return the columns that judging needs of a clips table."""
-    columns = {}
+    columns: dict[str, Shaped[np.ndarray, " clips"]] = {}
     for name in READS:
-        values = clips.column(name).to_numpy(zero_copy_only=False)
-        columns[name] = values.astype(object if name in _TEXT else np.float64)
+        values = clips.column(name)
+        if name in _TEXT:
+            words = values.combine_chunks().dictionary_encode()
+            known = np.array([*words.dictionary.to_pylist(), ""], dtype=_WORD)
+            places = words.indices.fill_null(len(known) - 1)
+            columns[name] = known[places.to_numpy(zero_copy_only=False)]
+        else:
+            columns[name] = values.to_numpy(zero_copy_only=False).astype(np.float64)
     return columns
 
 
@@ -228,7 +307,7 @@ def columns_of_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
     for name in READS:
         values = [row.get(name) for row in rows]
         if name in _TEXT:
-            columns[name] = np.array(values, dtype=object)
+            columns[name] = np.array([value or "" for value in values], dtype=_WORD)
         else:
             numbers = [np.nan if value is None else float(value) for value in values]
             columns[name] = np.array(numbers, dtype=np.float64)
@@ -270,7 +349,7 @@ def judge_columns(columns: Columns, policy: Policy) -> Judgement:
         fails = (values < limit) if rule.is_minimum else (values > limit)
         fails &= has_run[rule.family]
         if rule.framing is not None:
-            fails &= np.array([rule.judges(name) for name in columns["pose_framing"]], dtype=bool)
+            fails &= rule.judged_clips(columns)
         if rule.family == "camera":
             fails &= ~still
         failures.append((rule, limit, fails))
@@ -292,7 +371,7 @@ def judge_columns(columns: Columns, policy: Policy) -> Judgement:
     doubts = _any((fails for rule, fails in telling if rule.is_evidence), count)
     doubts |= _any((is_missing for state, _, is_missing in missing if state == "not_run"), count)
     broken = _any(failed.values(), count)
-    verdicts = np.full(count, "keep", dtype="<U12")
+    verdicts = np.full(count, "keep", dtype=_WORD)
     verdicts[doubts] = "undetermined"
     verdicts[broken] = "failed"
     verdicts[drops] = "drop"

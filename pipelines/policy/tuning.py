@@ -1,12 +1,12 @@
 """Show what a threshold does: hours kept against each value, and the clips beside the line."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+import pyarrow as pa
+from jaxtyping import Float64, Shaped
 
 from animaray.datasets.reader import CurationDataset
 from animaray.pipelines.policy.policies import POLICIES, THRESHOLDS, Policy
@@ -137,8 +137,7 @@ def tune(root: Path | str, rule_name: str, policy: Policy, *, num_clips: int = 8
     clips = CurationDataset.open(root).table("clips", [*_FACTS, *READS])
     columns = columns_of_table(clips)
     hours = np.nan_to_num(clips["duration_s"].to_numpy(zero_copy_only=False).astype(float)) / 3600
-    is_judged = np.array([rule.judges(name) for name in columns["pose_framing"]], dtype=np.bool_)
-    values = np.where(is_judged, columns[rule.score], np.nan)
+    values = np.where(rule.judged_clips(columns), columns[rule.score], np.nan)
     steps = []
     for value, marks in _candidates(rule, policy, values):
         changes: dict[str, Any] = {rule.threshold: value}
@@ -155,9 +154,10 @@ def tune(root: Path | str, rule_name: str, policy: Policy, *, num_clips: int = 8
     states = judge_columns(columns, policy).states
     scored = values[np.isfinite(values)]
     line = current if current is not None else float(np.median(scored)) if scored.size else 0.0
-    nearest = border_clips(clips.select(_FACTS).to_pylist(), values, states.tolist(), rule, line)
-    below = [clip for clip in nearest if clip.value < line]
-    above = [clip for clip in nearest if clip.value >= line]
+    below, above = (
+        border_clips(clips, np.where(side, values, np.nan), states, rule, line, num_clips)
+        for side in (values < line, values >= line)
+    )
     return TuneCurve(
         rule=rule.threshold,
         code=rule.code,
@@ -169,8 +169,8 @@ def tune(root: Path | str, rule_name: str, policy: Policy, *, num_clips: int = 8
         hours_total=float(hours.sum()),
         num_scored=len(scored),
         steps=tuple(steps),
-        below=tuple(below[:num_clips]),
-        above=tuple(above[:num_clips]),
+        below=below,
+        above=above,
     )
 
 
@@ -191,13 +191,14 @@ def _candidates(
 
 
 def border_clips(
-    clips: Sequence[Mapping[str, Any]],
+    clips: pa.Table,
     values: Float64[np.ndarray, " clips"],
-    states: Sequence[str],
+    states: Shaped[np.ndarray, " clips"],
     rule: Rule,
     line: float,
-) -> list[BorderClip]:
-    """Return the clips that have a score, those nearest to a line first.
+    num_clips: int,
+) -> tuple[BorderClip, ...]:
+    """Return the clips that have a score and lie nearest to a line, nearest first.
 
     Args:
         clips: With clip_id, file_name, start_s and end_s.
@@ -205,15 +206,19 @@ def border_clips(
         states: What the policy says of each as a whole.
         rule: Says which side is good.
         line: A value of the score.
+        num_clips: How many at most.
     """
-    order = np.lexsort((np.arange(len(values)), np.abs(values - line)))
-    return [
+    scored = np.flatnonzero(np.isfinite(values))
+    away = np.abs(values[scored] - line)
+    order = scored[np.argsort(away, kind="stable")[:num_clips]]
+    rows = clips.select(("clip_id", "file_name", "start_s", "end_s")).take(pa.array(order))
+    return tuple(
         BorderClip(
-            clip_id=clips[place]["clip_id"],
-            title="{file_name} {start_s:.2f} to {end_s:.2f} s".format(**clips[place]),
+            clip_id=row["clip_id"],
+            title="{file_name} {start_s:.2f} to {end_s:.2f} s".format(**row),
             value=float(values[place]),
             passes=rule.passes(float(values[place]), line),
             state=str(states[place]),
         )
-        for place in order[: int(np.isfinite(values).sum())].tolist()
-    ]
+        for place, row in zip(order.tolist(), rows.to_pylist(), strict=True)
+    )

@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from animaray.datasets.commit_log import CommitLog
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.reader import CurationDataset
-from animaray.datasets.schemas import FAMILIES
-from animaray.datasets.shards import write_shard
+from animaray.datasets.schemas import FAMILIES, schema_of
+from animaray.datasets.shards import write_table
 from animaray.datasets.vacuum import writing
 from animaray.pipelines.policy import rules
 from animaray.pipelines.policy.policies import (
@@ -31,6 +34,8 @@ READS = (
     *(f"{family}_state" for family in FAMILIES),
 )
 ADDS = ("scores", "verdicts", "stores_media")
+_CLIPS_AT_ONCE = 1 << 16
+"""Judged, spelled and written at once: what one file of verdicts holds at most."""
 DROPS = tuple(f"{family}_scores" for family in FAMILIES)
 
 
@@ -93,38 +98,45 @@ def reapply_policy(root: Path | str, policy: str | Path | Policy = "standard") -
     root, policy = Path(root), find_policy(policy)
     dataset = CurationDataset.open(root)
     clips = dataset.table("clips", ["clip_id", "source_id", *rules.READS])
-    judgement = judge_columns(columns_of_table(clips), policy)
-    digest = policy_fingerprint(policy)
-    rows = [
-        verdict_row(clip_id, source_id, policy, verdict)
-        for clip_id, source_id, verdict in zip(
-            clips["clip_id"].to_pylist(),
-            clips["source_id"].to_pylist(),
-            judgement.verdicts(),
-            strict=True,
-        )
-    ]
     folder = f"verdicts/{policy.name}"
+    files: list[CommittedFile] = []
+    kept = 0
     with writing(root):
-        _commit_verdicts(
-            dataset, rows, folder, {"policy": config_to_dict(policy), "fingerprint": digest}
-        )
-    return sum(row["keep"] for row in rows)
+        for start in range(0, len(clips), _CLIPS_AT_ONCE):
+            rows = _judged(clips.slice(start, _CLIPS_AT_ONCE), policy)
+            kept += pc.sum(rows["keep"]).as_py()
+            files.append(write_table(root, "verdicts", rows, folder=folder))
+        _commit_verdicts(dataset, files, folder, policy)
+    return kept
+
+
+def _judged(clips: pa.Table, policy: Policy) -> pa.Table:
+    """Return the rows of the verdicts table for some clips."""
+    judgement = judge_columns(columns_of_table(clips), policy)
+    found = judgement.spelled()
+    constant = {"policy": policy.name, "policy_fingerprint": policy_fingerprint(policy)}
+    columns = {
+        **{name: clips[name] for name in ("clip_id", "source_id")},
+        **{name: pa.repeat(value, len(clips)) for name, value in constant.items()},
+        **{name: found[name] for name in found.column_names},
+        "keep": pa.array(judgement.states == "keep"),
+    }
+    schema = schema_of("verdicts")
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
 def _commit_verdicts(
-    dataset: CurationDataset, rows: list[dict[str, Any]], folder: str, facts: dict[str, Any]
+    dataset: CurationDataset, files: Sequence[CommittedFile], folder: str, policy: Policy
 ) -> None:
     """Replace the verdicts of one policy, unless they are the same."""
-    root = dataset.root
     old = {file.path for file in dataset.snapshot.of_table(folder)}
-    files = [write_shard(root, "verdicts", rows, folder=folder)] if rows else []
-    if old != {file.path for file in files}:
-        CommitLog(root).commit(
+    new = {file.path for file in files}
+    if old != new:
+        CommitLog(dataset.root).commit(
             [file for file in files if file.path not in old],
-            removed=sorted(old - {file.path for file in files}),
+            removed=sorted(old - new),
             kind="verdicts",
-            facts=facts,
+            facts={"policy": config_to_dict(policy), "fingerprint": policy_fingerprint(policy)},
         )
 
 
@@ -136,19 +148,18 @@ def applied_policy(dataset: CurationDataset, name: str) -> Policy:
     Raises:
         DatasetError: No commit of the dataset tells the policy's thresholds.
     """
-    found = dataset.table(f"verdicts/{name}", ["policy_fingerprint"])
-    digests = set(found["policy_fingerprint"].to_pylist())
+    digests = _fingerprints(dataset, name)
     shipped = POLICIES.get(name)
     if shipped is not None and digests <= {policy_fingerprint(shipped)}:
         return shipped
-    for entry in reversed(CommitLog(dataset.root).commits(dataset.snapshot.version)):
+    for entry in reversed(dataset.snapshot.entries):
         policy = entry.facts.get("policy")
         if isinstance(policy, dict) and policy.get("name") == name:
-            return policy_from_dict(policy, f"commit {entry.version} of {dataset.root}")
+            return policy_from_dict(policy, f"commit {entry.version} of {dataset.store}")
     raise DatasetError(
-        f"Policy {name} was never applied to {dataset.root}; there is "
+        f"Policy {name} was never applied to {dataset.store}; there is "
         f"{', '.join(dataset.policies()) or 'none'}.",
-        fix=f"Apply it, no model runs: animaray curate verdicts {dataset.root} --policy FILE",
+        fix=f"Apply it, no model runs: animaray curate verdicts {dataset.store} --policy FILE",
         reason="no_verdicts",
     )
 
@@ -156,10 +167,15 @@ def applied_policy(dataset: CurationDataset, name: str) -> Policy:
 def renew_stale_verdicts(root: Path) -> None:
     """Judge again where a shipped policy has other thresholds by now, or clips lack a verdict."""
     dataset = CurationDataset.open(root)
-    clips = set(dataset.table("clips", ["clip_id"])["clip_id"].to_pylist())
+    clips = dataset.table("clips", ["clip_id"])
     for name in dataset.policies():
         policy = POLICIES.get(name) or applied_policy(dataset, name)
-        found = dataset.table(f"verdicts/{name}", ["clip_id", "policy_fingerprint"])
-        digests = set(found["policy_fingerprint"].to_pylist())
-        if clips != set(found["clip_id"].to_pylist()) or digests - {policy_fingerprint(policy)}:
+        is_complete = dataset.table(f"verdicts/{name}", ["clip_id"]).equals(clips)
+        if not is_complete or _fingerprints(dataset, name) - {policy_fingerprint(policy)}:
             reapply_policy(root, policy)
+
+
+def _fingerprints(dataset: CurationDataset, name: str) -> set[str]:
+    """Return the thresholds, as hashes, that the verdicts of a policy were made with."""
+    found = dataset.table(f"verdicts/{name}", ["policy_fingerprint"])["policy_fingerprint"]
+    return set(found.unique().to_pylist())

@@ -11,18 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool, Float64
 
-from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import FAMILIES
+from animaray.datasets.table_rows import one_array
 from animaray.models.perception.permissive import rapid_ocr
-from animaray.pipelines.curation.summary import count_flags
 from animaray.pipelines.policy.policies import Policy, policy_fingerprint
-from animaray.pipelines.policy.rules import RULES, columns_of_table, judge_columns
+from animaray.pipelines.policy.rules import READS, RULES, columns_of_table, judge_columns
 from animaray.pipelines.policy.tuning import BorderClip, border_clips
 from animaray.pipelines.policy.verdicts import applied_policy
-from animaray.pipelines.reports.show import distinct, source_states
+from animaray.pipelines.reports.show import (
+    clips_with_verdicts,
+    count_values,
+    distinct,
+    hours_of,
+    kept_clips,
+    source_states,
+)
 from animaray.pipelines.sets.identities import group_clips
 from animaray.platform.config import config_to_dict
 from animaray.platform.weights.table import WEIGHTS
@@ -31,6 +39,15 @@ NUM_BINS = 24
 _DURATIONS_S = (2.0, 4.0, 8.0, 16.0, 60.0)
 _SIDES_PX = (360, 480, 720, 1080, 1440)
 _MAX_GROUPED = 20_000
+_CLIP_FACTS = (
+    "input_id", "file_name", "start_s", "end_s", "duration_s", "width", "height", "pose_framing",
+    "splitter", *(f"{family}_producer" for family in FAMILIES),
+)  # fmt: skip
+_VERDICT_FACTS = ("keep", "reason_codes", "flag_codes")
+_PERSON_FACTS = ("source_id", "face_producer", "identity_embedding")
+_SOURCE_FACTS = (
+    "input_id", "reason", "duration_s", "profile", "code", "config", "licence_claimed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,12 +124,14 @@ def dataset_card(root: Path | str, policy: str = "standard", *, num_border: int 
         DatasetError: There is no dataset, or the policy was never applied.
     """
     dataset = CurationDataset.open(root)
-    verdicts = {row["clip_id"]: row for row in dataset.verdicts(policy)}
+    dataset.check_applied(policy)
     rules = applied_policy(dataset, policy)
-    clips, sources = dataset.clips(), dataset.sources()
-    states = source_states(dataset, verdicts)
-    kept = [clip for clip in clips if verdicts[clip["clip_id"]]["keep"]]
-    reasons = Counter(code for row in verdicts.values() for code in row["reason_codes"])
+    clips = clips_with_verdicts(
+        dataset, policy, _CLIP_FACTS, ("keep", "reason_codes", "flag_codes")
+    )
+    sources = dataset.table("sources", _SOURCE_FACTS)
+    kept = clips.filter(clips["keep"])
+    states = count_values(source_states(dataset, policy)["state"])
     return Card(
         dataset=str(root),
         version=dataset.snapshot.version,
@@ -121,45 +140,33 @@ def dataset_card(root: Path | str, policy: str = "standard", *, num_border: int 
             "inputs": len(sources),
             "clips": len(clips),
             "kept_clips": len(kept),
-            "input_hours": sum(row["duration_s"] or 0.0 for row in sources) / 3600,
-            "clip_hours": _hours(clips),
-            "kept_hours": _hours(kept),
+            "input_hours": hours_of(sources),
+            "clip_hours": hours_of(clips),
+            "kept_hours": hours_of(kept),
         },
-        funnel=count_funnel(states, clips, verdicts),
-        sources_by_state=dict(Counter(states.values()).most_common()),
-        source_reasons=dict(
-            Counter(row["reason"] for row in sources if row["reason"]).most_common()
-        ),
-        reasons=dict(reasons.most_common()),
-        flags=count_flags(row for row in verdicts.values() if row["keep"]),
-        hours_by_policy=_hours_by_policy(dataset, clips),
+        funnel=_count_funnel(states, clips),
+        sources_by_state=states,
+        source_reasons=count_values(sources["reason"].drop_null()),
+        reasons=count_values(pc.list_flatten(clips["reason_codes"])),
+        flags=count_values(pc.list_flatten(kept["flag_codes"])),
+        hours_by_policy={name: _hours_under(dataset, clips, name) for name in dataset.policies()},
         readings=_readings(dataset, rules),
         rules=_rule_cards(dataset, clips, rules, num_border),
-        balance=_balance(kept),
+        balance=_balance(dataset, kept),
         licences=_licences(sources, clips),
-        source_licences=_source_licences(sources, {clip["input_id"] for clip in kept}),
+        source_licences=_source_licences(sources, kept),
         lineage=_lineage(dataset, clips, sources),
-        kept_clips=tuple(clip["clip_id"] for clip in kept),
+        kept_clips=tuple(kept["clip_id"].to_pylist()),
     )
 
 
-def _hours(clips: Sequence[Mapping[str, Any]]) -> float:
-    return sum(clip["duration_s"] or 0.0 for clip in clips) / 3600
-
-
-def _hours_by_policy(
-    dataset: CurationDataset, clips: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, float | int]]:
-    found: dict[str, dict[str, float | int]] = {}
-    for name in dataset.policies():
-        kept = {row["clip_id"] for row in dataset.verdicts(name) if row["keep"]}
-        own = [clip for clip in clips if clip["clip_id"] in kept]
-        found[name] = {"clips": len(own), "hours": _hours(own)}
-    return found
+def _hours_under(dataset: CurationDataset, clips: pa.Table, policy: str) -> dict[str, float | int]:
+    kept = kept_clips(dataset, clips, policy)
+    return {"clips": len(kept), "hours": hours_of(kept)}
 
 
 def _readings(dataset: CurationDataset, policy: Policy) -> dict[str, int]:
-    columns = columns_of_table(dataset.table("clips"))
+    columns = columns_of_table(dataset.table("clips", READS))
     share = policy.max_pose_missing
     share = share if share is not None else 0.10
     found = {}
@@ -171,18 +178,24 @@ def _readings(dataset: CurationDataset, policy: Policy) -> dict[str, int]:
 
 
 def _rule_cards(
-    dataset: CurationDataset, clips: Sequence[Mapping[str, Any]], policy: Policy, num_border: int
+    dataset: CurationDataset, clips: pa.Table, policy: Policy, num_border: int
 ) -> tuple[RuleCard, ...]:
-    judgement = judge_columns(columns_of_table(dataset.table("clips")), policy)
+    judgement = judge_columns(columns_of_table(dataset.table("clips", READS)), policy)
     broken = np.zeros(len(clips), dtype=np.int64)
     for rule, _, fails in judgement.failures:
         broken += fails & (not rule.only_flags(policy))
     cards = []
     for rule, limit, fails in judgement.failures:
-        is_judged = [rule.judges(clip["pose_framing"]) for clip in clips]
+        is_judged = rule.judged_clips(judgement.columns)
         values = np.where(is_judged, judgement.columns[rule.score], np.nan).astype(np.float64)
+        passes = np.isfinite(values) & ~_is_broken(values, limit, is_minimum=rule.is_minimum)
         edges, passing, failing = histogram(values, limit, is_minimum=rule.is_minimum)
-        nearest = border_clips(clips, values, judgement.states.tolist(), rule, limit)
+        good, bad = (
+            border_clips(
+                clips, np.where(side, values, np.nan), judgement.states, rule, limit, num_border
+            )
+            for side in (passes, ~passes)
+        )
         cards.append(
             RuleCard(
                 code=rule.code,
@@ -199,11 +212,17 @@ def _rule_cards(
                 edges=tuple(edges.tolist()),
                 passing=tuple(passing),
                 failing=tuple(failing),
-                good_side=tuple(clip for clip in nearest if clip.passes)[:num_border],
-                bad_side=tuple(clip for clip in nearest if not clip.passes)[:num_border],
+                good_side=good,
+                bad_side=bad,
             )
         )
     return tuple(cards)
+
+
+def _is_broken(
+    values: Float64[np.ndarray, " clips"], limit: float, *, is_minimum: bool
+) -> Bool[np.ndarray, " clips"]:
+    return values < limit if is_minimum else values > limit
 
 
 def histogram(
@@ -225,27 +244,26 @@ def histogram(
     low = low - room if low < 0 else max(0.0, low - room)
     edges = np.linspace(low, high + room, NUM_BINS + 1)
     shown = np.clip(known, edges[0], np.nextafter(edges[-1], edges[0]))
-    fails: Bool[np.ndarray, " known"] = known < limit if is_minimum else known > limit
+    fails = _is_broken(known, limit, is_minimum=is_minimum)
     passing = np.histogram(shown[~fails], edges)[0].tolist()
     return edges, passing, np.histogram(shown[fails], edges)[0].tolist()
 
 
-def count_funnel(
-    states: Mapping[str, str],
-    clips: Sequence[Mapping[str, Any]],
-    verdicts: Mapping[str, Mapping[str, Any]],
-) -> tuple[tuple[str, int], ...]:
+def _count_funnel(states: Mapping[str, int], clips: pa.Table) -> tuple[tuple[str, int], ...]:
     """Count what is left after each family's rules, applied in cost order."""
-    counts = Counter(states.values())
-    readable = len(states) - counts["unreadable"]
+    inputs = sum(states.values())
+    readable = inputs - states.get("unreadable", 0)
     steps = [
-        ("inputs", len(states)),
+        ("inputs", inputs),
         ("readable", readable),
-        ("not a duplicate", readable - counts["duplicate"]),
+        ("not a duplicate", readable - states.get("duplicate", 0)),
         ("clips", len(clips)),
     ]
     family_of = {rule.code: rule.family for rule in RULES}
-    left = [verdicts[clip["clip_id"]] for clip in clips]
+    codes = one_array(clips["reason_codes"])
+    owners, words = pc.list_parent_indices(codes).to_numpy(), codes.flatten().dictionary_encode()
+    families = [family_of.get(code, code.split("_")[0]) for code in words.dictionary.to_pylist()]
+    left = np.ones(len(clips), dtype=np.bool_)
     for family, label in (
         ("picture", "good picture"),
         ("face", "good face"),
@@ -254,46 +272,42 @@ def count_funnel(
         ("motion", "moving person"),
         ("text", "not dropped for text"),
     ):
-        left = [
-            row
-            for row in left
-            if not any(
-                family_of.get(code, code.split("_")[0]) == family for code in row["reason_codes"]
-            )
-        ]
-        steps.append((label, len(left)))
-    steps.append(("kept clips", sum(row["keep"] for row in verdicts.values())))
+        own = [number for number, name in enumerate(families) if name == family]
+        left[owners[np.isin(words.indices.to_numpy(), own)]] = False
+        steps.append((label, int(left.sum())))
+    steps.append(("kept clips", int(pc.sum(clips["keep"]).as_py() or 0)))
     return tuple(steps)
 
 
-def _balance(kept: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+def _balance(dataset: CurationDataset, kept: pa.Table) -> dict[str, dict[str, int]]:
     people: Counter[str] = Counter()
     if len(kept) <= _MAX_GROUPED:
-        people.update(f"person {number + 1}" for number in group_clips(kept).tolist())
-    sides = [min(clip["width"] or 0, clip["height"] or 0) for clip in kept]
+        known = dataset.table("clips", ["clip_id", *_PERSON_FACTS])
+        rows = known.filter(pc.is_in(known["clip_id"], value_set=one_array(kept["clip_id"])))
+        people.update(f"person {number + 1}" for number in group_clips(rows.to_pylist()).tolist())
+    sides = pc.min_element_wise(kept["width"].fill_null(0), kept["height"].fill_null(0))
     return {
         "person": dict(people.most_common()),
-        "source": dict(Counter(clip["file_name"] for clip in kept).most_common()),
-        "duration (s)": _binned([clip["duration_s"] or 0.0 for clip in kept], _DURATIONS_S),
+        "source": count_values(kept["file_name"]),
+        "duration (s)": _binned(kept["duration_s"].fill_null(0.0), _DURATIONS_S),
         "short side (px)": _binned(sides, _SIDES_PX),
-        "framing": dict(Counter(clip["pose_framing"] or "unknown" for clip in kept).most_common()),
+        "framing": count_values(kept["pose_framing"].fill_null("unknown")),
     }
 
 
-def _binned(values: Sequence[float | int], edges: Sequence[float | int]) -> dict[str, int]:
-    places = np.searchsorted(np.array(edges, dtype=float), np.array(values, dtype=float), "right")
+def _binned(values: pa.ChunkedArray, edges: Sequence[float | int]) -> dict[str, int]:
+    numbers = values.to_numpy().astype(np.float64)
+    places = np.searchsorted(np.array(edges, dtype=float), numbers, "right")
     names = [f"under {edges[0]:g}"]
     names += [f"{a:g} to {b:g}" for a, b in itertools.pairwise(edges)]
     names.append(f"{edges[-1]:g} and more")
     return {name: int((places == place).sum()) for place, name in enumerate(names)}
 
 
-def _licences(
-    sources: Sequence[Mapping[str, Any]], clips: Sequence[Mapping[str, Any]]
-) -> tuple[Mapping[str, Any], ...]:
+def _licences(sources: pa.Table, clips: pa.Table) -> tuple[Mapping[str, Any], ...]:
     """Return the licences of the networks that the profile asks for, and of the reader of text."""
-    readers = {str(clip["text_producer"]).split("@")[0] for clip in clips if clip["text_producer"]}
-    profiles = {row["profile"] for row in sources if row["profile"]}
+    readers = {producer.split("@")[0] for producer in distinct(clips["text_producer"])}
+    profiles = set(distinct(sources["profile"]))
     return tuple(
         {
             "id": entry.id,
@@ -306,23 +320,19 @@ def _licences(
     ) + tuple(rapid_ocr.LICENCE for _ in readers & {rapid_ocr.PACKAGE})
 
 
-def _source_licences(sources: Sequence[Mapping[str, Any]], inputs: set[str]) -> dict[str, int]:
-    claimed = (row.get("licence_claimed") for row in sources if row["input_id"] in inputs)
-    return dict(Counter(licence or "not stated" for licence in claimed).most_common())
+def _source_licences(sources: pa.Table, kept: pa.Table) -> dict[str, int]:
+    has_kept = pc.is_in(sources["input_id"], value_set=one_array(kept["input_id"]))
+    claimed = sources["licence_claimed"].filter(has_kept)
+    return count_values(pc.if_else(pc.equal(claimed, ""), None, claimed).fill_null("not stated"))
 
 
-def _lineage(
-    dataset: CurationDataset,
-    clips: Sequence[Mapping[str, Any]],
-    sources: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    commits = CommitLog(dataset.root).commits(dataset.snapshot.version)
+def _lineage(dataset: CurationDataset, clips: pa.Table, sources: pa.Table) -> dict[str, Any]:
     return {
-        "commits": dict(Counter(entry.kind for entry in commits)),
-        "code": distinct(sources, "code"),
-        "configs": distinct(sources, "config"),
-        "profiles": distinct(sources, "profile"),
-        "producers": {family: distinct(clips, f"{family}_producer") for family in FAMILIES},
-        "splitters": distinct(clips, "splitter"),
+        "commits": dict(Counter(entry.kind for entry in dataset.snapshot.entries)),
+        "code": distinct(sources["code"]),
+        "configs": distinct(sources["config"]),
+        "profiles": distinct(sources["profile"]),
+        "producers": {family: distinct(clips[f"{family}_producer"]) for family in FAMILIES},
+        "splitters": distinct(clips["splitter"]),
         "withdrawn_sources": len(dataset.snapshot.withdrawn),
     }

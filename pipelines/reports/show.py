@@ -5,16 +5,19 @@ became of each, for programs. Why: where a clip or source came from, what was me
 of every policy, and what they say.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import FAMILIES, SCORES
+from animaray.datasets.table_rows import one_array
 from animaray.models.pose.further_points import layout_of
 from animaray.pipelines.curation.commit import state_of_clips
 from animaray.pipelines.policy.policies import Policy, policy_fingerprint
@@ -33,36 +36,53 @@ def show_dataset(dataset: CurationDataset) -> Facts:
         entry["files"] += 1
         entry["rows"] += file.rows
         entry["bytes"] += file.size_bytes
-    clips, sources = dataset.clips(), dataset.sources()
-    seconds = {clip["clip_id"]: clip["duration_s"] or 0.0 for clip in clips}
+    clips = dataset.table("clips", ["clip_id", "duration_s"])
+    sources = dataset.table("sources", ["state", "profile", "code", "config"])
     policies = {}
     for name in dataset.policies():
-        kept = [row["clip_id"] for row in dataset.verdicts(name) if row["keep"]]
+        kept = kept_clips(dataset, clips, name)
         policies[name] = {
             "fingerprint": policy_fingerprint(applied_policy(dataset, name)),
             "kept_clips": len(kept),
-            "kept_hours": sum(seconds[clip_id] for clip_id in kept) / 3600,
+            "kept_hours": hours_of(kept),
         }
-    commits = CommitLog(dataset.root).commits(dataset.snapshot.version)
     return {
-        "dataset": str(dataset.root),
+        "dataset": str(dataset.store),
         "version": dataset.snapshot.version,
-        "commits": dict(Counter(entry.kind for entry in commits)),
+        "commits": dict(Counter(entry.kind for entry in dataset.snapshot.entries)),
         "tables": tables,
-        "sources_by_state": dict(Counter(row["state"] for row in sources).most_common()),
+        "sources_by_state": count_values(sources["state"]),
         "num_clips": len(clips),
-        "hours": sum(seconds.values()) / 3600,
+        "hours": hours_of(clips),
         "policies": policies,
-        "profiles": distinct(sources, "profile"),
-        "code": distinct(sources, "code"),
-        "configs": distinct(sources, "config"),
+        "profiles": distinct(sources["profile"]),
+        "code": distinct(sources["code"]),
+        "configs": distinct(sources["config"]),
         "withdrawn": sorted(dataset.snapshot.withdrawn),
     }
 
 
-def distinct(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
-    """Return the values of a column, each once."""
-    return sorted({row[name] for row in rows if row[name]})
+def distinct(column: pa.ChunkedArray) -> list[str]:
+    """Return the values of a column, each once, sorted."""
+    return sorted(value for value in column.unique().to_pylist() if value)
+
+
+def count_values(column: pa.ChunkedArray) -> dict[str, int]:
+    """Return how often each value of a column occurs, the most frequent first."""
+    found = {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
+    return dict(Counter(found).most_common())
+
+
+def kept_clips(dataset: CurationDataset, clips: pa.Table, policy: str) -> pa.Table:
+    """Return the rows of the clips, of columns with `clip_id`, that a policy keeps."""
+    verdicts = dataset.table(f"verdicts/{policy}", ["clip_id", "keep"])
+    kept = verdicts.filter(verdicts["keep"])["clip_id"]
+    return clips.filter(pc.is_in(clips["clip_id"], value_set=one_array(kept)))
+
+
+def hours_of(rows: pa.Table) -> float:
+    """Return the length of clips or sources, by their `duration_s`."""
+    return (pc.sum(rows["duration_s"]).as_py() or 0.0) / 3600
 
 
 def show_clip(dataset: CurationDataset, clip_id: str) -> Facts:
@@ -73,7 +93,7 @@ def show_clip(dataset: CurationDataset, clip_id: str) -> Facts:
     """
     clip = dataset.clip(clip_id)
     tracks = None
-    if clip_id in dataset.large_table_ids("tracks"):
+    if dataset.has_row("tracks", clip_id):
         found = dataset.tracks(clip_id)
         confidence = found.keypoint_confidence
         tracks = {
@@ -88,7 +108,7 @@ def show_clip(dataset: CurationDataset, clip_id: str) -> Facts:
     return {
         "clip": clip,
         "identity_dim": len(clip["identity_embedding"] or ()),
-        "verdicts": {name: rows[clip_id] for name, rows in _verdicts(dataset).items()},
+        "verdicts": _verdicts(dataset, clip_id),
         "video_bytes": clip["media_bytes"],
         "tracks": tracks,
     }
@@ -103,7 +123,7 @@ def extract_clip(dataset: CurationDataset, clip_id: str, folder: Path) -> list[P
     files = {}
     if dataset.clip(clip_id)["media_file"] is not None:
         files["mp4"] = dataset.media_bytes(clip_id)
-    if clip_id in dataset.large_table_ids("preview"):
+    if dataset.has_row("preview", clip_id):
         preview = dataset.preview(clip_id)
         files |= {"jpg": preview["poster"], "preview.mp4": preview["video"]}
     if not files:
@@ -116,19 +136,34 @@ def extract_clip(dataset: CurationDataset, clip_id: str, folder: Path) -> list[P
     return [folder / f"{clip_id}.{suffix}" for suffix in files]
 
 
-def source_states(
-    dataset: CurationDataset, verdicts: Mapping[str, Mapping[str, Any]]
-) -> dict[str, str]:
-    """Return each input's final state under a policy's verdicts, by input id."""
-    by_input: dict[str, list[str]] = {}
-    for clip in dataset.clips():
-        by_input.setdefault(clip["input_id"], []).append(verdicts[clip["clip_id"]]["state"])
-    return {
-        row["input_id"]: state_of_clips(by_input[row["input_id"]])
-        if row["input_id"] in by_input
-        else row["state"]
-        for row in dataset.sources()
-    }
+def source_states(dataset: CurationDataset, policy: str) -> pa.Table:
+    """Return `input_id` and final `state` of each input under a policy's verdicts, by id."""
+    sources = dataset.table("sources", ["input_id", "state"])
+    judged = clips_with_verdicts(dataset, policy, ["input_id"], ["state"])
+    judged = judged.append_column("is_kept", pc.equal(judged["state"], "keep"))
+    judged = judged.append_column("is_failed", pc.equal(judged["state"], "failed"))
+    own = judged.group_by("input_id").aggregate([("is_kept", "any"), ("is_failed", "all")])
+    states = pc.if_else(
+        own["is_kept_any"],
+        state_of_clips(["keep"]),
+        pc.if_else(own["is_failed_all"], state_of_clips(["failed"]), state_of_clips(["drop"])),
+    )
+    # An input without clips stays as it ended.
+    places = pc.index_in(sources["input_id"], value_set=one_array(own["input_id"]))
+    states = pc.coalesce(states.take(places), sources["state"])
+    return pa.table({"input_id": sources["input_id"], "state": states})
+
+
+def clips_with_verdicts(
+    dataset: CurationDataset, policy: str, of_clips: Sequence[str], of_verdicts: Sequence[str]
+) -> pa.Table:
+    """Return columns of the clips beside columns of what a policy says of them, by clip."""
+    clips = dataset.table("clips", ["clip_id", *of_clips])
+    verdicts = dataset.table(f"verdicts/{policy}", ["clip_id", *of_verdicts])
+    places = pc.index_in(clips["clip_id"], value_set=one_array(verdicts["clip_id"]))
+    for name in of_verdicts:
+        clips = clips.append_column(name, one_array(verdicts[name]).take(places))
+    return clips
 
 
 def show_sources(dataset: CurationDataset, policy: str = "standard") -> list[Facts]:
@@ -142,14 +177,21 @@ def show_sources(dataset: CurationDataset, policy: str = "standard") -> list[Fac
         DatasetError: The policy was never applied.
     """
     verdicts = {row["clip_id"]: row for row in dataset.verdicts(policy)}
-    states = source_states(dataset, verdicts)
+    states = dict(
+        zip(*(column.to_pylist() for column in source_states(dataset, policy).columns), strict=True)
+    )
+    wanted = ("clip_id", "input_id", "start_s", "end_s")
+    scores = (name for names in SCORES.values() for name in names)
+    found = dataset.table("clips", [*wanted, *scores, *(f"{family}_state" for family in FAMILIES)])
     clips: dict[str, list[Facts]] = {}
-    for clip in sorted(dataset.clips(), key=lambda row: (row["start_s"], row["clip_id"])):
+    for clip in found.sort_by([("start_s", "ascending"), ("clip_id", "ascending")]).to_pylist():
         item = _clip_object(clip, verdicts[clip["clip_id"]])
         clips.setdefault(clip["input_id"], []).append(item)
+    told = ("input_id", "source_id", "uri", "reason", "detail", "duplicate_of", "sha256")
+    sources = dataset.table("sources", [*told, "duration_s"]).sort_by("uri")
     return [
         _source_object(row, states[row["input_id"]], clips.get(row["input_id"], []))
-        for row in dataset.sources()
+        for row in sources.to_pylist()
     ]
 
 
@@ -199,19 +241,11 @@ def show_why(dataset: CurationDataset, what: str) -> Facts:
     Raises:
         DatasetError: Nothing in the dataset has that id or name.
     """
-    clip = next((row for row in dataset.clips() if row["clip_id"] == what), None)
-    for source in dataset.sources():
-        names = {source[name] for name in ("source_id", "input_id", "uri", "file_name")}
-        if what in names if clip is None else source["input_id"] == clip["input_id"]:
-            break
-    else:
-        raise DatasetError(
-            f"Nothing in {dataset.root} has the id or name {what}.",
-            fix=f"See the ids: animaray dataset list {dataset.root}",
-            reason="unknown_clip",
-        )
-    input_id, verdicts = source["input_id"], _verdicts(dataset)
-    log = CommitLog(dataset.root).commits(dataset.snapshot.version)
+    source, clip = _find_subject(dataset, what)
+    input_id = source["input_id"]
+    clips = dataset.table("clips", ["clip_id", "input_id"])
+    own = clips.filter(pc.equal(clips["input_id"], input_id))["clip_id"].to_pylist()
+    verdicts = {clip_id: _verdicts(dataset, clip_id) for clip_id in own}
     facts: Facts = {
         "kind": "source",
         "subject": source["source_id"],
@@ -219,13 +253,15 @@ def show_why(dataset: CurationDataset, what: str) -> Facts:
         "clip": None,
         "scores": {},
         "verdicts": {
-            f"{name} {own['clip_id']}": rows[own["clip_id"]]
-            for name, rows in verdicts.items()
-            for own in dataset.clips()
-            if own["input_id"] == input_id and own["clip_id"] in rows
+            f"{name} {clip_id}": verdicts[clip_id][name]
+            for name in dataset.policies()
+            for clip_id in own
+            if name in verdicts[clip_id]
         },
         "limits": [],
-        "commits": [entry.version for entry in log if input_id in entry.inputs],
+        "commits": [
+            entry.version for entry in dataset.snapshot.entries if input_id in entry.inputs
+        ],
     }
     if clip is None:
         return facts
@@ -234,22 +270,52 @@ def show_why(dataset: CurationDataset, what: str) -> Facts:
         "subject": what,
         "clip": _without(clip, "identity_embedding"),
         "scores": {family: {name: clip[name] for name in SCORES[family]} for family in FAMILIES},
-        "verdicts": {name: rows[what] for name, rows in verdicts.items() if what in rows},
-        "limits": _limits(clip, [applied_policy(dataset, name) for name in verdicts]),
+        "verdicts": verdicts[what],
+        "limits": _limits(clip, [applied_policy(dataset, name) for name in dataset.policies()]),
     }
+
+
+def _find_subject(dataset: CurationDataset, what: str) -> tuple[Facts, Facts | None]:
+    """Return the source, and the clip if it is one, of an id or a name.
+
+    Raises:
+        DatasetError: Nothing in the dataset has that id or name.
+    """
+    clip = None
+    input_id: str | None = what
+    try:
+        clip = dataset.clip(what)
+    except DatasetError as error:
+        if error.reason != "unknown_clip":
+            raise
+        names = dataset.table("sources", ["input_id", "source_id", "uri", "file_name"])
+        hits = [pc.fill_null(pc.equal(column, what), False) for column in names.columns]  # noqa: FBT003 - Arrow's function
+        found = names["input_id"].filter(functools.reduce(pc.or_, hits))
+        input_id = found[0].as_py() if len(found) else None
+    else:
+        input_id = clip["input_id"]
+    source = None if input_id is None else dataset.source(input_id)
+    if source is None:
+        raise DatasetError(
+            f"Nothing in {dataset.store} has the id or name {what}.",
+            fix=f"See the ids: animaray dataset list {dataset.store}",
+            reason="unknown_clip",
+        )
+    return source, clip
 
 
 def _without(row: Mapping[str, Any], *hidden: str) -> Facts:
     return {name: value for name, value in row.items() if name not in hidden}
 
 
-def _verdicts(dataset: CurationDataset) -> dict[str, dict[str, Facts]]:
-    """Return what every applied policy says, by policy and clip id."""
+def _verdicts(dataset: CurationDataset, clip_id: str) -> dict[str, Facts]:
+    """Return what every applied policy says of a clip, by policy."""
     wanted = ("state", "keep", "reasons", "flags", "policy_fingerprint")
+    found = {name: dataset.verdict(name, clip_id) for name in dataset.policies()}
     return {
-        policy: {row["clip_id"]: {name: row[name] for name in wanted} for row in rows}
-        for policy in dataset.policies()
-        if (rows := dataset.verdicts(policy))
+        policy: {name: row[name] for name in wanted}
+        for policy, row in found.items()
+        if row is not None
     }
 
 

@@ -7,11 +7,16 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from av.error import FFmpegError
 
 from animaray.datasets.encoded_clips import ENCODED_DIR, EncodedClip, open_encoded_clips
-from animaray.datasets.reader import ClipTracks, CurationDataset
+from animaray.datasets.reader import ClipTracks, CurationDataset, tracks_of_row
+from animaray.datasets.schemas import schema_of
+from animaray.datasets.table_rows import one_array
+from animaray.platform.errors import DatasetError
 
 Report = Callable[[str, str, str], None]
 
@@ -20,6 +25,10 @@ _LATENTS = ("latents", "latent_std", "reference_latents", "reference_latent_std"
 _PER_FRAME = (
     *_LATENTS, "keypoints", "further_points", "face_boxes", "identity_embeddings", "raw_identities",
 )  # fmt: skip
+_CLIP_FACTS = (
+    "clip_id", "media_file", "media_row_group", "media_bytes", "media_sha256", "num_frames", "fps",
+    "duration_s", "is_variable_fps", "width", "height", "pose_state",
+)  # fmt: skip
 _WHOLE_SHARE = 0.999
 _STEP_SLACK = 0.05
 
@@ -27,27 +36,40 @@ _STEP_SLACK = 0.05
 def check_media(dataset: CurationDataset, report: Report, *, decode: bool) -> int:
     """Check every stored video; return how many were decoded."""
     for file in dataset.snapshot.of_table("media"):
-        for message in _layout_problems(pq.ParquetFile(dataset.root / file.path)):
+        for message in _layout_problems(dataset.open_file(file)):
             report("media", file.path, message)
     num_decoded = 0
-    stored = set(dataset.large_table_ids("media"))
-    tracked = set(dataset.large_table_ids("tracks"))
-    for clip in dataset.clips():
+    clips = dataset.table("clips", _CLIP_FACTS)
+    is_stored = pc.is_in(clips["clip_id"], value_set=one_array(dataset.large_table_ids("media")))
+    is_named = pc.is_valid(clips["media_file"])
+    for clip_id in clips["clip_id"].filter(pc.and_not(is_stored, is_named)).to_pylist():
+        report("media", clip_id, "a video is stored that its clip does not name")
+    for clip_id in clips["clip_id"].filter(pc.and_not(is_named, is_stored)).to_pylist():
+        report("media", clip_id, "its video is not in the media table")
+    # In the order in which they lie, so that each file is opened once.
+    order = [("media_file", "ascending"), ("media_row_group", "ascending")]
+    there = clips.filter(pc.and_(is_named, is_stored)).sort_by(order)
+    for clip in _rows_of(there):
         clip_id = clip["clip_id"]
-        if clip["media_file"] is None and clip_id in stored:
-            report("media", clip_id, "a video is stored that its clip does not name")
-        elif clip["media_file"] is not None and clip_id not in stored:
-            report("media", clip_id, "its video is not in the media table")
-        elif clip_id in stored:
+        try:
             video = dataset.media_bytes(clip_id)
-            for message in _byte_problems(video, clip):
-                report("media", clip_id, message)
-            if decode:
-                tracks = _tracks_of(dataset, clip_id) if clip_id in tracked else None
-                for message in _decode_problems(video, clip, tracks):
-                    report("frames", clip_id, message)
-            num_decoded += decode
+        except DatasetError as error:
+            report("media", clip_id, error.message)
+            continue
+        for message in _byte_problems(video, clip):
+            report("media", clip_id, message)
+        if decode:
+            tracks = _tracks_of(dataset, clip_id) if dataset.has_row("tracks", clip_id) else None
+            for message in _decode_problems(video, clip, tracks):
+                report("frames", clip_id, message)
+        num_decoded += decode
     return num_decoded
+
+
+def _rows_of(rows: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yield rows, of which few are there at a time."""
+    for batch in rows.to_batches(max_chunksize=4096):
+        yield from batch.to_pylist()
 
 
 def _tracks_of(dataset: CurationDataset, clip_id: str) -> ClipTracks | None:
@@ -60,26 +82,35 @@ def _tracks_of(dataset: CurationDataset, clip_id: str) -> ClipTracks | None:
 
 def check_tracks(dataset: CurationDataset, report: Report) -> None:
     """Check poses and faces of every clip."""
-    clips = {clip["clip_id"]: clip for clip in dataset.clips()}
-    for clip_id in sorted(set(dataset.large_table_ids("tracks")) & set(clips)):
-        clip = clips[clip_id]
-        try:
-            tracks = dataset.tracks(clip_id)
-        except ValueError as error:
-            report("frames", clip_id, f"its arrays have lengths that do not agree: {error}")
-            continue
-        for message in _pose_problems(tracks, clip):
-            report("frames", clip_id, message)
-        for message in _face_problems(tracks):
-            report("faces", clip_id, message)
-        for message in _mask_problems(tracks.face_boxes, tracks.face_valid, clip):
-            report("masks", clip_id, message)
+    clips = dataset.table("clips", _CLIP_FACTS)
+    known = one_array(clips["clip_id"])
+    for batch in dataset.large_table_batches("tracks", schema_of("tracks").names):
+        places = pc.index_in(batch["clip_id"], value_set=known)
+        own = clips.take(places).to_pylist()
+        for row, clip in zip(batch.to_pylist(), own, strict=True):
+            if clip["clip_id"] is not None:
+                _check_tracks_row(row, clip, report)
+
+
+def _check_tracks_row(row: Mapping[str, Any], clip: Mapping[str, Any], report: Report) -> None:
+    clip_id = clip["clip_id"]
+    try:
+        tracks = tracks_of_row(row)
+    except ValueError as error:
+        report("frames", clip_id, f"its arrays have lengths that do not agree: {error}")
+        return
+    for message in _pose_problems(tracks, clip):
+        report("frames", clip_id, message)
+    for message in _face_problems(tracks):
+        report("faces", clip_id, message)
+    for message in _mask_problems(tracks.face_boxes, tracks.face_valid, clip):
+        report("masks", clip_id, message)
 
 
 def check_encoded_clips(dataset: CurationDataset, report: Report) -> None:
     """Check the encoded clips, if there are any."""
     names = {file.table for file in dataset.snapshot.files}
-    clip_ids = {clip["clip_id"] for clip in dataset.clips()}
+    clip_ids = set(dataset.table("clips", ["clip_id"])["clip_id"].to_pylist())
     for name in sorted(name for name in names if name.startswith(f"{ENCODED_DIR}/")):
         table = open_encoded_clips(dataset.root, name.split("/", 1)[1])
         for clip_id in table.clip_ids:

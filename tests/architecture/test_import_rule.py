@@ -43,7 +43,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "profiles provenance",
     ),
     "datasets": (
-        "commit_log frame_sampling schemas splits", "reader shards vacuum",
+        "commit_log frame_sampling schemas splits", "shards table_files vacuum", "table_rows",
+        "reader",
         "compaction encoded_clips world", "windows",
     ),
     "pipelines": (

@@ -20,12 +20,14 @@ def source_row(name: str, state: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def clip_row(clip_id: str, name: str, media_file: str | None) -> dict[str, object]:
+def clip_row(
+    clip_id: str, name: str, media_file: str | None = None, group: int | None = None
+) -> dict[str, object]:
     return {
         "clip_id": clip_id, "input_id": f"in_{name}", "source_id": f"src_{name}",
         "file_name": f"{name}.mp4", "start_s": 0.0, "end_s": 2.0, "width": 8, "height": 8,
         "fps": 10.0, "num_frames": 20, "face_size_px": 33.0, "face_state": "ok",
-        "media_file": media_file,
+        "media_file": media_file, "media_row_group": group,
     }  # fmt: skip
 
 
@@ -55,9 +57,9 @@ def dataset_root(tmp_path: Path) -> Path:
     media, groups = write_media_shard(root, VIDEOS)
     assert groups == {"clip1": 0, "clip2": 1}
     clips = [
-        clip_row("clip1", "one", media.path),
-        clip_row("clip2", "two", media.path),
-        clip_row("clip3", "two", None),
+        clip_row("clip1", "one", media.path, 0),
+        clip_row("clip2", "two", media.path, 1),
+        clip_row("clip3", "two"),
     ]
     files = [
         media,

@@ -55,9 +55,9 @@ def dataset_root(tmp_path_factory: pytest.TempPathFactory, perception: Perceptio
             "policy_fingerprint": "f", "state": "keep", "keep": True, "reasons": [],
             "reason_codes": [],
         })  # fmt: skip
-    media, _ = write_media_shard(root, videos)
+    media, groups = write_media_shard(root, videos)
     for clip in clips:
-        clip["media_file"] = media.path
+        clip |= {"media_file": media.path, "media_row_group": groups[clip["clip_id"]]}
     files = [
         media,
         write_shard(root, "clips", clips),

@@ -44,7 +44,7 @@ def root(sound: Path, tmp_path: Path) -> Path:
     return tmp_path / "dataset"
 
 
-def change(root: Path, table: str, edit: Callable[[list[Row]], list[Row] | None]) -> None:
+def change(root: Path, table: str, edit: Callable[[list[Row]], list[Row] | None]) -> CommittedFile:
     """Replace a table's file by one with edited rows, through an honest commit."""
     (file,) = CommitLog(root).snapshot().of_table(table)
     rows = pq.read_table(root / file.path).to_pylist()
@@ -52,6 +52,18 @@ def change(root: Path, table: str, edit: Callable[[list[Row]], list[Row] | None]
     rows = rows if edited is None else edited
     new = write_shard(root, table.split("/")[0], rows, folder=table)
     CommitLog(root).commit([new], removed=[file.path])
+    return new
+
+
+def moved(path: str, **changes_of_first: object) -> Callable[[list[Row]], None]:
+    """Say that the videos of all clips lie in another file."""
+
+    def edit(rows: list[Row]) -> None:
+        for row in rows:
+            row["media_file"] = path
+        rows[0].update(changes_of_first)
+
+    return edit
 
 
 def first(**changes: object) -> Callable[[list[Row]], None]:
@@ -181,6 +193,9 @@ def test_a_missing_face_may_have_no_embedding(root: Path) -> None:
     assert found(root) == set()
 
 
+_IN_BAD = {"media_file": "media/bad.parquet", "media_row_group": 0}
+
+
 def test_videos_in_one_row_group_or_truncated_are_found(root: Path) -> None:
     (file,) = CommitLog(root).snapshot().of_table("media")
     rows = pq.read_table(root / file.path).to_pylist()
@@ -195,6 +210,9 @@ def test_videos_in_one_row_group_or_truncated_are_found(root: Path) -> None:
         sha256=hashlib.sha256(data).hexdigest(),
     )  # fmt: skip
     CommitLog(root).commit([new], removed=[file.path])
+    away = {problem.message for problem in validate(root).problems}
+    assert any("row group 0 of media/part-" in message for message in away)
+    change(root, "clips", lambda rows: [{**row, **_IN_BAD} for row in rows])
     messages = {problem.message for problem in validate(root).problems}
     assert "row group 0 holds 3 videos, not 1" in messages
     assert "row group 0 is compressed: ZSTD" in messages
@@ -210,8 +228,9 @@ def test_a_video_that_shows_fewer_frames_is_found(root: Path) -> None:
         row = next(row for row in rows if row["clip_id"] == clip["clip_id"])
         row["video"]["bytes"] = short
 
-    change(root, "media", swap)
-    change(root, "clips", first(media_bytes=len(short), media_sha256=digest))
+    media = change(root, "media", swap)
+    facts = {"media_bytes": len(short), "media_sha256": digest}
+    change(root, "clips", moved(media.path, **facts))
     assert found(root) == {"frames"}
 
 
