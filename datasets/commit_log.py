@@ -5,24 +5,30 @@
 Readers see only files that an entry names. Files are complete and synced before their entry is;
 the entry is put only if its number is free, so of two writers one wins and the other tries again
 on top of it. `parent` is the SHA-256 of the entry before, so that a changed history shows.
+
+Where no lock holds, in an object store, an entry of kind `fence` ends the right of writers that
+were silent for too long (datasets/writers.py): a commit reads what was added since its writer
+began, and takes a number only if it is free, so no writer commits after its fence.
 """
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from animaray.platform.disk import disk_errors
 from animaray.platform.errors import DatasetError
 from animaray.platform.json_text import json_text
-from animaray.platform.storage import make_folder, sha256_file, sync_folder
+from animaray.platform.stores import LocalStore, Store, open_store
 
 COMMITS_DIR = "_commits"
+FENCE = "fence"
 _MAX_ATTEMPTS = 50
+_READERS = 16
+"""Entries that are asked for at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,12 +85,22 @@ class Snapshot:
         return [file for file in self.files if file.table == table]
 
 
-class CommitLog:
-    """Append to and read the log of one dataset folder."""
+@dataclass(slots=True)
+class Writer:
+    """Who writes files and commits them; `datasets.writers.writing` hands it out."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._folder = root / COMMITS_DIR
+    token: str = ""
+    """Part of the names of its files; empty where the system's locks hold."""
+    seen: int = 0
+    """Entries up to this number do not fence it."""
+
+
+class CommitLog:
+    """Append to and read the log of one dataset."""
+
+    def __init__(self, address: str | Path | Store, writer: Writer | None = None) -> None:
+        self.store = open_store(address)
+        self._writer = writer or Writer()
 
     def head(self) -> int:
         """Return the newest version; 0 when there is none."""
@@ -109,14 +125,18 @@ class CommitLog:
             facts: What made it, for people and for reproduction.
 
         Raises:
-            DatasetError: Another writer removed the same files, or the log cannot be written.
+            DatasetError: Another writer removed the same files, this one was silent for so long
+                that another took over, or the log cannot be written.
         """
-        make_folder(self._folder)
-        for folder in {(self.root / file.path).parent for file in files}:
-            sync_folder(folder)
+        self.store.settle(sorted({file.path.rpartition("/")[0] for file in files}))
         removed = tuple(removed)
+        facts = dict(facts or {})
+        if not isinstance(self.store, LocalStore):
+            # An entry whose answer was lost is told from another writer's by its bytes.
+            facts |= {"writer": self._writer.token, "nonce": secrets.token_hex(8)}
         for _ in range(_MAX_ATTEMPTS):
             head = self.head()
+            self._check_fences(head)
             self._check_removals(removed)
             commit = Commit(
                 version=head + 1,
@@ -125,12 +145,13 @@ class CommitLog:
                 files=tuple(files),
                 removed=removed,
                 inputs=tuple(inputs),
-                facts=facts or {},
+                facts=facts,
             )
-            if self._put_if_absent(commit):
+            data = (json_text(asdict(commit), indent=1, sort_keys=True) + "\n").encode()
+            if self.store.write_if_absent(self._path(commit.version), data):
                 return commit
         raise DatasetError(
-            f"Could not append to {self._folder}: {_MAX_ATTEMPTS} other writers came first.",
+            f"Could not append to {self._place}: {_MAX_ATTEMPTS} other writers came first.",
             fix="Let one writer work at a time.",
             reason="conflict",
         )
@@ -151,12 +172,11 @@ class CommitLog:
         head = self.head() if version is None else version
         entries = []
         parent = ""
-        for number in range(1, head + 1):
-            data = self._bytes(number)
+        for number, data in self._bytes_of(range(1, head + 1)):
             entry = self._parse(number, data)
             if entry.parent != parent:
                 raise DatasetError(
-                    f"Entry {number} of {self._folder} follows another history than the one here.",
+                    f"Entry {number} of {self._place} follows another history than the one here.",
                     fix="Restore the _commits folder from a backup.",
                     reason="history",
                 )
@@ -186,33 +206,46 @@ class CommitLog:
         """Return one line per file that is missing or whose bytes changed; empty when sound."""
         problems = []
         for file in self.snapshot().files:
-            path = self.root / file.path
-            if not path.is_file():
+            size = self.store.size(file.path)
+            if size is None:
                 problems.append(f"{file.path}: missing")
-            elif path.stat().st_size != file.size_bytes:
-                problems.append(f"{file.path}: {path.stat().st_size} bytes, not {file.size_bytes}")
-            elif sha256_file(path) != file.sha256:
+            elif size != file.size_bytes:
+                problems.append(f"{file.path}: {size} bytes, not {file.size_bytes}")
+            elif self._sha256(file.path) != file.sha256:
                 problems.append(f"{file.path}: checksum differs")
         return problems
 
+    @property
+    def _place(self) -> str:
+        return f"{self.store}/{COMMITS_DIR}"
+
+    def _sha256(self, path: str) -> str:
+        with self.store.open(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def _versions(self) -> list[int]:
-        if not self._folder.is_dir():
-            return []
-        names = (path.name for path in self._folder.iterdir())
+        names = (file.path.rpartition("/")[2] for file in self.store.files(COMMITS_DIR))
         return [int(name[:8]) for name in names if len(name) == 13 and name.endswith(".json")]
 
-    def _path(self, version: int) -> Path:
-        return self._folder / f"{version:08d}.json"
+    def _path(self, version: int) -> str:
+        return f"{COMMITS_DIR}/{version:08d}.json"
 
     def _digest(self, version: int) -> str:
         return hashlib.sha256(self._bytes(version)).hexdigest() if version else ""
 
+    def _bytes_of(self, versions: range) -> Iterable[tuple[int, bytes]]:
+        if isinstance(self.store, LocalStore):
+            return ((number, self._bytes(number)) for number in versions)
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(zip(versions, pool.map(self._bytes, versions), strict=True))
+
     def _bytes(self, version: int) -> bytes:
         try:
-            return self._path(version).read_bytes()
+            return self.store.read(self._path(version))
         except OSError as error:
             raise DatasetError(
-                f"Entry {version} of {self._folder} is missing or damaged: {error.strerror}.",
+                f"Entry {version} of {self._place} is missing or damaged: "
+                f"{error.strerror or 'it is not there'}.",
                 fix="Restore the _commits folder from a backup.",
                 reason="history",
             ) from error
@@ -226,7 +259,7 @@ class CommitLog:
             return Commit(files=files, **data)
         except (ValueError, TypeError, KeyError) as error:
             raise DatasetError(
-                f"Entry {version} of {self._folder} is missing or damaged: {error}.",
+                f"Entry {version} of {self._place} is missing or damaged: {error}.",
                 fix="Restore the _commits folder from a backup.",
                 reason="history",
             ) from error
@@ -242,21 +275,22 @@ class CommitLog:
                 reason="conflict",
             )
 
-    def _put_if_absent(self, commit: Commit) -> bool:
-        """Write an entry under its number unless the number is taken."""
-        data = (json_text(asdict(commit), indent=1, sort_keys=True) + "\n").encode()
-        temporary = self._folder / f".{commit.version:08d}.{secrets.token_hex(4)}.tmp"
-        with disk_errors(self._folder):
-            try:
-                with temporary.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                # A hard link fails when the name exists; a rename would replace it silently.
-                os.link(temporary, self._path(commit.version))
-            except FileExistsError:
-                return False
-            finally:
-                temporary.unlink(missing_ok=True)
-            sync_folder(self._folder)
-        return self._digest(commit.version) == hashlib.sha256(data).hexdigest()
+    def _check_fences(self, head: int) -> None:
+        """Refuse to commit for a writer that another one took over from.
+
+        Raises:
+            DatasetError: One did.
+        """
+        writer = self._writer
+        if not writer.token:
+            return
+        for number, data in self._bytes_of(range(writer.seen + 1, head + 1)):
+            entry = self._parse(number, data)
+            if entry.kind == FENCE and writer.token in entry.inputs:
+                raise DatasetError(
+                    f"This process gave no sign of life to {self.store} for so long that another "
+                    "one took over from it; nothing of what it was about to commit counts.",
+                    fix="Run the same command again: it goes on after what is committed.",
+                    reason="fenced",
+                )
+        writer.seen = head

@@ -132,7 +132,7 @@ class CurationDataset:
             DatasetError: There is no committed data, or a damaged log.
         """
         store = open_store(address)
-        snapshot = CommitLog(Path(store.address)).snapshot(version)
+        snapshot = CommitLog(store).snapshot(version)
         if snapshot.version == 0:
             raise DatasetError(
                 f"There is no dataset in {store}: its commit log is empty.",

@@ -15,41 +15,64 @@ import pyarrow.parquet as pq
 
 from animaray.datasets.commit_log import CommittedFile
 from animaray.datasets.schemas import SCHEMA_VERSION, table_of_rows
-from animaray.platform.storage import content_id, write_bytes_atomic
+from animaray.platform.storage import content_id
+from animaray.platform.stores import Store, open_store
 
 _ROWS_PER_GROUP = {"tracks": 16, "preview": 16}
 _KEYS = {"sources": "input_id"}
 
 
 def write_shard(
-    root: Path, table: str, rows: Sequence[Mapping[str, Any]], *, folder: str | None = None
+    address: str | Path | Store,
+    table: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    folder: str | None = None,
+    token: str = "",
 ) -> CommittedFile:
     """Write rows as one file of a table.
 
     Args:
         rows: At least one row; sorted here by id.
         folder: Folder below the root, and the table's name in the commit log; None for `table`.
+        token: Of the writer that is going to commit it.
     """
     key = key_of(table)
     ordered = sorted(rows, key=lambda row: row[key])
-    return write_table(root, table, table_of_rows(table, ordered), folder=folder)
+    return write_table(address, table, table_of_rows(table, ordered), folder=folder, token=token)
 
 
 def write_table(
-    root: Path, table: str, rows: pa.Table, *, folder: str | None = None
+    address: str | Path | Store,
+    table: str,
+    rows: pa.Table,
+    *,
+    folder: str | None = None,
+    token: str = "",
 ) -> CommittedFile:
     """Write an Arrow table of exactly the declared columns, sorted by id, as one file."""
     data, folder = _to_parquet(table, rows), folder or table
-    return write_part(root, folder, data, len(rows), SCHEMA_VERSION, folder)
+    return write_part(address, folder, data, len(rows), SCHEMA_VERSION, folder, token=token)
 
 
 def write_part(
-    root: Path, folder: str, data: bytes, num_rows: int, *name_parts: object
+    address: str | Path | Store,
+    folder: str,
+    data: bytes,
+    num_rows: int,
+    *name_parts: object,
+    token: str = "",
 ) -> CommittedFile:
-    """Write a Parquet file below a folder, named by its content and what else makes its name."""
+    """Write a Parquet file below a folder, named by its content and what else makes its name.
+
+    Args:
+        token: Of the writer: in an object store no other writer gives the same name, so that
+            whoever sweeps up after a dead one cannot hit a file of a living one.
+    """
     digest = hashlib.sha256(data).hexdigest()
-    path = f"{folder}/part-{content_id(*name_parts, digest)}.parquet"
-    write_bytes_atomic(root / path, data)
+    own = (token,) if token else ()
+    path = f"{folder}/part-{content_id(*name_parts, digest, *own)}.parquet"
+    open_store(address).write(path, data)
     return CommittedFile(
         table=folder, path=path, rows=num_rows, size_bytes=len(data), sha256=digest
     )
@@ -61,7 +84,7 @@ def key_of(table: str) -> str:
 
 
 def write_media_shard(
-    root: Path, videos: Mapping[str, bytes]
+    address: str | Path | Store, videos: Mapping[str, bytes], *, token: str = ""
 ) -> tuple[CommittedFile, dict[str, int]]:
     """Write one mp4 per row and per row group, as plain byte ranges of the file.
 
@@ -76,7 +99,7 @@ def write_media_shard(
         {"clip_id": clip_id, "video": {"bytes": videos[clip_id], "path": f"{clip_id}.mp4"}}
         for clip_id in clip_ids
     ]
-    file = write_shard(root, "media", rows)
+    file = write_shard(address, "media", rows, token=token)
     return file, {clip_id: group for group, clip_id in enumerate(clip_ids)}
 
 

@@ -1,56 +1,31 @@
-"""Delete files that no commit names: a process that was killed before its commit leaves them.
+"""Delete files that no commit names: a process that was killed before its commit leaves them."""
 
-Every writer holds `writing` from its first file to the commit that names it; `vacuum` deletes only
-while nobody does.
-"""
-
-import fcntl
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from animaray.datasets.commit_log import COMMITS_DIR, CommitLog
 from animaray.datasets.schemas import TABLES
-from animaray.platform.removal import remove, remove_own
+from animaray.datasets.writers import nobody_writing
+from animaray.platform.stores import Store, open_store
 
-_LOCK_FILE = "_writing"
 _PART = re.compile(r"part-[0-9a-f]{20}\.parquet")
 _HALF_WRITTEN = re.compile(r"\.part-[0-9a-f]{20}\.parquet\.[0-9a-f]{8}\.tmp")
 _HALF_ENTRY = re.compile(r"\.\d{8}\.[0-9a-f]{8}\.tmp")
 _FOLDERS = (*TABLES, "conditions")
 """Where the tables' files lie, or in folders below: of a policy, of an encoder."""
+_WHY = "a writer was killed before it committed it"
 
 
-@contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """Keep the files of this process from being swept before their commit; many may write at once.
-
-    The system lets go of it when the process dies, however it dies.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / _LOCK_FILE).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield
-
-
-def unnamed_files(root: Path) -> list[str]:
+def unnamed_files(address: str | Path | Store) -> list[str]:
     """Return tables' files that no entry of the log names, and files that were never finished.
 
     Only names that our writers give count; a dataset folder may hold other people's files, too.
     """
-    named = {file.path for entry in CommitLog(root).commits() for file in entry.files}
-    left_over = {
-        path.relative_to(root).as_posix()
-        for name in _FOLDERS
-        if not (root / name).is_symlink()
-        for folder, _, files in os.walk(root / name)  # follows no symbolic link
-        for path in (Path(folder, file) for file in files)
-        if not path.is_symlink()
-    }
-    left_over = {path for path in left_over if is_own_file(path)}
-    return sorted(left_over - named)
+    store = open_store(address)
+    # Listed before the log is read: what a living writer commits meanwhile is named.
+    found = {file.path for name in _FOLDERS for file in store.files(name)}
+    named = {file.path for entry in CommitLog(store).commits() for file in entry.files}
+    return sorted(path for path in found - named if is_own_file(path))
 
 
 def is_own_file(path: str) -> bool:
@@ -60,18 +35,20 @@ def is_own_file(path: str) -> bool:
     return is_inside and bool(_PART.fullmatch(name) or _HALF_WRITTEN.fullmatch(name))
 
 
-def vacuum(root: Path) -> list[str]:
+def vacuum(address: str | Path | Store) -> list[str]:
     """Delete what a killed process left; nothing is done while somebody writes.
 
     Returns:
         Paths of the deleted files, relative to the folder.
     """
-    with (root / _LOCK_FILE).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    store = open_store(address)
+    with nobody_writing(store) as is_quiet:
+        if not is_quiet:
             return []
-        why = "a writer was killed before it committed it"
-        swept = [path for path in unnamed_files(root) if remove(root / path, why)]
-        entries = remove_own(root / COMMITS_DIR, _HALF_ENTRY, why)
-        return [*swept, *(f"{COMMITS_DIR}/{path.name}" for path in entries)]
+        entries = [
+            file.path
+            for file in store.files(COMMITS_DIR)
+            if _HALF_ENTRY.fullmatch(file.path.removeprefix(f"{COMMITS_DIR}/"))
+        ]
+        left_over = [*unnamed_files(store), *sorted(entries)]
+        return [path for path in left_over if store.remove(path, _WHY)]

@@ -8,14 +8,13 @@ Running again goes on where the run before stopped: finished files are left out 
 read, and each commit holds whole sources.
 """
 
-import fcntl
 import itertools
 import re
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.compaction import merge_small_files
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.vacuum import vacuum
+from animaray.datasets.writers import writing
 from animaray.models.perception.files import check_perception_files
 from animaray.models.perception.permissive.rapid_ocr import find_networks
 from animaray.pipelines.acquire.inputs import refuse_absent
@@ -45,7 +45,6 @@ __all__ = ["CurationConfig", "CurationSummary", "curate", "reapply_policy"]
 
 STAGING_DIR = "_staging"
 _STAGED_RUN = re.compile(r"[0-9a-f]{8}")
-_LOCK_FILE = "_lock"
 
 _ROOM_PER_SOURCE_BYTE = 2
 """Clips are about as large as their source: once in the staging folder, once in the tables."""
@@ -64,10 +63,10 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
     started = time.monotonic()
     refuse_absent(config.sources)
     check_folder(config.output_dir, "The dataset")
-    with _only_writer(config.output_dir):
+    vacuum(config.output_dir)
+    with writing(config.output_dir, exclusive=True):
         staging = config.output_dir / STAGING_DIR
         _clear_staging(staging)
-        vacuum(config.output_dir)
         known = _known_sources(config.output_dir)
         inputs = RunInputs(config, known)
         # A folder of its own: workers of a killed run may still write for a moment.
@@ -279,23 +278,3 @@ def _check_networks(config: CurationConfig) -> None:
 
     load_perception(config.profile, pose_layout=config.pose_layout)
     load_point_tracker(config.profile)
-
-
-@contextmanager
-def _only_writer(root: Path) -> Iterator[Any]:
-    """Hold the folder's lock; the system releases it if this process dies.
-
-    Raises:
-        DatasetError: Another process curates into the folder.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / _LOCK_FILE).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DatasetError(
-                f"Another process is curating into {root}.",
-                fix="Wait for it, or choose another --out.",
-                reason="locked",
-            ) from error
-        yield

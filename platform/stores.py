@@ -11,11 +11,12 @@ Settings of object stores come from the environment, as `obstore` reads them.
 """
 
 import io
+import logging
 import os
 import re
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,12 +24,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from animaray.platform.disk import disk_errors
+from animaray.platform.disk import check_room, disk_errors
 from animaray.platform.errors import ConfigError, StoreError
+from animaray.platform.removal import remove
 from animaray.platform.storage import make_folder, sync_folder, write_bytes_atomic
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+_log = logging.getLogger("animaray.stores")
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "file")
@@ -89,8 +93,16 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def remove(self, path: str) -> None:
-        """Remove a file; nothing happens where there is none."""
+    def remove(self, path: str, why: str) -> bool:
+        """Remove a file that we made; return whether it was there and is gone."""
+
+    @abstractmethod
+    def settle(self, folders: Iterable[str]) -> None:
+        """Make the names of files that were written in some folders survive a power cut."""
+
+    @abstractmethod
+    def check_room(self, needed_bytes: int, what: str) -> None:
+        """Refuse work whose results it cannot hold; DiskError, see `platform.disk`."""
 
 
 class LocalStore(Store):
@@ -148,9 +160,18 @@ class LocalStore(Store):
             sync_folder(place.parent)
         return place.read_bytes() == data
 
-    def remove(self, path: str) -> None:
-        """Remove a file; nothing happens where there is none."""
-        (self.root / path).unlink(missing_ok=True)
+    def remove(self, path: str, why: str) -> bool:
+        """Remove a file that we made; a symbolic link stays."""
+        return remove(self.root / path, why)
+
+    def settle(self, folders: Iterable[str]) -> None:
+        """Sync some folders."""
+        for folder in folders:
+            sync_folder(self.root / folder)
+
+    def check_room(self, needed_bytes: int, what: str) -> None:
+        """Refuse work whose results the disk cannot hold."""
+        check_room(self.root, needed_bytes, what)
 
 
 class RemoteStore(Store):
@@ -228,13 +249,21 @@ class RemoteStore(Store):
             return self.read(path) == data
         return True
 
-    def remove(self, path: str) -> None:
-        """Remove an object; nothing happens where there is none."""
+    def remove(self, path: str, why: str) -> bool:
+        """Remove an object that we made; what was never there counts as gone, too."""
         with self._errors(path):
             try:
                 self._objects.delete(path)
             except FileNotFoundError:
-                return
+                return False
+        _log.info("Removed %s/%s: %s.", self.address, path, why)
+        return True
+
+    def settle(self, folders: Iterable[str]) -> None:
+        """Do nothing: what was put stays."""
+
+    def check_room(self, needed_bytes: int, what: str) -> None:
+        """Do nothing: a store tells when it is full."""
 
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:

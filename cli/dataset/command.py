@@ -105,7 +105,7 @@ def withdraw(
             f"There is no source {unknown[0]} in {dataset}.",
             fix=f"See the ids: animaray dataset show {dataset} --sources --json",
         )
-    commit = CommitLog(opened.root).withdraw(sorted(set(source_ids)), reason)
+    commit = CommitLog(opened.store).withdraw(sorted(set(source_ids)), reason)
     print_lines(f"commit {commit.version}: {len(set(source_ids))} sources hidden")
     print_hint(f"Their bytes are still stored: animaray dataset compact {dataset}")
 

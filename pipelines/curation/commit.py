@@ -11,7 +11,7 @@ import numpy as np
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.shards import write_media_shard, write_shard
-from animaray.datasets.vacuum import writing
+from animaray.datasets.writers import writing
 from animaray.models.pose.further_points import layout_of
 from animaray.pipelines.curation.config import CurationConfig
 from animaray.pipelines.curation.stage_runner import Row

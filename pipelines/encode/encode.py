@@ -31,7 +31,8 @@ from animaray.datasets.encoded_clips import (
     write_encoded_clips,
 )
 from animaray.datasets.reader import ClipTracks, CurationDataset, place_on_frames
-from animaray.datasets.vacuum import vacuum, writing
+from animaray.datasets.vacuum import vacuum
+from animaray.datasets.writers import writing
 from animaray.models.perception.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.perception.protocols import (
     IdentityEmbedder,

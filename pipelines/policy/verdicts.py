@@ -16,7 +16,7 @@ from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import FAMILIES, schema_of
 from animaray.datasets.shards import write_table
-from animaray.datasets.vacuum import writing
+from animaray.datasets.writers import writing
 from animaray.pipelines.policy import rules
 from animaray.pipelines.policy.policies import (
     POLICIES,
@@ -28,6 +28,7 @@ from animaray.pipelines.policy.policies import (
 from animaray.pipelines.policy.rules import Verdict, columns_of_table, judge, judge_columns
 from animaray.platform.config import config_to_dict
 from animaray.platform.errors import DatasetError
+from animaray.platform.stores import Store, open_store
 
 READS = (
     *(f"{family}_scores" for family in FAMILIES),
@@ -89,24 +90,25 @@ def verdict_row(clip_id: str, source_id: str, policy: Policy, verdict: Verdict) 
     }
 
 
-def reapply_policy(root: Path | str, policy: str | Path | Policy = "standard") -> int:
+def reapply_policy(address: str | Path | Store, policy: str | Path | Policy = "standard") -> int:
     """Write new verdicts from the stored scores; no model runs. Return the number of kept clips.
 
     Args:
         policy: Name of a shipped policy, a policy file, or the policy itself.
     """
-    root, policy = Path(root), find_policy(policy)
-    dataset = CurationDataset.open(root)
+    store, policy = open_store(address), find_policy(policy)
+    dataset = CurationDataset.open(store)
     clips = dataset.table("clips", ["clip_id", "source_id", *rules.READS])
     folder = f"verdicts/{policy.name}"
     files: list[CommittedFile] = []
     kept = 0
-    with writing(root):
+    with writing(store) as writer:
         for start in range(0, len(clips), _CLIPS_AT_ONCE):
             rows = _judged(clips.slice(start, _CLIPS_AT_ONCE), policy)
             kept += pc.sum(rows["keep"]).as_py()
-            files.append(write_table(root, "verdicts", rows, folder=folder))
-        _commit_verdicts(dataset, files, folder, policy)
+            file = write_table(store, "verdicts", rows, folder=folder, token=writer.token)
+            files.append(file)
+        _commit_verdicts(CommitLog(store, writer), dataset, files, policy)
     return kept
 
 
@@ -126,13 +128,13 @@ def _judged(clips: pa.Table, policy: Policy) -> pa.Table:
 
 
 def _commit_verdicts(
-    dataset: CurationDataset, files: Sequence[CommittedFile], folder: str, policy: Policy
+    log: CommitLog, dataset: CurationDataset, files: Sequence[CommittedFile], policy: Policy
 ) -> None:
     """Replace the verdicts of one policy, unless they are the same."""
-    old = {file.path for file in dataset.snapshot.of_table(folder)}
+    old = {file.path for file in dataset.snapshot.of_table(f"verdicts/{policy.name}")}
     new = {file.path for file in files}
     if old != new:
-        CommitLog(dataset.root).commit(
+        log.commit(
             [file for file in files if file.path not in old],
             removed=sorted(old - new),
             kind="verdicts",

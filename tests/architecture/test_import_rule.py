@@ -43,8 +43,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "profiles provenance",
     ),
     "datasets": (
-        "commit_log frame_sampling schemas splits", "shards table_files vacuum", "table_rows",
-        "reader",
+        "commit_log frame_sampling schemas splits", "shards table_files writers",
+        "table_rows vacuum", "reader",
         "compaction encoded_clips world", "windows",
     ),
     "pipelines": (

@@ -20,6 +20,8 @@ FOR_OTHERS = {
     "check_health": "Ray Serve calls it",
     "process_bind_param": "SQLAlchemy calls it",
     "process_result_value": "SQLAlchemy calls it",
+    "readinto": "io.BufferedReader calls it",
+    "seekable": "io.BufferedReader calls it",
     "windowed": "asked for by name: not every codec has it (decoding/windowed_decoding.py)",
     "decoder_peak_memory_bytes": "what the fault rigs measure inside the sandbox's owner",
     "probe_video": "what decode_video of your own footage tells, without a child process",

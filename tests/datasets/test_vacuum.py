@@ -8,13 +8,14 @@ from pathlib import Path
 
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.shards import write_shard
-from animaray.datasets.vacuum import unnamed_files, vacuum, writing
+from animaray.datasets.vacuum import unnamed_files, vacuum
+from animaray.datasets.writers import writing
 
 _KILLED_WRITER = """
 import os, signal, sys
 from pathlib import Path
 from animaray.datasets.shards import write_shard
-from animaray.datasets.vacuum import writing
+from animaray.datasets.writers import writing
 root = Path(sys.argv[1])
 with writing(root):
     write_shard(root, "sources", [{"input_id": "late", "state": "kept"}])

@@ -28,14 +28,14 @@ from unittest import mock
 
 import numpy as np
 
-from animaray.datasets import commit_log
 from animaray.datasets.commit_log import Commit, CommitLog
 from animaray.datasets.compaction import compact, merge_small_files
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.shards import write_media_shard
-from animaray.datasets.vacuum import unnamed_files, vacuum, writing
+from animaray.datasets.vacuum import unnamed_files, vacuum
+from animaray.datasets.writers import writing
 from animaray.pipelines.policy.verdicts import reapply_policy
-from animaray.platform import storage
+from animaray.platform import storage, stores
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_json_atomic
 from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
@@ -197,7 +197,7 @@ def no_folder_sync() -> Iterator[None]:
     """Plant: names in folders are not synced."""
     with (
         mock.patch.object(storage, "sync_folder"),
-        mock.patch.object(commit_log, "sync_folder"),
+        mock.patch.object(stores, "sync_folder"),
     ):
         yield
 
@@ -234,7 +234,7 @@ def entry_before_data() -> Iterator[None]:
 
     with (
         mock.patch.object(CommitLog, "commit", commit),
-        mock.patch("animaray.datasets.shards.write_bytes_atomic", write),
+        mock.patch.object(stores, "write_bytes_atomic", write),
     ):
         yield
 

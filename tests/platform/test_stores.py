@@ -30,8 +30,8 @@ def test_what_is_written_is_read_listed_and_removed(store: Store) -> None:
         ("a/b.bin", 11), ("a/c/d.bin", 0),
     ]  # fmt: skip
     assert sorted(file.path for file in store.files()) == ["a/b.bin", "a/c/d.bin", "e.bin"]
-    store.remove("a/b.bin")
-    store.remove("a/b.bin")
+    assert store.remove("a/b.bin", "a test")
+    store.remove("a/b.bin", "a test")
     assert store.size("a/b.bin") is None
     with pytest.raises(FileNotFoundError):
         store.read("a/b.bin")

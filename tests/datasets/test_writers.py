@@ -1,0 +1,154 @@
+"""Who may write into a dataset of an object store: leases, fences, and what is swept."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from animaray.datasets import writers
+from animaray.datasets.commit_log import FENCE, CommitLog
+from animaray.datasets.compaction import compact, merge_small_files
+from animaray.datasets.reader import CurationDataset
+from animaray.datasets.shards import write_shard
+from animaray.datasets.vacuum import unnamed_files, vacuum
+from animaray.datasets.writers import WRITERS_DIR, writing
+from animaray.platform.errors import DatasetError
+from animaray.platform.stores import open_store
+
+_OTHER_WRITER = """
+import sys
+from animaray.datasets import writers
+from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.shards import write_shard
+from animaray.platform.errors import DatasetError
+writers._HEARTBEAT_S = 0.3
+address = sys.argv[1]
+with writers.writing(address, exclusive=True) as writer:
+    row = {"input_id": "late", "uri": "late.mp4", "state": "kept"}
+    file = write_shard(address, "sources", [row], token=writer.token)
+    print("written", flush=True)
+    sys.stdin.readline()
+    try:
+        CommitLog(address, writer).commit([file], inputs=["late"])
+    except DatasetError as error:
+        print(error.reason, flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writers, "LEASE_S", 2.0)
+    monkeypatch.setattr(writers, "_HEARTBEAT_S", 0.3)
+
+
+@pytest.fixture
+def other(s3_folder: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", _OTHER_WRITER, s3_folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"written\n"
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def commit_one(address: str, input_id: str) -> str:
+    with writing(address) as writer:
+        row = {"input_id": input_id, "uri": f"{input_id}.mp4", "state": "kept"}
+        file = write_shard(address, "sources", [row], token=writer.token)
+        CommitLog(address, writer).commit([file], inputs=[input_id])
+    return file.path
+
+
+def test_the_only_writer_is_alone_and_its_files_are_not_swept(
+    s3_folder: str, other: subprocess.Popen[bytes]
+) -> None:
+    with (
+        pytest.raises(DatasetError, match=rf"Process {other.pid} of .* is curating") as found,
+        writing(s3_folder, exclusive=True),
+    ):
+        raise AssertionError
+    assert found.value.reason == "locked"
+    assert vacuum(s3_folder) == []
+    assert len(unnamed_files(s3_folder)) == 1
+    commit_one(s3_folder, "beside")  # others that write may do so meanwhile
+    assert other.communicate(b"\n")[0] == b""
+    assert [e.inputs for e in CommitLog(s3_folder).commits()] == [("beside",), ("late",)]
+    assert not list(open_store(s3_folder).files(WRITERS_DIR))
+
+
+def test_a_writer_that_slept_past_its_lease_cannot_commit(
+    s3_folder: str, other: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.kill(other.pid, signal.SIGSTOP)
+    # Its last sign of life ages by the store's clock, whose ticks are whole seconds.
+    monkeypatch.setattr(writers, "_FIRST_TRIES", 30)
+    with writing(s3_folder, exclusive=True) as writer:
+        os.kill(other.pid, signal.SIGCONT)
+        assert other.communicate(b"\n")[0] == b"fenced\n"
+        file = write_shard(
+            s3_folder, "sources", [{"input_id": "a", "state": "kept"}], token=writer.token
+        )
+        CommitLog(s3_folder, writer).commit([file], inputs=["a"])
+    kinds = [entry.kind for entry in CommitLog(s3_folder).commits()]
+    assert kinds == [FENCE, "append"]
+    assert len(vacuum(s3_folder)) == 1
+    assert CommitLog(s3_folder).verify() == []
+
+
+def test_what_a_killed_writer_left_is_swept_when_its_lease_has_run_out(
+    s3_folder: str, other: subprocess.Popen[bytes]
+) -> None:
+    kept = commit_one(s3_folder, "a")
+    other.kill()
+    other.wait()
+    swept: list[str] = []
+    while not swept:
+        swept = vacuum(s3_folder)
+    assert len(swept) == 1
+    assert [file.path for file in CommitLog(s3_folder).snapshot().files] == [kept]
+    assert CommitLog(s3_folder).verify() == []
+
+
+def test_a_dataset_in_a_store_is_withdrawn_compacted_and_merged(
+    s3_folder: str, tmp_path: Path
+) -> None:
+    for number in range(3):
+        row = {
+            "input_id": f"in{number}", "source_id": f"src{number}", "uri": f"{number}.mp4",
+            "state": "kept",
+        }  # fmt: skip
+        for address in (s3_folder, str(tmp_path)):
+            with writing(address) as writer:
+                file = write_shard(address, "sources", [row], token=writer.token)
+                CommitLog(address, writer).commit([file], inputs=[row["input_id"]])
+    for address in (s3_folder, str(tmp_path)):
+        CommitLog(address).withdraw(["src1"], "asked to")
+        compact(address)
+        merge_small_files(address, min_files=2)
+        assert CommitLog(address).verify() == []
+    ours, local = CurationDataset.open(s3_folder), CurationDataset.open(tmp_path)
+    assert ours.sources() == local.sources()
+    assert [row["source_id"] for row in ours.sources()] == ["src0", "src2"]
+    assert ours.snapshot.version == local.snapshot.version
+
+
+def test_a_changed_or_missing_entry_is_refused(s3_folder: str) -> None:
+    commit_one(s3_folder, "a")
+    commit_one(s3_folder, "b")
+    store = open_store(s3_folder)
+    first = store.read("_commits/00000001.json")
+    store.write("_commits/00000001.json", first.replace(b'"a"', b'"z"'))
+    with pytest.raises(DatasetError, match="follows another history"):
+        CommitLog(s3_folder).snapshot()
+    store.remove("_commits/00000001.json", "a test")
+    with pytest.raises(DatasetError, match="missing or damaged"):
+        CommitLog(s3_folder).snapshot()
