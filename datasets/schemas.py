@@ -375,7 +375,8 @@ def concat_versions(table: str, parts: Sequence[pa.Table], columns: Sequence[str
         parts: Of each file, the wanted columns that it has.
     """
     whole = schema_of(table).remove_metadata()
-    empty = pa.schema([whole.field(name) for name in columns]).empty_table()
+    # Not `empty_table`, which imports pandas: as long as opening a dataset of any size.
+    empty = pa.Table.from_batches([], schema=pa.schema([whole.field(name) for name in columns]))
     bare = [part.replace_schema_metadata(None) for part in parts]
     return pa.concat_tables([empty, *bare], promote_options="default").select(columns)
 

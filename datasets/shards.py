@@ -18,7 +18,8 @@ from animaray.datasets.schemas import SCHEMA_VERSION, table_of_rows
 from animaray.platform.storage import content_id
 from animaray.platform.stores import Store, open_store
 
-_ROWS_PER_GROUP = {"tracks": 16, "preview": 16}
+_ROWS_PER_GROUP = {"tracks": 16, "preview": 16, "sources": 2048, "clips": 2048, "verdicts": 8192}
+"""Small enough to decode one to read a single row: 2048 rows of clips take 10 ms."""
 _KEYS = {"sources": "input_id"}
 
 

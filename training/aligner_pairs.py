@@ -9,16 +9,21 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
-from animaray.datasets.reader import CurationDataset
+from animaray.datasets.reader import NUM_KEYPOINTS, CurationDataset
 from animaray.datasets.splits import held_out_sources
+from animaray.datasets.table_rows import one_array
 from animaray.models.alignment.misalignment import MisalignmentConfig, random_similarity
 from animaray.models.pose.layouts import MIRROR, VISIBLE_CONFIDENCE
 from animaray.platform.errors import ConfigError, DatasetError
 
+_SIZE: Final = ("width", "height")
+_TRACKS: Final = ("keypoints", "keypoint_confidence")
 _BONES: Final = (
     (1, 0), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
     (1, 11), (11, 12), (12, 13), (0, 14), (0, 15), (14, 16), (15, 17),
@@ -116,46 +121,81 @@ class PoseClips:
 
 
 def read_pose_clips(dataset: CurationDataset, policy: str) -> PoseClips:
-    """Read the keypoints of all kept clips.
+    """Read the keypoints of all kept clips, in one pass over the files of tracks.
 
     Raises:
         DatasetError: No kept clip has two frames with enough keypoints.
     """
-    points, confidences, lengths, aspects, groups = [], [], [], [], []
-    for clip_id in dataset.clip_ids(policy):
-        clip, tracks = dataset.clip(clip_id), dataset.tracks(clip_id)
-        is_usable = (tracks.keypoint_confidence >= VISIBLE_CONFIDENCE).sum(axis=1) >= 4
-        if is_usable.sum() < 2:
-            continue
-        points.append(tracks.keypoints[is_usable] / float(clip["height"]))
-        confidences.append(tracks.keypoint_confidence[is_usable])
-        lengths.append(int(is_usable.sum()))
-        aspects.append(float(clip["width"]) / float(clip["height"]))
-        groups.append(str(clip["source_id"]))
-    if not points:
+    facts = dataset.table("clips", ["clip_id", "width", "height", "source_id"])
+    kept = pa.array(dataset.clip_ids(policy), type=pa.string())
+    facts = facts.filter(pc.is_in(facts["clip_id"], value_set=kept))
+    ids = np.array(facts["clip_id"].to_pylist(), dtype=np.str_)
+    width_px, height_px = (facts[name].to_numpy().astype(np.float32) for name in _SIZE)
+    parts = [
+        part
+        for batch in dataset.large_table_batches("tracks", ("clip_id", *_TRACKS))
+        if (part := _usable_poses(batch, ids)) is not None
+    ]
+    if not parts:
         raise DatasetError(
-            f"No clip of {dataset.root} that policy {policy} keeps has two frames with a pose.",
+            f"No clip of {dataset.store} that policy {policy} keeps has two frames with a pose.",
             fix="Curate more videos, or use another policy.",
         )
-    return make_pose_clips(points, confidences, aspects, groups)
-
-
-def make_pose_clips(
-    points: list[Float[np.ndarray, "_ 18 2"]],
-    confidences: list[Float[np.ndarray, "_ 18"]],
-    aspects: list[float],
-    groups: list[str],
-) -> PoseClips:
-    """Put clips one after the other."""
-    lengths = np.array([len(clip) for clip in points], dtype=np.int64)
-    return PoseClips(
-        keypoints=torch.from_numpy(np.concatenate(points).astype(np.float32)),
-        confidence=torch.from_numpy(np.concatenate(confidences).astype(np.float32)),
-        first=torch.from_numpy(np.cumsum(lengths) - lengths),
-        length=torch.from_numpy(lengths),
-        aspect=torch.tensor(aspects, dtype=torch.float32),
-        groups=tuple(groups),
+    clips, lengths, points, confidences = (
+        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
     )
+    first = np.cumsum(lengths) - lengths
+    points /= np.repeat(height_px[clips], lengths)[:, None, None]
+    # Clips in the order of their ids, frames as they lay; of two rows of a clip the newest counts.
+    _, newest = np.unique(clips[::-1], return_index=True)
+    order = len(clips) - 1 - newest
+    clips = clips[order]
+    return PoseClips(
+        keypoints=torch.from_numpy(points),
+        confidence=torch.from_numpy(confidences),
+        first=torch.from_numpy(first[order]),
+        length=torch.from_numpy(lengths[order]),
+        aspect=torch.from_numpy(width_px[clips] / height_px[clips]),
+        groups=tuple(facts["source_id"].take(pa.array(clips)).to_pylist()),
+    )
+
+
+def _usable_poses(
+    batch: pa.Table, ids: Shaped[np.ndarray, " kept"]
+) -> (
+    tuple[
+        Int64[np.ndarray, " clips"],
+        Int64[np.ndarray, " clips"],
+        Float32[np.ndarray, "frames 18 2"],
+        Float32[np.ndarray, "frames 18"],
+    ]
+    | None
+):
+    """Return place among the ids and number of frames of each clip, and its frames' keypoints.
+
+    Only clips with two frames with enough keypoints, and only such frames; None without any.
+    """
+    names = np.array(batch["clip_id"].to_pylist(), dtype=np.str_)
+    clips = np.searchsorted(ids, names)
+    clips[clips == len(ids)] = 0
+    is_kept = np.zeros(len(names), dtype=np.bool_) if len(ids) == 0 else ids[clips] == names
+    if not is_kept.any():
+        return None
+    rows = batch.filter(pa.array(is_kept)).combine_chunks()
+    clips = clips[is_kept].astype(np.int64)
+    confidence, points = (
+        one_array(rows[name]).flatten().to_numpy().reshape(-1, NUM_KEYPOINTS, *axes)
+        for name, axes in (("keypoint_confidence", ()), ("keypoints", (2,)))
+    )
+    lengths = pc.list_value_length(rows["keypoint_confidence"]).to_numpy() // NUM_KEYPOINTS
+    is_usable = (confidence >= VISIBLE_CONFIDENCE).sum(axis=1) >= 4
+    owners = np.repeat(np.arange(len(clips)), lengths)
+    counts = np.bincount(owners[is_usable], minlength=len(clips))
+    is_usable &= (counts >= 2)[owners]
+    if not is_usable.any():
+        return None
+    has_two = counts >= 2
+    return clips[has_two], counts[has_two], points[is_usable], confidence[is_usable]
 
 
 def split_clips(clips: PoseClips, held_out_share: float, seed: int) -> tuple[PoseClips, PoseClips]:

@@ -26,11 +26,12 @@ from animaray.datasets.world.rendering import Stage, place_person
 from animaray.platform.errors import DatasetError
 from animaray.platform.progress import stage_progress
 from animaray.training.aligner import AlignerTask, AlignerTrainingConfig
-from animaray.training.aligner_pairs import PoseClips, make_pose_clips
+from animaray.training.aligner_pairs import PoseClips
 from animaray.training.configs import LoopConfig
 from animaray.training.recipes import aligner_demo_cpu
 from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import Topology, run_training
+from benchmarks.bundled_weights.pose_clips import make_pose_clips
 
 _FIRST_SEED = 2_000_000
 _SIZE_PX = 1000

@@ -20,7 +20,7 @@ from animaray.platform.media.video import encode_jpeg, encode_mp4
 from animaray.platform.storage import content_id
 
 _FPS = 12.0
-_TYPICAL: Mapping[str, tuple[float, float]] = {
+TYPICAL: Mapping[str, tuple[float, float]] = {
     "picture_luminance_p5": (20.0, 0.6), "picture_luminance_p95": (200.0, 0.3),
     "picture_sharpness": (150.0, 0.9), "picture_flat_share": (0.02, 1.0),
     "picture_damaged_share": (0.01, 1.0), "picture_combed_share": (0.01, 0.8),
@@ -134,7 +134,7 @@ def draw_clip(
     end_s = start_s + tables.num_frames / _FPS
     start_pts, end_pts = round(start_s * 90_000), round(end_s * 90_000)
     scores: dict[str, Any] = {}
-    for name, (median, spread) in _TYPICAL.items():
+    for name, (median, spread) in TYPICAL.items():
         value = median * float(np.exp(spread * rng.standard_normal()))
         scores[name] = min(value, 1.0) if "_share" in name or name.endswith("_p10") else value
     scores["face_num_sampled"] = 4

@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.shards import write_media_shard, write_shard
+from animaray.datasets.table_files import TableFiles
 from animaray.platform.errors import DatasetError
+from benchmarks.scale.many_clips import ManyClips, write_many_clips
 
 VIDEOS = {"clip1": b"first video", "clip2": b"second video"}
 
@@ -154,3 +158,36 @@ def test_damaged_file_is_an_error(dataset_root: Path) -> None:
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DatasetError, match="missing or damaged"):
         CurationDataset.open(dataset_root).clips()
+
+
+def test_one_clip_opens_its_own_files_and_decodes_its_rows_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "dataset"
+    write_many_clips(root, ManyClips(num_clips=60, sources_per_commit=1, num_frames=2))
+    opened: list[str] = []
+    decoded: list[tuple[str, int]] = []
+    real_open, real_read = TableFiles.open, pq.ParquetFile.read_row_group
+
+    def count_open(self: TableFiles, file: CommittedFile) -> pq.ParquetFile:
+        opened.append(file.path)
+        return real_open(self, file)
+
+    def count_read(self: pq.ParquetFile, group: int, **more: object) -> pa.Table:
+        decoded.append((str(id(self)), group))
+        return real_read(self, group, **more)
+
+    monkeypatch.setattr(TableFiles, "open", count_open)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", count_read)
+    dataset = CurationDataset.open(root)
+    first = dataset.table("clips", ["clip_id", "input_id"]).to_pylist()[0]
+    own = dataset.table("clips", ["clip_id", "input_id"]).to_pylist()
+    clip_ids = [row["clip_id"] for row in own if row["input_id"] == first["input_id"]]
+    for clip_id in clip_ids:
+        assert dataset.tracks(clip_id).keypoints.shape == (2, 18, 2)
+        assert dataset.media_bytes(clip_id) == f"video of {clip_id}".encode()
+    # Ten clips lie in one file of tracks, in one row group; each video is a row group of its own.
+    assert len({path for path in opened if path.startswith("tracks/")}) == 1
+    assert len({path for path in opened if path.startswith("media/")}) == 1
+    assert len(clip_ids) == 10
+    assert len(decoded) == 1 + 10

@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.reader import CurationDataset
 from animaray.models.alignment.aligner import AlignerConfig, PoseAligner
 from animaray.models.alignment.misalignment import MisalignmentConfig
-from animaray.models.pose.layouts import MIRROR
+from animaray.models.pose.layouts import MIRROR, VISIBLE_CONFIDENCE
+from animaray.pipelines.policy.policies import LAX
+from animaray.pipelines.policy.verdicts import reapply_policy
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.training.aligner import AlignerTask, evaluate_alignment, load_initial_aligner
 from animaray.training.aligner_pairs import (
     PairConfig,
     PoseClips,
     draw_pairs,
-    make_pose_clips,
+    read_pose_clips,
     split_clips,
 )
 from animaray.training.configs import LoopConfig
@@ -24,6 +28,8 @@ from animaray.training.recipes import aligner_demo_cpu
 from animaray.training.run_folder import RunFolder
 from animaray.training.train_loop import Topology, run_training
 from benchmarks.bundled_weights.aligner import generated_pose_clip
+from benchmarks.bundled_weights.pose_clips import make_pose_clips
+from benchmarks.scale.many_clips import ManyClips, write_many_clips
 
 REST = np.array(
     [
@@ -142,6 +148,42 @@ def test_training_beats_the_closed_form_on_held_out_clips(tmp_path: Path) -> Non
     assert figures["learned_frame"] < 0.9 * figures["procrustes_frame"]
     last = folder.read_metrics()[-1]
     assert last["dis_learned_frame"] == pytest.approx(figures["learned_frame"])
+
+
+def _without_kept_clips(root: Path) -> CurationDataset:
+    reapply_policy(root, replace(LAX, name="none", min_short_side_px=1e6))
+    return CurationDataset.open(root)
+
+
+def test_poses_read_in_one_pass_are_those_of_each_clip(tmp_path: Path) -> None:
+    root = tmp_path / "dataset"
+    size = ManyClips(
+        num_clips=60, clips_per_source=3, sources_per_commit=4, num_frames=3, with_media=True
+    )
+    write_many_clips(root, size)
+    reapply_policy(root, LAX)
+    withdrawn = CurationDataset.open(root).clips()[0]["source_id"]
+    CommitLog(root).withdraw([withdrawn], "asked to")
+    dataset = CurationDataset.open(root)
+    found = read_pose_clips(dataset, "lax")
+    wanted = []
+    for clip_id in dataset.clip_ids("lax"):
+        clip, tracks = dataset.clip(clip_id), dataset.tracks(clip_id)
+        is_seen = tracks.keypoint_confidence >= VISIBLE_CONFIDENCE
+        is_usable = is_seen.sum(axis=1) >= 4
+        if is_usable.sum() >= 2:
+            points = tracks.keypoints[is_usable] / float(clip["height"])
+            wanted.append((clip, points, tracks.keypoint_confidence[is_usable]))
+    assert len(wanted) > 20
+    assert found.groups == tuple(clip["source_id"] for clip, _, _ in wanted)
+    assert withdrawn not in found.groups
+    for place, (clip, points, confidence) in enumerate(wanted):
+        own = slice(found.first[place], found.first[place] + found.length[place])
+        assert found.aspect[place] == np.float32(clip["width"] / clip["height"])
+        np.testing.assert_array_equal(found.keypoints[own], points)
+        np.testing.assert_array_equal(found.confidence[own], confidence)
+    with pytest.raises(DatasetError, match="two frames with a pose"):
+        read_pose_clips(_without_kept_clips(root), "none")
 
 
 def test_bundled_aligner_beats_the_closed_form_on_people_it_has_not_seen() -> None:
