@@ -175,9 +175,9 @@ class _Lease:
 
         Their age is measured between times of the store's own clock.
         """
-        found = {file.path: file.modified_s for file in self._store.files(WRITERS_DIR)}
-        now_s = found.pop(self._path)
-        silent = {path for path, modified_s in found.items() if now_s - modified_s > LEASE_S}
+        found = {file.path: file.modified_ns for file in self._store.files(WRITERS_DIR)}
+        now_ns = found.pop(self._path)
+        silent = {path for path, then_ns in found.items() if now_ns - then_ns > LEASE_S * 1e9}
         if silent:
             tokens = sorted(_split(path)[1] for path in silent)
             CommitLog(self._store).commit(inputs=tokens, kind=FENCE)

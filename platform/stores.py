@@ -30,12 +30,14 @@ from animaray.platform.removal import remove
 from animaray.platform.storage import make_folder, sync_folder, write_bytes_atomic
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 _log = logging.getLogger("animaray.stores")
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
-_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "file")
+_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
+_PIECE_BYTES = 8 * 1024**2
 _MAX_RETRIES = 10
 _RETRY_TIME = timedelta(seconds=120)
 """How long a store may be away before a request of ours fails."""
@@ -47,8 +49,8 @@ class StoredFile:
 
     path: str
     size_bytes: int
-    modified_s: float
-    """Unix time by the store's own clock, seconds."""
+    modified_ns: int
+    """Unix time by the store's own clock, nanoseconds."""
 
 
 class Store(ABC):
@@ -134,7 +136,7 @@ class LocalStore(Store):
                 if not place.is_symlink() and place.is_file():
                     status = place.stat()
                     path = place.relative_to(self.root).as_posix()
-                    yield StoredFile(path, status.st_size, status.st_mtime)
+                    yield StoredFile(path, status.st_size, status.st_mtime_ns)
 
     def write(self, path: str, data: bytes) -> None:
         """Write a whole file; raises DiskError where the disk is full or may not be written."""
@@ -217,20 +219,29 @@ class RemoteStore(Store):
 
     def size(self, path: str) -> int | None:
         """Return the length of an object, bytes; None where there is none."""
+        found = self.look_up(path)
+        return None if found is None else found.size_bytes
+
+    def look_up(self, path: str) -> StoredFile | None:
+        """Return what the store tells of an object; None where there is none."""
         try:
             with self._errors(path):
-                return int(self._objects.head(path)["size"])
+                return _stored(self._objects.head(path))
         except FileNotFoundError:
             return None
+
+    def download(self, path: str, target: Path) -> None:
+        """Write an object's bytes to a local file, a piece at a time."""
+        with self._errors(path), disk_errors(target.parent), target.open("wb") as file:
+            for piece in self._objects.get(path).stream(min_chunk_size=_PIECE_BYTES):
+                file.write(piece)
 
     def files(self, folder: str = "") -> Iterator[StoredFile]:
         """Yield every object below a folder."""
         with self._errors(folder):
             for page in self._objects.list(folder or None):
                 for found in page:
-                    yield StoredFile(
-                        found["path"], found["size"], found["last_modified"].timestamp()
-                    )
+                    yield _stored(found)
 
     def write(self, path: str, data: bytes) -> None:
         """Put a whole object."""
@@ -321,10 +332,15 @@ class _RangeFile(io.RawIOBase):
         return len(data)
 
 
+def _stored(found: "ObjectMeta") -> StoredFile:
+    modified_us = round(found["last_modified"].timestamp() * 1e6)
+    return StoredFile(found["path"], found["size"], modified_us * 1000)
+
+
 def is_remote(address: str | os.PathLike[str]) -> bool:
     """Return whether an address names an object store."""
     found = _SCHEME.match(str(address))
-    return found is not None and found[1] != "file"
+    return found is not None and found[1] in _SCHEMES
 
 
 def open_store(address: "str | os.PathLike[str] | Store") -> Store:
@@ -339,15 +355,49 @@ def open_store(address: "str | os.PathLike[str] | Store") -> Store:
     found = _SCHEME.match(text)
     if found is None:
         return LocalStore(Path(text))
+    if found[1] == "file":
+        return LocalStore(Path(text.removeprefix("file://")))
     if found[1] not in _SCHEMES:
         raise ConfigError(
             f"Expected a folder or an address that begins with s3://, gs:// or az://, got {text}."
         )
-    if found[1] == "file":
-        return LocalStore(Path(text.removeprefix("file://")))
     return RemoteStore(text.rstrip("/"))
 
 
 def join_address(address: str | os.PathLike[str], *parts: str) -> str:
     """Return the address of something below another one."""
     return "/".join([str(address).rstrip("/"), *parts])
+
+
+def open_file_store(address: str) -> tuple[RemoteStore, str]:
+    """Return the store that holds the object of an address, and its path there.
+
+    Raises:
+        ConfigError: It names no object of a store.
+    """
+    scheme, _, rest = address.partition("://")
+    bucket, _, path = rest.partition("/")
+    store = open_store(f"{scheme}://{bucket}")
+    if not isinstance(store, RemoteStore) or not path:
+        raise ConfigError(f"Expected the address of an object, as s3://bucket/name, got {address}.")
+    return store, path
+
+
+@contextmanager
+def local_copy(address: str, folder: Path) -> Iterator[Path]:
+    """Yield a local file with the bytes of an address: a local one itself, of an object a copy.
+
+    Args:
+        folder: Where the copy lies until the end; it is made.
+    """
+    if not is_remote(address):
+        yield Path(address)
+        return
+    store, path = open_file_store(address)
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / f"copy-{secrets.token_hex(8)}{Path(path).suffix}"
+    try:
+        store.download(path, copy)
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)

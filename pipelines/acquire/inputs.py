@@ -1,15 +1,20 @@
-"""Turn what the user names into inputs: folders, globs, files, lists, archives and addresses."""
+"""Turn what the user names into inputs: folders, globs, files, lists, archives and addresses.
+
+An address of an object store (s3://, gs://, az://) is a file or a folder that is read where it
+lies; every other address is fetched first.
+"""
 
 import glob
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath, PurePosixPath
 
 from animaray.pipelines.acquire.archives import is_archive, read_archive
 from animaray.pipelines.acquire.config import AcquireConfig
 from animaray.pipelines.stages.identify import look_through
 from animaray.platform.errors import ConfigError
 from animaray.platform.media.file_kind import VIDEO_SUFFIXES, is_video
+from animaray.platform.stores import StoredFile, is_remote, open_file_store
 
 _MAX_LIST_BYTES = 256 << 20
 
@@ -24,6 +29,8 @@ class Input:
     """What the user named: folder, pattern, list, archive or address."""
     path: Path | None = None
     """Local file."""
+    stored: StoredFile | None = None
+    """Object of a store, by its full address."""
     url: str | None = None
     """Address to fetch."""
     problem: tuple[str, str] | None = None
@@ -47,7 +54,7 @@ def expand_sources(
 
     Args:
         sources: Folders, patterns, video files, text files with one input a line (`#` comments),
-            tar and Parquet files, http and https addresses.
+            tar and Parquet files, http and https addresses, objects and folders of a store.
         files_dir: Folder for videos that are taken out of archives.
         limit: Only the first so many; None for all.
 
@@ -89,19 +96,28 @@ def refuse_absent(sources: Sequence[str]) -> None:
 
 def _unique(item: Input, names: dict[str, Input]) -> Input | None:
     """Give an input a name of its own; None when the same file or address was named before."""
-    uri, parent = item.uri, item.path.absolute().parent if item.path is not None else None
+    uri, parent = item.uri, _parent(item)
     while (other := names.get(uri)) is not None:
-        if other.url == item.url and other.path == item.path:
+        if (other.url, other.path, other.stored) == (item.url, item.path, item.stored):
             return None
         if parent is None or parent == parent.parent:
             return None
         uri, parent = f"{parent.name}/{uri}", parent.parent
-    return Input(uri=uri, origin=item.origin, path=item.path, url=item.url, problem=item.problem)
+    return replace(item, uri=uri)
+
+
+def _parent(item: Input) -> PurePath | None:
+    if item.stored is not None:
+        return PurePosixPath(item.stored.path).parent
+    return item.path.absolute().parent if item.path is not None else None
 
 
 def _expand(
     source: str, files_dir: Path, config: AcquireConfig, left_out: list[str]
 ) -> Iterator[Input]:
+    if is_remote(source):
+        yield from _expand_store(source, left_out)
+        return
     if "://" in source:
         yield Input(uri=source, origin=source, url=source)
         return
@@ -115,6 +131,31 @@ def _expand(
         yield from _expand_file(path, source, files_dir, config, left_out)
     else:
         yield from _expand_pattern(source, files_dir, config, left_out)
+
+
+def _expand_store(source: str, left_out: list[str]) -> Iterator[Input]:
+    """List the videos of a folder in an object store, by their names; or take the one object.
+
+    Raises:
+        ConfigError: There is nothing at the address, or no video.
+    """
+    store, path = open_file_store(source)
+    found = None if source.endswith("/") else store.look_up(path)
+    objects = [found] if found is not None else sorted(store.files(path), key=lambda o: o.path)
+    folder = f"{PurePosixPath(path).parent if found is not None else path.rstrip('/')}/"
+    names = {o.path.removeprefix(folder.removeprefix("./")): o for o in objects}
+    videos = {
+        name: o for name, o in names.items() if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+    }
+    if not videos:
+        there = f"none of its {len(names)} objects is one" if names else "there is nothing"
+        raise ConfigError(
+            f"Expected videos at {source}; {there}.",
+            fix=f"Videos of a store are known by their names: {' '.join(sorted(VIDEO_SUFFIXES))}.",
+        )
+    left_out += [f"{store}/{o.path}" for name, o in names.items() if name not in videos]
+    for name, o in videos.items():
+        yield Input(uri=name, origin=source, stored=replace(o, path=f"{store}/{o.path}"))
 
 
 def _expand_pattern(
@@ -176,7 +217,9 @@ def _expand_list(path: Path, origin: str) -> Iterator[Input]:
     if not entries:
         raise ConfigError(f"{path} lists no input.")
     for entry in entries:
-        if "://" in entry:
+        if is_remote(entry):
+            yield from _expand_store(entry, [])
+        elif "://" in entry:
             yield Input(uri=entry, origin=origin, url=entry)
         else:
             yield Input(uri=entry, origin=origin, path=path.parent / entry)
