@@ -21,8 +21,8 @@ import numpy as np
 
 from animaray.models.perception.profiles import load_text_detector
 from animaray.models.perception.protocols import TextDetector, TextLine
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.curation.perception_worker import ClipSamples
 from animaray.pipelines.curation.stage_runner import new_row, run_stage
 from animaray.pipelines.stages.clips import split_clips
 from animaray.pipelines.stages.cut_clip import cut_clip

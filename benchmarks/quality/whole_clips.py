@@ -37,7 +37,7 @@ class WholeClips:
         self._work = work
         # Every family is measured: a calibration wants the scores of clips without faces, too.
         config = CurationConfig(
-            sources=("rendered",), output_dir=work, profile=profile, skip_faceless=False
+            sources=("rendered",), output_dir=work, profile=profile, skip_lost=False
         )
         perception = load_perception(profile, num_threads=1)
         if faces is not None and faces != profile:
@@ -70,7 +70,7 @@ class WholeClips:
             "clip_num_frames": num_frames, "clip_width": size[0], "clip_height": size[1],
             "clip_damaged_share": 0.0, "clip_combed_share": None,
         }  # fmt: skip
-        measured = self._stages(row)
+        measured = self._stages.measure_stored(row)
         broken = {
             family: measured.get(f"{family}_note")
             for family in FAMILIES

@@ -230,7 +230,6 @@ def _curate_in_turn(
     from animaray.pipelines.curation.commit import BatchCommitter
     from animaray.pipelines.curation.stage_runner import new_row, run_stage
     from animaray.pipelines.stages.clips import split_clips
-    from animaray.pipelines.stages.cut_clip import cut_clip
     from animaray.pipelines.stages.duplicates import find_duplicates
     from animaray.pipelines.stages.identify import identify
     from animaray.pipelines.stages.probe import probe
@@ -257,8 +256,7 @@ def _curate_in_turn(
             continue
         measured = []
         for split in split_clips({**row, "seconds": {}, "staging_dir": staging}, config.clips):
-            clip = run_stage("cut", lambda r: cut_clip(r, config.cut, config.limits), split)
-            measured.append(stages(clip))
+            measured.append(stages(split))
             seconds.update(measured[-1]["seconds"])
         num_clips += sum(clip["clip_id"] is not None for clip in measured)
         committer.commit({row["input_id"]: row}, measured)
@@ -317,8 +315,7 @@ class _Clock:
 
 def _decode_in_this_process(spent: _Clock) -> None:
     """Let the stages open files here, each on its own; count decoding and encoding."""
-    from animaray.pipelines.curation import perception_worker
-    from animaray.pipelines.curation.perception_worker import ClipSamples
+    from animaray.pipelines.curation import clip_samples
     from animaray.pipelines.stages import cut_clip, probe, shots
     from animaray.platform.media import video_decode
     from animaray.platform.media.video import FrameSelection, FrameStream, Mp4Writer, probe_video
@@ -326,8 +323,13 @@ def _decode_in_this_process(spent: _Clock) -> None:
     class OwnStream(FrameStream):
         """A stream with the arguments of the child's."""
 
-        def __init__(self, path: str, limits: Any, selection: FrameSelection) -> None:  # noqa: ANN401
-            super().__init__(path, selection, limits)
+        def __init__(self, path: str, limits: Any, *selections: FrameSelection) -> None:  # noqa: ANN401
+            super().__init__(path, selections[0], limits)
+            self._wanted = selections
+
+        def together(self, selections: Any = None) -> Iterator[Any]:  # noqa: ANN401
+            """Yield what was asked for at the start, as the child's stream does."""
+            return super().together(selections or self._wanted)
 
     decode = video_decode.FrameStream.together
 
@@ -335,7 +337,6 @@ def _decode_in_this_process(spent: _Clock) -> None:
         return spent.watch_items(decode(stream, selections), "decode")
 
     video_decode.FrameStream.together = timed_decode  # type: ignore[method-assign, assignment]
-    perception_worker.ClipSamples = lambda path, _: ClipSamples(path)  # type: ignore[misc,assignment]
     add = Mp4Writer.add
 
     def timed_add(writer: Mp4Writer, *values: Any) -> None:  # noqa: ANN401
@@ -344,7 +345,7 @@ def _decode_in_this_process(spent: _Clock) -> None:
         spent.seconds["encode"] += time.perf_counter() - started
 
     Mp4Writer.add = timed_add  # type: ignore[method-assign, assignment]
-    for stage in (cut_clip, shots):
+    for stage in (clip_samples, cut_clip, shots):
         stage.ChildFrameStream = OwnStream  # type: ignore[attr-defined]
 
     def probe_here(path: Path | str, limits: DecodeLimits | None = None) -> VideoInfo:

@@ -17,7 +17,6 @@ from animaray.pipelines.curation.config import CurationConfig
 from animaray.pipelines.curation.crash_guard import guard_against_crashes
 from animaray.pipelines.curation.stage_runner import Row, run_stage
 from animaray.pipelines.stages.clips import split_clips
-from animaray.pipelines.stages.cut_clip import cut_clip
 from animaray.pipelines.stages.identify import identify
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_shots
@@ -46,16 +45,6 @@ def split(packed: Packed, config: CurationConfig) -> list[Packed]:
     return [_pack(clip) for clip in _split(_unpack(packed), config)]
 
 
-def cut(packed: Packed, config: CurationConfig) -> Packed:
-    """Write one clip to the staging folder."""
-
-    def write(row: Row) -> Row:
-        return run_stage("cut", lambda r: cut_clip(r, config.cut, config.limits), row)
-
-    row = _unpack(packed)
-    return _pack(guard_against_crashes(write, row, f"{row.get('clip_id')}.cut", what="clip"))
-
-
 def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
     """Hash, probe and cut sources into shots; rows come back in any order."""
     data = _dataset(rows).map(
@@ -71,9 +60,9 @@ def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
 
 
 def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
-    """Cut sources into clips, write them to the staging folder and measure them."""
+    """Cut sources into clips and measure them; those that may be kept lie in the staging folder."""
     workers = min(config.num_workers, len(rows))
-    # Equal needs, so that Ray runs the three in one process and clips need no hand-over.
+    # Equal needs, so that Ray runs the two in one process and clips need no hand-over.
     needs = {
         "num_cpus": _CPUS,
         "num_gpus": config.needs.num_gpus,
@@ -84,13 +73,6 @@ def measure_clips(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
         _dataset(rows)
         # One source becomes many clips.
         .flat_map(split, fn_kwargs={"config": config}, **needs)
-        # The only full-size decoding; each clip in its own child process.
-        .map(
-            cut,
-            fn_kwargs={"config": config},
-            compute=ray.data.TaskPoolStrategy(size=workers),
-            **needs,
-        )
         # An actor pool, because the networks are loaded once per process.
         .map(
             Measure,

@@ -103,7 +103,9 @@ class BatchCommitter:
         files.append(write_shard(self._root, "clips", clips))
         tracks = [row for clip in judged if (row := _tracks_row(clip)) is not None]
         previews = [
-            _preview_row(clip, self._policies[0].name) for clip in judged if clip.get("media_path")
+            _preview_row(clip, self._policies[0].name)
+            for clip in judged
+            if clip.get("preview_path")
         ]
         if tracks:
             files.append(write_shard(self._root, "tracks", tracks))

@@ -47,7 +47,8 @@ class CurationConfig:
     FORMERLY = MappingProxyType(
         {
             "sources_per_wave": "sources_per_batch",
-            "skip_hopeless": "skip_faceless",
+            "skip_hopeless": "skip_lost",
+            "skip_faceless": "skip_lost",
             "encode": "cut",
         }
     )
@@ -76,8 +77,9 @@ class CurationConfig:
     """Sources whose near-duplicates are looked for among themselves; earlier batches are known."""
     retry_failed: bool = False
     """Whether inputs that ended as failed are tried again."""
-    skip_faceless: bool = True
-    """Whether a clip without faces is spared the costly networks."""
+    skip_lost: bool = True
+    """Whether a clip that every policy surely drops, as its source shows, is neither stored nor
+    measured to the end."""
     acquire: AcquireConfig = field(default_factory=AcquireConfig)
     """How addresses are fetched and archives read."""
     limits: DecodeLimits = field(default_factory=DecodeLimits)

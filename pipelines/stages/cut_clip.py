@@ -25,6 +25,7 @@ from animaray.platform.media.video import (
     StreamEnd,
     encode_jpeg,
     encode_mp4,
+    fitted_size,
     try_decoding,
 )
 from animaray.platform.storage import write_bytes_atomic
@@ -90,10 +91,9 @@ def cut_clip(row: dict[str, Any], config: CutClipConfig, limits: DecodeLimits) -
     """
     staging = Path(row["staging_dir"])
     staging.mkdir(parents=True, exist_ok=True)
-    stem = staging / row["clip_id"]
-    media, preview, poster = (stem.with_suffix(suffix) for suffix in (".mp4", ".small.mp4", ".jpg"))
+    media = (staging / row["clip_id"]).with_suffix(".mp4")
     # A name of its own for each try: another one may still be running on a lost worker.
-    partial = stem.with_suffix(f".{secrets.token_hex(4)}.part.mp4")
+    partial = media.with_suffix(f".{secrets.token_hex(4)}.part.mp4")
     try:
         written = try_decoding(lambda: _write_clip(row, partial, config, limits))
         partial.replace(media)
@@ -101,15 +101,11 @@ def cut_clip(row: dict[str, Any], config: CutClipConfig, limits: DecodeLimits) -
         partial.unlink(missing_ok=True)
     fps, times, small = row["frame_rate_fps"], written.times_s, written.small
     assert small.poster is not None  # noqa: S101 - there are at least two frames
-    write_bytes_atomic(poster, encode_jpeg(small.poster))
-    clip = np.stack(small.frames or [small.poster])
-    write_bytes_atomic(preview, encode_mp4(clip, fps, crf=28, gop=250))
     width, height = written.size
     return {
         **row,
         "media_path": str(media),
-        "preview_path": str(preview),
-        "poster_path": str(poster),
+        **write_preview(row, np.stack(small.frames or [small.poster]), small.poster),
         # Odd sides were padded by one pixel.
         "clip_width": width + width % 2,
         "clip_height": height + height % 2,
@@ -119,6 +115,53 @@ def cut_clip(row: dict[str, Any], config: CutClipConfig, limits: DecodeLimits) -
         "clip_damaged_share": written.end.num_corrupt / len(times),
         "clip_combed_share": written.end.combed_share,
     }
+
+
+def stored_size(width: int, height: int, config: CutClipConfig) -> tuple[int, int]:
+    """Return the size of the stored clip of a source; odd sides are padded by one pixel."""
+    width, height = fitted_size(width, height, config.max_short_side_px)
+    return width + width % 2, height + height % 2
+
+
+def preview_selections(row: dict[str, Any], config: CutClipConfig) -> dict[str, FrameSelection]:
+    """Return which frames of a clip show it to people: of the preview, and of the poster.
+
+    Args:
+        row: With clip_start_s and clip_end_s.
+    """
+    middle_s = (row["clip_end_s"] - row["clip_start_s"]) / 2
+    half_s = config.preview_s / 2
+    return {
+        "preview": FrameSelection(
+            start_s=max(0.0, middle_s - half_s),
+            end_s=middle_s + half_s,
+            short_side_px=config.preview_short_side_px,
+            max_frames=_MAX_PREVIEW_FRAMES,
+        ),
+        "poster": FrameSelection(
+            start_s=middle_s, max_frames=1, short_side_px=config.poster_short_side_px
+        ),
+    }
+
+
+def write_preview(
+    row: dict[str, Any],
+    frames: UInt8[np.ndarray, "frames height width 3"],
+    poster: UInt8[np.ndarray, "poster_height poster_width 3"],
+) -> dict[str, str]:
+    """Write the small video and the picture of a clip; return their columns.
+
+    Args:
+        row: With staging_dir, clip_id and frame_rate_fps.
+        frames: Small RGB frames around the clip's middle.
+        poster: Its middle one.
+    """
+    stem = Path(row["staging_dir"]) / row["clip_id"]
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    small, picture = stem.with_suffix(".small.mp4"), stem.with_suffix(".jpg")
+    write_bytes_atomic(picture, encode_jpeg(poster))
+    write_bytes_atomic(small, encode_mp4(frames, row["frame_rate_fps"], crf=28, gop=250))
+    return {"preview_path": str(small), "poster_path": str(picture)}
 
 
 @dataclass(frozen=True, slots=True)

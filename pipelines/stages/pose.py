@@ -1,6 +1,6 @@
 """Estimate the main person's keypoints and count people, at up to a given rate.
 
-Reads: media_path, clip_fps, clip_num_frames. Adds: pose_scores, pose_tracks. Drops: nothing.
+Reads: samples, clip_fps, clip_width, clip_height. Adds: pose_scores, pose_tracks. Drops: nothing.
 What each score says: datasets/schemas.py.
 """
 
@@ -20,9 +20,9 @@ from animaray.models.perception.protocols import (
 )
 from animaray.models.pose.layouts import NUM_FURTHER_POINTS, NUM_KEYPOINTS
 from animaray.platform.errors import ConfigError
-from animaray.platform.media.video import FrameSelection, FrameStream
+from animaray.platform.media.video import FrameSelection
 
-READS = ("media_path", "clip_fps", "clip_num_frames")
+READS = ("samples", "clip_fps", "clip_width", "clip_height")
 ADDS = ("pose_scores", "pose_tracks")
 DROPS: tuple[str, ...] = ()
 
@@ -92,26 +92,25 @@ class PoseStage:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Estimate and score one clip."""
-        tracks = self._track(row["media_path"], row["clip_fps"])
+        tracks = self._track(row)
         return {**row, "pose_tracks": tracks, "pose_scores": score_poses(tracks)}
 
-    def _track(self, path: str, fps: float) -> PoseTracks:
+    def _track(self, row: dict[str, Any]) -> PoseTracks:
+        fps, short = row["clip_fps"], min(row["clip_width"], row["clip_height"])
+        scale = short / min(short, self._config.short_side_px)
         step = max(1, int(np.ceil(fps / self._config.max_fps - 1e-6)))
         selection = FrameSelection(every=step, short_side_px=self._config.short_side_px)
         times, mains, counts, everyone = [], [], [], []
         previous: PersonPose | None = None
         estimator = self._start_clip(fps / step)
-        with FrameStream(path, selection) as frames:
-            full = min(frames.info.width, frames.info.height)
-            scale = full / min(full, self._config.short_side_px)
-            for pts_s, frame in frames:
-                people = _estimate(estimator, frame, scale)
-                main = main_person(people, previous)
-                previous = main or previous
-                times.append(pts_s)
-                mains.append(main)
-                counts.append(0 if main is None else _count_comparable(people, main))
-                everyone.append(_as_array(people))
+        for pts_s, frame in row["samples"].stream(selection):
+            people = _estimate(estimator, frame, scale)
+            main = main_person(people, previous)
+            previous = main or previous
+            times.append(pts_s)
+            mains.append(main)
+            counts.append(0 if main is None else _count_comparable(people, main))
+            everyone.append(_as_array(people))
         pts = np.array(times)
         poses = [_NOBODY if main is None else main for main in mains]
         return PoseTracks(

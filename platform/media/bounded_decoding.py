@@ -343,9 +343,18 @@ class ChildFrameStream(_ChildAnswers, FrameSource):
         self,
         path: Path | str,
         limits: DecodeLimits | None = None,
-        selection: FrameSelection | None = None,
+        *selections: FrameSelection,
     ) -> None:
-        super().__init__(path, limits, {"selection": asdict(selection or FrameSelection())})
+        """Start the child.
+
+        Args:
+            limits: What the file may cost; None for the defaults.
+            selections: Which frames are wanted; every frame without one. Several come out in one
+                pass; all start with the first one or later.
+        """
+        self._num_selections = max(1, len(selections))
+        wanted = [asdict(each) for each in selections or (FrameSelection(),)]
+        super().__init__(path, limits, {"selections": wanted})
         try:
             self.info = self._read_info()
         except BaseException:
@@ -357,7 +366,12 @@ class ChildFrameStream(_ChildAnswers, FrameSource):
         return self
 
     def __iter__(self) -> Iterator[TimedFrame]:
-        """Yield the frames; may be called once."""
+        """Yield the frames; may be called once, and not with `together`."""
+        for _, frame in self.together():
+            yield frame
+
+    def together(self) -> Iterator[tuple[int, TimedFrame]]:
+        """Yield which selection wants a frame, and the frame, in time order."""
         budget = self._limits.max_returned_bytes + MAX_MESSAGE_BYTES
         while True:
             kind, length = self._read_header()
@@ -367,11 +381,11 @@ class ChildFrameStream(_ChildAnswers, FrameSource):
             if kind != b"F" or length > budget:
                 raise self._failure(kind, length)
             budget -= length
-            pts_s, height, width = FRAME.unpack(self._read(FRAME.size))
-            if length != FRAME.size + height * width * 3:
+            place, pts_s, height, width = FRAME.unpack(self._read(FRAME.size))
+            if place >= self._num_selections or length != FRAME.size + height * width * 3:
                 raise self._failure(b"?", 0)
             frame = np.frombuffer(self._read(length - FRAME.size), dtype=np.uint8)
-            yield TimedFrame(pts_s, frame.reshape(height, width, 3))
+            yield place, TimedFrame(pts_s, frame.reshape(height, width, 3))
 
     def _read_info(self) -> VideoInfo:
         kind, length = self._read_header()
@@ -392,6 +406,8 @@ class ChildFrameStream(_ChildAnswers, FrameSource):
                 breaks_s=tuple(float(time_s) for time_s in message["breaks_s"]),
                 has_plain_clock=bool(message["has_plain_clock"]),
                 combed_share=None if combed is None else float(combed),
+                num_in_span=int(message["num_in_span"]),
+                span_s=float(message["span_s"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise self._nonsense() from error

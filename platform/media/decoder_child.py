@@ -35,8 +35,8 @@ from animaray.platform.sandbox.confinement import (
 from animaray.platform.sandbox.fork_server import serve_forever
 
 HEADER = struct.Struct(">cI")
-FRAME = struct.Struct(">dII")
-"""Before a frame's pixels: its time stamp, height and width."""
+FRAME = struct.Struct(">BdII")
+"""Before a frame's pixels: which selection wants it, its time stamp, height and width."""
 SIZE = struct.Struct(">II")
 """Before a picture's pixels: its height and width."""
 MAX_MESSAGE_BYTES = 1 << 20
@@ -69,7 +69,8 @@ def _serve(request: dict[str, Any], output: IO[bytes]) -> None:
         elif "sound" in request:
             _send_sound(request, limits, output)
         else:
-            _send_frames(path, FrameSelection(**request["selection"]), limits, output)
+            wanted = [FrameSelection(**each) for each in request["selections"]]
+            _send_frames(path, wanted, limits, output)
     except AnimarayError as error:
         failure = {"message": error.message, "fix": error.fix, "reason": error.reason}
         _send(output, b"E", json_text(failure).encode())
@@ -85,15 +86,15 @@ def _serve(request: dict[str, Any], output: IO[bytes]) -> None:
 
 
 def _send_frames(
-    path: Path, selection: FrameSelection, limits: DecodeLimits, output: IO[bytes]
+    path: Path, selections: list[FrameSelection], limits: DecodeLimits, output: IO[bytes]
 ) -> None:
     """Send what a video is, its frames one by one, and how it ended."""
-    with FrameStream(path, selection, limits, in_child=True) as frames:
+    with FrameStream(path, selections[0], limits, in_child=True) as frames:
         _send(output, b"I", json_text(asdict(frames.info)).encode())
-        for pts_s, frame in frames:
+        for place, (pts_s, frame) in frames.together(selections):
             height, width = frame.shape[:2]
             output.write(HEADER.pack(b"F", FRAME.size + frame.nbytes))
-            output.write(FRAME.pack(pts_s, height, width))
+            output.write(FRAME.pack(place, pts_s, height, width))
             output.write(frame.data)
         _send(output, b"D", json_text(asdict(frames.end)).encode())
 

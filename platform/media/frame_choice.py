@@ -31,6 +31,11 @@ class FrameSelection:
     every: int = 1
     """Of the frames that the settings above choose, return each n-th, the first one first."""
 
+    def spans(self, pts_s: float) -> bool:
+        """Return whether a time lies in the span that is wanted."""
+        is_late_enough = self.start_s <= 0 or pts_s >= self.start_s - _TIME_SLACK_S
+        return is_late_enough and (self.end_s is None or pts_s < self.end_s - _TIME_SLACK_S)
+
 
 def choose_frames(
     frames: Iterator[tuple[float, Any]], selection: FrameSelection

@@ -11,17 +11,19 @@ from animaray.platform.media.bounded_decoding import (
     read_picture_in_child,
     try_decoding,
 )
+from animaray.platform.media.displayed_picture import fitted_size
 from animaray.platform.media.frame_choice import FrameSelection
 from animaray.platform.media.frame_times import measure_rate
 from animaray.platform.media.picture import encode_jpeg, read_picture, write_picture
 from animaray.platform.media.video_decode import (
     DecodedVideo,
+    FrameSource,
     FrameStream,
     StreamEnd,
     TimedFrame,
-    decode_together,
     decode_video,
     probe_video,
+    put_together,
 )
 from animaray.platform.media.video_encode import Mp4Writer, encode_mp4, write_mp4
 from animaray.platform.media.video_file import DecodeLimits, VideoInfo
@@ -31,6 +33,7 @@ __all__ = [
     "DecodeLimits",
     "DecodedVideo",
     "FrameSelection",
+    "FrameSource",
     "FrameStream",
     "Mp4Writer",
     "StreamEnd",
@@ -38,13 +41,14 @@ __all__ = [
     "VideoInfo",
     "add_sound_in_child",
     "decode_in_child",
-    "decode_together",
     "decode_video",
     "encode_jpeg",
     "encode_mp4",
+    "fitted_size",
     "measure_rate",
     "probe_in_child",
     "probe_video",
+    "put_together",
     "read_picture",
     "read_picture_in_child",
     "try_decoding",

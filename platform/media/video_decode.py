@@ -59,6 +59,10 @@ class StreamEnd:
     combed_share: float | None = None
     """Mean share of moving pixels with the combs of interlacing that nothing marks; None where it
     was not looked for, or nothing moves."""
+    num_in_span: int = 0
+    """Frames of the first selection's span, returned or not."""
+    span_s: float = 0.0
+    """Time from the first to the last of them."""
 
 
 def probe_video(path: Path | str, *, limits: DecodeLimits | None = None) -> VideoInfo:
@@ -104,20 +108,6 @@ def decode_video(  # noqa: PLR0913 - a flat call reads best
         return collect_frames(stream, stream.info)
 
 
-def decode_together(
-    path: Path | str, selections: Sequence[FrameSelection], *, limits: DecodeLimits | None = None
-) -> list[DecodedVideo]:
-    """Decode a trusted file once for several selections; each comes out as decoded alone.
-
-    Errors are those of `decode_video`.
-    """
-    with FrameStream(path, limits=limits) as stream:
-        kept: list[list[TimedFrame]] = [[] for _ in selections]
-        for place, frame in stream.together(selections):
-            kept[place].append(frame)
-        return [_put_together(each, stream.info, stream.end.warning) for each in kept]
-
-
 def collect_frames(frames: "FrameSource", info: VideoInfo) -> DecodedVideo:
     """Put streamed frames into one array.
 
@@ -125,11 +115,17 @@ def collect_frames(frames: "FrameSource", info: VideoInfo) -> DecodedVideo:
         MediaError: No frame came (`reason` is broken).
     """
     kept = list(frames)
-    return _put_together(kept, info, frames.end.warning)
+    return put_together(kept, info, frames.end.warning)
 
 
-def _put_together(kept: list[TimedFrame], info: VideoInfo, warning: str | None) -> DecodedVideo:
+def put_together(
+    kept: list[TimedFrame], info: VideoInfo, warning: str | None = None
+) -> DecodedVideo:
     """Move frames from a list, which is empty afterwards, into one array.
+
+    Args:
+        info: What the container declares.
+        warning: What is wrong with a damaged file.
 
     Raises:
         MediaError: There is none (`reason` is broken).
@@ -182,6 +178,7 @@ class FrameStream(FrameSource):
         self._limits = limits or DecodeLimits()
         self._reader = FrameReader(self._path, self._limits, in_child=in_child, inspects=in_child)
         self._last_s = 0.0
+        self._num_in_span, self._span_s = 0, (0.0, 0.0)
         try:
             self._first = self._reader.read_first()
             self.info = make_info(
@@ -218,12 +215,13 @@ class FrameStream(FrameSource):
         """Yield the frames of several selections in one pass, in time order.
 
         Args:
-            selections: All start at the stream's own start or later.
+            selections: All start at the stream's own start or later; the first one's span is
+                counted.
 
         Yields:
             Which selection wants it, and the frame.
         """
-        copies = copies_of(self._timed(), len(selections))
+        copies = copies_of(self._timed(selections[0]), len(selections))
         chosen = [
             zip(itertools.repeat(place), choose_frames(copy, selection))
             for place, (copy, selection) in enumerate(zip(copies, selections, strict=True))
@@ -248,12 +246,17 @@ class FrameStream(FrameSource):
             breaks_s=tuple(self._reader.breaks_s),
             has_plain_clock=self._reader.has_plain_clock,
             combed_share=self._reader.combed_share,
+            num_in_span=self._num_in_span,
+            span_s=self._span_s[1] - self._span_s[0],
         )
 
-    def _timed(self) -> Iterator[tuple[float, StoredFrame]]:
+    def _timed(self, counted: FrameSelection) -> Iterator[tuple[float, StoredFrame]]:
         """Yield decoded frames with their times, from near the start that is wanted."""
         for frame in self._from_start():
             self._last_s = frame.pts_s
+            if counted.spans(frame.pts_s):
+                self._span_s = (self._span_s[0] if self._num_in_span else frame.pts_s, frame.pts_s)
+                self._num_in_span += 1
             yield frame.pts_s, frame
 
     def _from_start(self) -> Iterator[StoredFrame]:

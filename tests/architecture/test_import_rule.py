@@ -54,7 +54,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "addresses config states", "archives download ytdlp", "fetch inputs",
     ),
     "pipelines/curation": (
-        "config stage_runner summary", "commit crash_guard inputs", "perception_worker", "chain",
+        "clip_samples config stage_runner summary", "commit crash_guard first_look inputs",
+        "perception_worker", "chain",
     ),
     "pipelines/reports": (
         "show validation_media", "card validation",

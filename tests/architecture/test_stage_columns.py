@@ -16,8 +16,9 @@ import pytest
 from animaray.datasets.schemas import FAMILIES
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.perception.profiles import load_perception, load_point_tracker
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.curation.perception_worker import ClipSamples, PerceptionWorker
+from animaray.pipelines.curation.perception_worker import PerceptionWorker
 from animaray.pipelines.curation.stage_runner import Row, new_row
 from animaray.pipelines.policy.policies import STANDARD
 from animaray.pipelines.policy.verdicts import add_verdicts

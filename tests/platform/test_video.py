@@ -10,11 +10,11 @@ from PIL import Image
 
 from animaray.platform.errors import MediaError
 from animaray.platform.media.video import (
+    ChildFrameStream,
     DecodeLimits,
     FrameSelection,
     FrameStream,
     decode_in_child,
-    decode_together,
     decode_video,
     encode_jpeg,
     encode_mp4,
@@ -98,12 +98,18 @@ def test_decoding_together_equals_decoding_alone(clip: Path) -> None:
         FrameSelection(every=3),
         FrameSelection(fps=1.0, max_frames=1),
     ]
-    together = decode_together(clip, selections)
-    for selection, found in zip(selections, together, strict=True):
+    with FrameStream(clip) as here, ChildFrameStream(clip, None, *selections) as child:
+        passes = [list(here.together(selections)), list(child.together())]
+    assert here.end.num_in_span == child.end.num_in_span == 50
+    assert child.end.span_s == pytest.approx(1.96)
+    for place, selection in enumerate(selections):
         with FrameStream(clip, selection) as stream:
             alone = list(stream)
-        np.testing.assert_array_equal(found.frames_uint8, [frame for _, frame in alone])
-        np.testing.assert_array_equal(found.pts_s, [pts_s for pts_s, _ in alone])
+        for together in passes:
+            found = [frame for wanted_by, frame in together if wanted_by == place]
+            np.testing.assert_array_equal([f.frame_uint8 for f in found],
+                                          [f.frame_uint8 for f in alone])  # fmt: skip
+            assert [f.pts_s for f in found] == [f.pts_s for f in alone]
 
 
 def test_streaming_and_child_equal_decoding_at_once(clip: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from animaray.datasets.world.clips import RenderedClip, render_clip
 from animaray.models.perception.permissive.optical_flow import OpticalFlowTracker
-from animaray.pipelines.curation.perception_worker import ClipSamples
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.policy.policies import STANDARD
 from animaray.pipelines.policy.rules import judge
 from animaray.pipelines.stages.camera import CameraStage

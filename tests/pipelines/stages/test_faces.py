@@ -8,7 +8,7 @@ import torch
 
 from animaray.models.perception.face_alignment import USUAL_TEMPLATE
 from animaray.models.perception.protocols import FaceDetection
-from animaray.pipelines.curation.perception_worker import ClipSamples
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.stages.faces import (
     ADDS,
     FacesConfig,

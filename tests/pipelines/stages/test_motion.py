@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from animaray.pipelines.curation.perception_worker import ClipSamples
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.stages.camera import CameraPath
 from animaray.pipelines.stages.faces import FaceTracks
 from animaray.pipelines.stages.motion import (

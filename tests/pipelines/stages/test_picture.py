@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from animaray.pipelines.curation.perception_worker import ClipSamples
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.stages.picture import measure_frame, measure_picture
 from animaray.platform.media.video import write_mp4
 

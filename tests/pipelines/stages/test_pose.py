@@ -10,6 +10,7 @@ from animaray.datasets.reader import tracks_of_row
 from animaray.datasets.schemas import table_of_rows
 from animaray.models.perception.protocols import PersonPose
 from animaray.models.pose.layouts import NUM_FURTHER_POINTS
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.curation.commit import _tracks_row
 from animaray.pipelines.policy.policies import STANDARD
 from animaray.pipelines.policy.rules import judge
@@ -105,6 +106,12 @@ def test_followed_person_stays_while_another_is_a_little_larger() -> None:
     assert main_person([], mine) is None
 
 
+def row_of(path: Path, fps: float) -> dict[str, object]:
+    return {
+        "samples": ClipSamples(str(path)), "clip_fps": fps, "clip_width": 320, "clip_height": 240,
+    }  # fmt: skip
+
+
 class TwoPeople:
     """See a large person, and a small one in every frame; nobody in dark frames."""
 
@@ -127,7 +134,7 @@ def test_clip_is_looked_at_at_a_rate_in_pixels_of_its_own_frames(tmp_path: Path)
     path = tmp_path / "clip.mp4"
     write_mp4(path, frames, 24.0)
     stage = PoseStage(TwoPeople(), PoseConfig(max_fps=10.0, short_side_px=120))
-    row = stage({"media_path": str(path), "clip_fps": 24.0, "clip_num_frames": 30})
+    row = stage(row_of(path, 24.0))
     assert set(ADDS) <= set(row)
     tracks = row["pose_tracks"]
     # 24 fps at most 10 times a second: every third frame.
@@ -159,7 +166,7 @@ def test_each_clip_is_followed_by_itself(tmp_path: Path) -> None:
     estimator = Follower()
     stage = PoseStage(estimator, PoseConfig(max_fps=10.0))
     for _ in range(2):
-        stage({"media_path": str(path), "clip_fps": 24.0, "clip_num_frames": 6})
+        stage(row_of(path, 24.0))
     assert estimator.begun == [(8.0, 2.0)] * 2
     with pytest.raises(ConfigError, match="least_looks_fps > 0, got 0"):
         PoseConfig(least_looks_fps=0.0)
@@ -172,7 +179,7 @@ def test_hands_and_faces_go_from_the_estimator_into_the_tracks_and_back(tmp_path
     write_mp4(path, frames, 8.0)
     further = np.full((NUM_FURTHER_POINTS, 3), 0.5, np.float32)
     stage = PoseStage(TwoPeople(further), PoseConfig(max_fps=10.0, short_side_px=120))
-    row = stage({"media_path": str(path), "clip_fps": 8.0, "clip_num_frames": 4})
+    row = stage(row_of(path, 8.0))
     found = row["pose_tracks"].further_points
     # Half of a pixel of the half-size frame; nobody in the last one.
     assert found[:3].tolist() == [[[1.5, 1.5, 0.5]] * NUM_FURTHER_POINTS] * 3

@@ -12,7 +12,7 @@ import pytest
 from animaray.models.perception.permissive import rapid_ocr
 from animaray.models.perception.profiles import load_text_detector
 from animaray.models.perception.protocols import TextDetector, TextLine
-from animaray.pipelines.curation.perception_worker import ClipSamples
+from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.stages.text import (
     PLACES,
     TextConfig,
