@@ -42,15 +42,12 @@ def eased(policy: Policy, margin: float) -> Policy:
     Args:
         margin: In (0, 1]: what least values are multiplied by, and largest ones divided.
     """
-    limits = {name: getattr(policy, name) for name in THRESHOLDS}
-    return replace(
-        policy,
-        **{
-            name: _eased(name, limit, margin)
-            for name, limit in limits.items()
-            if limit is not None and margin < 1.0
-        },
-    )
+    limits: dict[str, Any] = {}
+    for name in THRESHOLDS:
+        limit = getattr(policy, name)
+        if limit is not None and margin < 1.0:
+            limits[name] = _eased(name, limit, margin)
+    return replace(policy, **limits)
 
 
 def _eased(name: str, limit: float, margin: float) -> float:

@@ -28,6 +28,8 @@ ADDS = ("camera_scores", "camera_path")
 DROPS: tuple[str, ...] = ()
 
 _FACE_REACH_S = 0.5
+_CLEARLY_MORE = 0.1
+"""Share of the points by which one fit is better than another."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -294,8 +296,12 @@ def _fit(
     )
     if transform is None:
         return _Fit(transform=None, inlier_share=0.0, num_points=count)
+    agrees_with_rough = residual <= tolerance
     residual = np.linalg.norm(before @ transform[:, :2].T + transform[:, 2] - after, axis=1)
     is_inlier = residual <= tolerance
+    if agrees_with_rough.mean() > is_inlier.mean() + _CLEARLY_MORE:
+        # Where near and far move apart RANSAC may end with the worse of the two.
+        transform, is_inlier = rough, agrees_with_rough
     share = float(is_inlier.mean())
     if share < config.min_fit_inliers:
         return _Fit(transform=None, inlier_share=share, num_points=count)
