@@ -15,7 +15,12 @@ app = typer.Typer(help="List and prune caches.", no_args_is_help=True)
 
 def cache_folders() -> dict[str, tuple[Path, str]]:
     """Return each cache's folder and the command that fills it again."""
-    return {"weights": (weights_cache_dir(), "animaray weights pull ID")}
+    from animaray.datasets.shard_cache import shard_cache_dir  # it loads Arrow
+
+    return {
+        "weights": (weights_cache_dir(), "animaray weights pull ID"),
+        "shards": (shard_cache_dir(), "animaray train animator --data s3://..."),
+    }
 
 
 @app.command("list")
@@ -52,7 +57,12 @@ def prune(
         size = humanize.naturalsize(before)
         question = f"Remove what animaray put into {folder} ({size} in all)?"
         typer.confirm(question, abort=True, err=True)
-    prune_weights_cache()
+    if name == "weights":
+        prune_weights_cache()
+    else:
+        from animaray.datasets.shard_cache import prune_shard_cache
+
+        prune_shard_cache()
     left = sorted(path for path in folder.rglob("*") if not path.is_dir())
     size = humanize.naturalsize(before - _size(folder))
     print_hint(f"Removed {size} from {folder}. `{command}` fills it again.")

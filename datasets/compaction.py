@@ -5,8 +5,10 @@ the old ones. Readers of the version before keep working until the old files are
 happens only after the commit of the new ones.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from animaray.datasets.commit_log import Commit, CommitLog, CommittedFile, Snapshot, Writer
+from animaray.datasets.encoded_index import ENCODED_DIR
 from animaray.datasets.schemas import concat_versions, schema_of
-from animaray.datasets.shards import key_of, write_media_shard, write_shard, write_table
+from animaray.datasets.shards import key_of, write_media_shard, write_part, write_shard, write_table
 from animaray.datasets.vacuum import is_own_file
 from animaray.datasets.writers import writing
 from animaray.platform.stores import Store, open_store
@@ -47,6 +50,11 @@ def _compact(store: Store, writer: Writer) -> Commit | None:
     moved: dict[str, dict[str, Any]] = {}
     for file in snapshot.files:
         if file.table == "clips":
+            continue
+        if file.path.startswith(f"{ENCODED_DIR}/"):
+            added_now = _without(store, file, hidden, snapshot.withdrawn, writer.token)
+            removed += [] if added_now is None else [file.path]
+            added += added_now or []
             continue
         rows = _rows(store, file)
         kept = [row for row in rows if not _is_hidden(row, hidden, snapshot.withdrawn)]
@@ -145,6 +153,43 @@ def _rewrite(
     for clip_id, group in groups.items():
         moved[clip_id] = {"media_file": media.path, "media_row_group": group}
     return [media]
+
+
+def _without(
+    store: Store,
+    file: CommittedFile,
+    clip_ids: set[str],
+    sources: frozenset[str],
+    token: str,
+) -> list[CommittedFile] | None:
+    """Write encoded clips, or their index, without hidden ones; None where there are none.
+
+    Row groups stay as they are: a reader takes one clip by its own.
+    """
+    with store.open(file.path) as source:
+        parquet = pq.ParquetFile(source)
+        facts = parquet.read(columns=["clip_id", "source_id"]).to_pylist()
+        is_hidden = [_is_hidden(row, clip_ids, sources) for row in facts]
+        if not any(is_hidden):
+            return None
+        buffer = io.BytesIO()
+        with pq.ParquetWriter(
+            buffer, parquet.schema_arrow, compression="none", use_dictionary=False
+        ) as writer:
+            start = 0
+            for number in range(parquet.num_row_groups):
+                rows = parquet.read_row_group(number)
+                own = is_hidden[start : start + len(rows)]
+                start += len(rows)
+                kept = rows.filter(pa.array([not hidden for hidden in own]))
+                if len(kept):
+                    writer.write_table(kept)
+    num_kept = is_hidden.count(False)
+    if not num_kept:
+        return []
+    folder = file.path.rpartition("/")[0]
+    new = write_part(store, folder, buffer.getvalue(), num_kept, file.table, token=token)
+    return [replace(new, table=file.table)]
 
 
 def _rows(store: Store, file: CommittedFile) -> list[dict[str, Any]]:

@@ -7,26 +7,32 @@ can use them. Coordinates are pixels of the training frame, not of the clip's ow
 """
 
 import io
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float16, Float32
+from jaxtyping import Bool, Float16, Float32, Int64
 
-from animaray.datasets.commit_log import CommitLog, CommittedFile
+from animaray.datasets.encoded_index import (
+    ENCODED_DIR,
+    ENCODED_VERSION,
+    VERSION_KEY,
+    Shelved,
+    check_version,
+    index_rows,
+    read_index,
+    table_name,
+)
 from animaray.datasets.reader import CurationDataset
+from animaray.datasets.shard_cache import ShardCache, ShardRows
 from animaray.datasets.shards import write_part
 from animaray.platform.errors import DatasetError
-
-ENCODED_VERSION = 3
-"""2: raw identities, further points; 3: posteriors, noisy references. The names of tables tell it;
-an older one is encoded anew."""
-ENCODED_DIR = "conditions"
-COMMIT_KIND = "conditions"
+from animaray.platform.stores import Store
 
 _ARRAYS: dict[str, type[np.generic]] = {
     "latents": np.float16,
@@ -159,15 +165,18 @@ def encoded_schema() -> pa.Schema:
         may_lack = name in _OPTIONAL
         columns.append(pa.field(name, pa.large_binary(), nullable=may_lack, metadata=facts))
         columns.append(pa.field(f"{name}_shape", pa.list_(pa.int32()), nullable=may_lack))
-    return pa.schema(columns, metadata={"animaray_conditions_version": str(ENCODED_VERSION)})
+    return pa.schema(columns, metadata={VERSION_KEY: str(ENCODED_VERSION)})
 
 
-def write_encoded_clips(root: Path, encoder_id: str, clips: Sequence[EncodedClip]) -> CommittedFile:
-    """Write one shard atomically, named by its content; the caller commits it.
+def write_encoded_clips(
+    store: Store, encoder_id: str, clips: Sequence[EncodedClip], *, token: str = ""
+) -> Shelved:
+    """Write one shard, named by its content; the caller commits it (`EncodedCommits`).
 
     Args:
         encoder_id: Which encoders and sizes made the rows.
         clips: At least one clip.
+        token: Of the writer that is going to commit it.
     """
     schema = encoded_schema()
     buffer = io.BytesIO()
@@ -176,8 +185,18 @@ def write_encoded_clips(root: Path, encoder_id: str, clips: Sequence[EncodedClip
         for clip in clips:
             table = pa.Table.from_pylist([_to_row(clip)], schema=schema)
             writer.write_table(table, row_group_size=1)
-    folder = f"{ENCODED_DIR}/{encoder_id}"
-    return write_part(root, folder, buffer.getvalue(), len(clips), ENCODED_VERSION)
+    data, folder = buffer.getvalue(), table_name(encoder_id)
+    file = write_part(store, folder, data, len(clips), ENCODED_VERSION, token=token)
+    names = ("clip_id", "source_id", "is_mirrored", "num_frames")
+    facts = pa.table({name: [getattr(clip, name) for clip in clips] for name in names})
+    has_further = pa.chunked_array([[clip.further_points is not None for clip in clips]])
+    return Shelved(files=(file,), rows=index_rows(facts, has_further, file.path))
+
+
+def stored_bytes(clip: EncodedClip) -> int:
+    """Return about how many bytes of a shard a clip takes."""
+    arrays = (getattr(clip, name) for name in _ARRAYS)
+    return sum(array.nbytes for array in arrays if array is not None)
 
 
 def table_prefix(
@@ -188,48 +207,25 @@ def table_prefix(
     return f"{profile}-{width_px}x{height_px}-{fps:g}fps-{noise}v{ENCODED_VERSION}-"
 
 
-def encoded_inputs(root: Path, encoder_id: str) -> set[str]:
-    """Return the ids of the clips that were encoded, with those that gave no row."""
-    return {
-        clip_id
-        for entry in CommitLog(root).commits()
-        if entry.kind == COMMIT_KIND and entry.facts.get("encoder_id") == encoder_id
-        for clip_id in entry.inputs
-    }
-
-
-def commit_encoded_clips(
-    root: Path,
-    encoder_id: str,
-    files: Sequence[CommittedFile],
-    inputs: Iterable[str],
-    skipped: dict[str, str] | None = None,
-) -> None:
-    """Make shards visible.
-
-    Args:
-        encoder_id: Which encoders and sizes made the rows.
-        files: Shards as `write_encoded_clips` returned them.
-        inputs: Ids of the clips that were tried.
-        skipped: Why clips of `inputs` gave no row, by id.
-    """
-    facts = {"encoder_id": encoder_id, "skipped": skipped or {}}
-    CommitLog(root).commit(files, inputs=inputs, kind=COMMIT_KIND, facts=facts)
-
-
 def open_encoded_clips(
-    root: Path, encoder_id: str | None = None, *, prefix: str = ""
+    address: str | Path | Store,
+    encoder_id: str | None = None,
+    *,
+    prefix: str = "",
+    cache: ShardCache | None = None,
 ) -> "EncodedClips":
     """Open the encoded clips of a dataset at its newest commit.
 
     Args:
         encoder_id: Which table; None takes the only one, or the only one with the prefix.
         prefix: How the wanted table's id begins (`table_prefix`), where there are several.
+        cache: Where shards are kept on this machine; None reads each clip where it lies.
 
     Raises:
         DatasetError: The dataset was not encoded, or several tables fit and none was named.
     """
-    snapshot = CurationDataset.open(root).snapshot
+    dataset = CurationDataset.open(address)
+    snapshot = dataset.snapshot
     below = f"{ENCODED_DIR}/"
     tables = {file.table for file in snapshot.files if file.table.startswith(below)}
     names = sorted(table.removeprefix(below) for table in tables)
@@ -237,36 +233,44 @@ def open_encoded_clips(
         fitting = [name for name in names if name.startswith(prefix)]
         if len(fitting) != 1:
             raise DatasetError(
-                f"{root} was encoded {len(names)} times, and {len(fitting)} of the tables fit: "
+                f"{address} was encoded {len(names)} times, and {len(fitting)} of the tables fit: "
                 f"{', '.join(names)}.",
                 fix="Name one of them: --set encoder_id=NAME.",
             )
         names = fitting
     wanted = encoder_id if encoder_id is not None else (names[0] if names else "")
-    files = [root / file.path for file in snapshot.of_table(f"{below}{wanted}")]
+    files = snapshot.of_table(table_name(wanted))
     if not files:
         of = f" by {encoder_id}" if encoder_id is not None else ""
         raise DatasetError(
-            f"The clips of {root} were not encoded{of}.",
-            fix=f"Run: animaray dataset encode {root}",
+            f"The clips of {address} were not encoded{of}.",
+            fix=f"Run: animaray dataset encode {address}",
         )
-    return EncodedClips(files, withdrawn=snapshot.withdrawn)
+    index = read_index(dataset.store, snapshot, wanted)
+    if snapshot.withdrawn:
+        hidden = pa.array(sorted(snapshot.withdrawn), type=pa.string())
+        index = index.filter(pc.invert(pc.is_in(index["source_id"], value_set=hidden)))
+    return EncodedClips(index, ShardRows(dataset.store, files, cache))
 
 
 class EncodedClips:
-    """Read single encoded clips from any number of shards."""
+    """Read single encoded clips from any number of shards; threads may share one.
 
-    def __init__(self, files: Iterable[Path], *, withdrawn: Collection[str] = ()) -> None:
-        self._places: dict[tuple[str, bool], tuple[Path, int]] = {}
-        self._lengths: dict[tuple[str, bool], int] = {}
-        self._sources: dict[str, str] = {}
-        self._bodies_only: set[str] = set()
-        self._open_files: dict[Path, pq.ParquetFile] = {}
-        for path in sorted(files):
-            self._index(path, withdrawn)
-        self.clip_ids = sorted(
-            {clip_id for clip_id, is_mirrored in self._places if not is_mirrored}
-        )
+    A million clips take some hundred bytes each: what is known of them stays in columns.
+    """
+
+    def __init__(self, index: pa.Table, shards: ShardRows) -> None:
+        """Take the rows of an index that has each clip and copy once, by clip id."""
+        index = index.filter(pc.is_valid(index["path"])).combine_chunks()
+        mirrored = index.filter(index["is_mirrored"])
+        index = index.filter(pc.invert(index["is_mirrored"]))
+        self._shards = shards
+        self._originals = _Places(index)
+        self._mirrored = _Places(mirrored)
+        self._sources = index["source_id"].combine_chunks().dictionary_encode()
+        self._has_further = np.asarray(index["has_further_points"], dtype=np.bool_)
+        self._rows = np.arange(len(index))
+        self.clip_ids: list[str] = index["clip_id"].to_pylist()
         """Clips of the table, sorted: the numbering that the data order refers to."""
 
     def __len__(self) -> int:
@@ -275,23 +279,31 @@ class EncodedClips:
 
     def keep_only(self, clip_ids: Collection[str]) -> None:
         """Forget the clips that are not named, for example those that a policy drops by now."""
-        self.clip_ids = [clip_id for clip_id in self.clip_ids if clip_id in clip_ids]
+        named = clip_ids if isinstance(clip_ids, set | frozenset | dict) else set(clip_ids)
+        kept = [place for place, clip_id in enumerate(self.clip_ids) if clip_id in named]
+        self.clip_ids = [self.clip_ids[place] for place in kept]
+        self._rows = self._rows[kept]
 
     def source_ids(self) -> dict[str, str]:
         """Return the source video of each clip, by clip id."""
-        return {clip_id: self._sources[clip_id] for clip_id in self.clip_ids}
+        sources = self._sources.take(pa.array(self._rows)).to_pylist()
+        return dict(zip(self.clip_ids, sources, strict=True))
+
+    def lengths(self) -> Int64[np.ndarray, " clips"]:
+        """Return the number of frames of each of `clip_ids`, without reading their arrays."""
+        return self._originals.lengths[self._rows].astype(np.int64)
 
     def num_frames(self, clip_id: str) -> int:
         """Return a clip's number of frames without reading its arrays."""
-        return self._lengths[clip_id, False]
+        return int(self._originals.lengths[self._row(clip_id, is_mirrored=False)])
 
     def num_without_further_points(self) -> int:
         """Return how many clips hold the body alone, without feet, face and hands."""
-        return len(self._bodies_only.intersection(self.clip_ids))
+        return int((~self._has_further[self._rows]).sum())
 
     def has_mirrored(self, clip_id: str) -> bool:
         """Return whether the clip's mirrored copy was encoded too."""
-        return (clip_id, True) in self._places
+        return self._mirrored.find(clip_id) is not None
 
     def load(self, clip_id: str, *, is_mirrored: bool = False) -> EncodedClip:
         """Read one clip.
@@ -299,38 +311,41 @@ class EncodedClips:
         Raises:
             DatasetError: The clip, or its mirrored copy, is not in the table.
         """
-        place = self._places.get((clip_id, is_mirrored))
-        if place is None:
-            kind = "The mirrored copy of clip" if is_mirrored else "Clip"
-            raise DatasetError(f"{kind} {clip_id} was not encoded.")
-        path, group = place
-        row = self._file(path).read_row_group(group).to_pylist()[0]
+        places = self._mirrored if is_mirrored else self._originals
+        path, group = places.at(self._row(clip_id, is_mirrored=is_mirrored))
+        shard, row = self._shards.read(path, group)
+        check_version(shard, path)
         return _from_row(row)
 
-    def _index(self, path: Path, withdrawn: Collection[str]) -> None:
-        file = self._file(path)
-        found = (file.schema_arrow.metadata or {}).get(b"animaray_conditions_version", b"none")
-        if found.decode() != str(ENCODED_VERSION):
-            raise DatasetError(
-                f"{path} has conditions version {found.decode()}, expected {ENCODED_VERSION}.",
-                fix="Encode the dataset again; encoded clips can always be made anew.",
-            )
-        columns = ["clip_id", "source_id", "is_mirrored", "num_frames", "further_points_shape"]
-        index = file.read(columns=columns).to_pylist()
-        for group, row in enumerate(index):
-            if row["source_id"] in withdrawn:
-                continue
-            key = (row["clip_id"], row["is_mirrored"])
-            self._places[key] = (path, group)
-            self._lengths[key] = row["num_frames"]
-            self._sources[row["clip_id"]] = row["source_id"]
-            if row["further_points_shape"] is None:
-                self._bodies_only.add(row["clip_id"])
+    def _row(self, clip_id: str, *, is_mirrored: bool) -> int:
+        row = (self._mirrored if is_mirrored else self._originals).find(clip_id)
+        if row is None:
+            kind = "The mirrored copy of clip" if is_mirrored else "Clip"
+            raise DatasetError(f"{kind} {clip_id} was not encoded.")
+        return row
 
-    def _file(self, path: Path) -> pq.ParquetFile:
-        if path not in self._open_files:
-            self._open_files[path] = pq.ParquetFile(path, memory_map=True)
-        return self._open_files[path]
+
+class _Places:
+    """Where clips lie, and how long they are, in columns sorted by clip id."""
+
+    def __init__(self, index: pa.Table) -> None:
+        names = [name.encode() for name in index["clip_id"].to_pylist()]
+        self._ids = np.array(names, dtype=np.bytes_)
+        paths = index["path"].combine_chunks().dictionary_encode()
+        self._paths: list[str] = paths.dictionary.to_pylist()
+        self._path_of = np.asarray(paths.indices, dtype=np.int32)
+        self._group_of = np.asarray(index["row_group"], dtype=np.int32)
+        self.lengths = np.asarray(index["num_frames"], dtype=np.int32)
+
+    def find(self, clip_id: str) -> int | None:
+        """Return the row of a clip; None where there is none."""
+        wanted = clip_id.encode()
+        row = int(np.searchsorted(self._ids, wanted))
+        return row if row < len(self._ids) and self._ids[row] == wanted else None
+
+    def at(self, row: int) -> tuple[str, int]:
+        """Return the shard of a row, and its row group."""
+        return self._paths[self._path_of[row]], int(self._group_of[row])
 
 
 def _to_row(clip: EncodedClip) -> dict[str, object]:

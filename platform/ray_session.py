@@ -47,8 +47,9 @@ _PATIENCE = {
     "RAY_raylet_client_num_connect_attempts": "60",
 }
 """How long Ray waits for its processes; what the environment says wins."""
-_READ_BY_WORKERS = ("ANIMARAY_", "RAY_SERVE_", "RAY_TRAIN_")
-"""Beginnings of the names of variables that workers must see as the command does."""
+_READ_BY_WORKERS = ("ANIMARAY_", "RAY_SERVE_", "RAY_TRAIN_", "AWS_", "GOOGLE_", "AZURE_")
+"""Beginnings of the names of variables that workers must see as the command does; the last are
+those of object stores."""
 _ALSO_READ_BY_WORKERS = ("TORCH_EXTENSIONS_DIR", "PYTHONPATH")
 """Whole names; PYTHONPATH, since what the command can import its workers must import, too."""
 

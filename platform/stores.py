@@ -401,3 +401,8 @@ def local_copy(address: str, folder: Path) -> Iterator[Path]:
         yield copy
     finally:
         copy.unlink(missing_ok=True)
+
+
+def absolute_address(address: str | os.PathLike[str]) -> str:
+    """Return an address that names the same in every process: folders from the root on."""
+    return str(address) if is_remote(address) else str(Path(address).absolute())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from animaray.datasets.encoded_clips import EncodedClips, open_encoded_clips, table_prefix
 from animaray.datasets.reader import CurationDataset
+from animaray.datasets.shard_cache import ShardCache, shard_cache_dir
 from animaray.datasets.splits import held_out_sources, write_trained_sources
 from animaray.models.alignment.aligner import PoseAligner
 from animaray.models.diffusion.loss import LossConfig, LossDraws, denoising_loss
@@ -19,9 +20,11 @@ from animaray.models.networks.animator import Animator
 from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.perception.profiles import load_codec
 from animaray.models.perception.protocols import LatentCodec
+from animaray.platform.disk import check_folder
 from animaray.platform.errors import DatasetError
 from animaray.platform.progress import StageProgress
 from animaray.platform.storage import write_json_atomic
+from animaray.platform.stores import is_remote
 from animaray.training.animator_batches import AnimatorBatch, AnimatorBatches
 from animaray.training.configs import AnimatorTrainingConfig, initial_folder, refuse_initial
 from animaray.training.launch import TrainResult, launch
@@ -137,12 +140,15 @@ def open_table(config: AnimatorTrainingConfig) -> EncodedClips:
     size_px = animator.width_px, animator.height_px
     noise = animator.noise_aug_strength
     prefix = table_prefix(animator.profile, *size_px, animator.fps, noise)
-    table = open_encoded_clips(Path(config.data_dir), config.encoder_id, prefix=prefix)
+    table = open_encoded_clips(
+        config.data_dir, config.encoder_id, prefix=prefix, cache=shard_cache(config)
+    )
     sources = table.source_ids()
     if config.policy is not None:
         # All kept clips, encoded or not: evaluation holds out sources of the same set.
         dataset = CurationDataset.open(config.data_dir)
-        known = {row["clip_id"]: str(row["source_id"]) for row in dataset.clips()}
+        rows = dataset.table("clips", ["clip_id", "source_id"])
+        known = dict(zip(rows["clip_id"].to_pylist(), rows["source_id"].to_pylist(), strict=True))
         sources = {clip_id: known[clip_id] for clip_id in dataset.clip_ids(config.policy)}
         table.keep_only(set(sources))
     if not table.clip_ids:
@@ -169,6 +175,16 @@ def open_table(config: AnimatorTrainingConfig) -> EncodedClips:
             reason="no_further_points",
         )
     return table
+
+
+def shard_cache(config: AnimatorTrainingConfig) -> ShardCache | None:
+    """Return where this machine keeps copies of shards; None where each clip is read as it lies."""
+    is_wanted = config.shard_cache_dir is not None or is_remote(config.data_dir)
+    if not is_wanted or config.shard_cache_gb == 0:
+        return None
+    folder = Path(config.shard_cache_dir) if config.shard_cache_dir else shard_cache_dir()
+    check_folder(folder, "The shard cache")
+    return ShardCache(folder, round(config.shard_cache_gb * 1e9))
 
 
 def _check_sizes(config: AnimatorTrainingConfig, table: EncodedClips) -> None:

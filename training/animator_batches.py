@@ -89,16 +89,17 @@ class AnimatorBatches:
         self._seed = seed
         self._reference_noise = reference_noise
         self._warp_codec = warp_codec
-        lengths = {clip_id: table.num_frames(clip_id) for clip_id in table.clip_ids}
+        lengths = table.lengths()
         needed = window.min_clip_frames
-        self.clip_ids = [clip_id for clip_id in lengths if lengths[clip_id] >= needed]
+        kept = np.flatnonzero(lengths >= needed)
+        self.clip_ids = [table.clip_ids[place] for place in kept]
         if not self.clip_ids:
             raise DatasetError(
                 f"None of {len(lengths)} encoded clips has the {needed} frames of a "
-                f"training window; the longest has {max(lengths.values(), default=0)}.",
+                f"training window; the longest has {lengths.max(initial=0)}.",
                 fix="Encode at a higher frame rate, or lower window.num_frames.",
             )
-        self._lengths = np.array([lengths[clip_id] for clip_id in self.clip_ids], dtype=np.int64)
+        self._lengths = lengths[kept]
         self._cache: OrderedDict[tuple[str, bool], EncodedClip] = OrderedDict()
         self._cached_bytes = 0
 

@@ -116,6 +116,11 @@ class AnimatorTrainingConfig:
     """Curated dataset whose clips were encoded (`animaray dataset encode`)."""
     run_dir: str
     """Run folder to write or resume."""
+    shard_cache_dir: str | None = None
+    """Folder on each machine's own disk for copies of the encoded clips that it reads; None: of a
+    dataset in an object store, the user's cache folder, and none of a local dataset."""
+    shard_cache_gb: float = 64.0
+    """Most that those copies take together; 0 keeps none and reads each clip where it lies."""
     animator: AnimatorConfig
     """Architecture and frame size; must equal that of `init_from` when that is given."""
     policy: str | None = "standard"

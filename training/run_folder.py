@@ -31,6 +31,8 @@ RunState = Literal["starting", "running", "finished", "stopped", "failed"]
 
 MAY_CHANGE = (
     "run_dir",
+    "shard_cache_dir",
+    "shard_cache_gb",
     "loop.num_steps",
     "loop.max_minutes",
     "loop.log_every_steps",

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, UInt8
 
-from animaray.datasets.commit_log import CommittedFile
-from animaray.datasets.encoded_clips import (
-    EncodedClip,
-    commit_encoded_clips,
-    encoded_inputs,
-    write_encoded_clips,
+from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.encoded_clips import EncodedClip, write_encoded_clips
+from animaray.datasets.encoded_index import (
+    EncodedCommits,
+    Shelved,
+    join_shelved,
+    read_index,
+    skipped_clip,
 )
 from animaray.datasets.world.clips import RenderedClip, render_clip, sample_clip_spec
 from animaray.models.perception.generated.codec import GeneratedCodec
@@ -33,8 +35,9 @@ from animaray.models.perception.protocols import (
 )
 from animaray.models.subjects.encoding import embed_faces
 from animaray.pipelines.encode.config import EncodeConfig
-from animaray.pipelines.encode.encode import ClipEncoders, FittedClip, encode_fitted
+from animaray.pipelines.encode.encode_clip import ClipEncoders, FittedClip, encode_together
 from animaray.platform.progress import StageProgress
+from animaray.platform.stores import open_store
 from animaray.platform.terminal import leave_terminal
 
 ENCODER_ID = "generated-world"
@@ -90,7 +93,10 @@ def write_generated_clips(
         num_processes: Processes that render and encode.
         progress: Row to advance by clip.
     """
-    done = encoded_inputs(root, ENCODER_ID)
+    log = CommitLog(root)
+    commits = EncodedCommits(log, ENCODER_ID)
+    index = read_index(log.store, log.snapshot(), ENCODER_ID)
+    done = set(index["clip_id"].to_pylist())
     seeds = [clips.first_seed + index for index in range(clips.num_clips)]
     missing = [seed for seed in seeds if clip_name(seed) not in done]
     progress.advance(len(seeds) - len(missing))
@@ -106,8 +112,7 @@ def write_generated_clips(
     ) as pool:
         tasks = [pool.submit(_write_shard, root, clips, shard) for shard in shards]
         for task, shard in zip(tasks, shards, strict=True):
-            files = [file] if (file := task.result()) is not None else []
-            commit_encoded_clips(root, ENCODER_ID, files, [clip_name(seed) for seed in shard])
+            commits.commit(task.result())
             progress.advance(len(shard))
 
 
@@ -134,10 +139,16 @@ def _start_process(uses_truth: bool) -> None:  # noqa: FBT001 - called by the po
     _PROCESS_ENCODERS.append(load_encoders(uses_truth=uses_truth))
 
 
-def _write_shard(root: Path, clips: GeneratedClips, seeds: list[int]) -> CommittedFile | None:
-    encoded = [encode_generated(seed, clips, _PROCESS_ENCODERS[0]) for seed in seeds]
-    rows = [clip for clip in encoded if clip is not None]
-    return write_encoded_clips(root, ENCODER_ID, rows) if rows else None
+def _write_shard(root: Path, clips: GeneratedClips, seeds: list[int]) -> Shelved:
+    encoded = {seed: encode_generated(seed, clips, _PROCESS_ENCODERS[0]) for seed in seeds}
+    rows = [clip for clip in encoded.values() if clip is not None]
+    faceless = [
+        skipped_clip(clip_name(seed), clip_name(seed), "its face is never seen")
+        for seed, clip in encoded.items()
+        if clip is None
+    ]
+    shards = [write_encoded_clips(open_store(root), ENCODER_ID, rows)] if rows else []
+    return join_shelved([*shards, *faceless])
 
 
 def clip_name(seed: int) -> str:
@@ -183,7 +194,7 @@ def encode_generated(
     config = EncodeConfig(
         width_px=clips.width_px, height_px=clips.height_px, fps=clips.fps, max_face_gap_s=0.5
     )
-    return encode_fitted(clip, encoders.of_clips, config)
+    return encode_together([clip], encoders.of_clips, config)[0]
 
 
 def _fitted(

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +31,18 @@ class EncodedLatents:
     """Standard deviation of the codec's posterior; None of codecs without one."""
 
 
+@runtime_checkable
+class FrameNoise(Protocol):
+    """Noise on the pixels of frames, to each its own."""
+
+    @property
+    def strength(self) -> float:
+        """Standard deviation, in frames of [-1, 1]."""
+
+    def of_frame(self, index: int) -> torch.Generator:
+        """Return the source of one frame's noise."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceNoise:
     """Noise on the pixels of reference pictures, before the codec sees them."""
@@ -49,7 +62,7 @@ class ReferenceNoise:
 def encode_latents(
     frames_uint8: UInt8[np.ndarray, "frames height width 3"],
     codec: LatentCodec,
-    noise: ReferenceNoise | None = None,
+    noise: FrameNoise | None = None,
     *,
     batch_size: int = 8,
 ) -> EncodedLatents:

@@ -11,7 +11,7 @@ class EncodeConfig:
     """What to encode, and how."""
 
     data_dir: str = "dataset"
-    """Curated dataset."""
+    """Curated dataset: a folder, or an address in an object store."""
     policy: str = "standard"
     """Whose kept clips are encoded."""
     profile: str | None = None
@@ -36,7 +36,15 @@ class EncodeConfig:
     num_workers: int = 2
     """Actors that each hold the encoders."""
     clips_per_shard: int = 4
-    """Clips per file and per commit: what a killed run encodes again at most, per worker."""
+    """Clips per task of a worker and per file: what a killed run encodes again at most, per worker.
+    Above 65,536 clips tasks grow, so that there are at most 16,384."""
+    max_shard_mb: int = 256
+    """A shard ends before its clips take more than this, megabytes."""
+    frames_per_call: int = 8
+    """Frames that an encoder gets at once."""
+    clips_per_call: int = 1
+    """Clips whose frames go through the encoders together. Above 1 pays on a GPU with many frames
+    per call and short clips; on a CPU it gains nothing. Results may then differ by rounding."""
     num_gpus_per_worker: float = 0.0
     """GPUs that each actor holds; above 0 the encoders run there, below 1 actors share one."""
 
@@ -54,7 +62,10 @@ class EncodeConfig:
             raise ConfigError(
                 f"encode.reference_noise must be in [0, 1], got {self.reference_noise}."
             )
-        for name in ("width_px", "height_px", "num_workers", "clips_per_shard", "fps"):
+        for name in (
+            "width_px", "height_px", "num_workers", "clips_per_shard", "max_shard_mb",
+            "frames_per_call", "clips_per_call", "fps",
+        ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise ConfigError(f"encode.{name} must be above 0, got {getattr(self, name)}.")
 

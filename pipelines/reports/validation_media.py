@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from av.error import FFmpegError
 
-from animaray.datasets.encoded_clips import ENCODED_DIR, EncodedClip, open_encoded_clips
+from animaray.datasets.encoded_clips import EncodedClip, open_encoded_clips
+from animaray.datasets.encoded_index import ENCODED_DIR
 from animaray.datasets.reader import ClipTracks, CurationDataset, tracks_of_row
 from animaray.datasets.schemas import schema_of
 from animaray.datasets.table_rows import one_array

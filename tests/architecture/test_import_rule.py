@@ -43,12 +43,12 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "profiles provenance",
     ),
     "datasets": (
-        "commit_log frame_sampling schemas splits", "shards table_files writers",
-        "table_rows vacuum", "reader",
+        "commit_log frame_sampling schemas splits", "shard_cache shards table_files writers",
+        "table_rows vacuum", "encoded_index reader",
         "compaction encoded_clips world", "windows",
     ),
     "pipelines": (
-        "encode exchange policy stages", "acquire sets", "curation", "curate reports",
+        "exchange policy stages", "acquire sets", "curation", "curate encode reports",
     ),
     "pipelines/acquire": (
         "addresses config states", "archives download ytdlp", "fetch inputs",

@@ -5,17 +5,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from animaray.datasets import encoded_index
 from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.compaction import compact
 from animaray.datasets.encoded_clips import (
     EncodedClip,
-    commit_encoded_clips,
-    encoded_inputs,
     mean_identity,
     open_encoded_clips,
     write_encoded_clips,
 )
+from animaray.datasets.encoded_index import EncodedCommits, read_index, skipped_clip
 from animaray.datasets.reader import place_on_frames
 from animaray.platform.errors import DatasetError
+from animaray.platform.stores import open_store
 
 
 def _clip(name: str, *, frames: int = 5, is_mirrored: bool = False) -> EncodedClip:
@@ -40,8 +42,13 @@ def _clip(name: str, *, frames: int = 5, is_mirrored: bool = False) -> EncodedCl
 
 
 def _store(root: Path, encoder_id: str, *clips: EncodedClip) -> None:
-    file = write_encoded_clips(root, encoder_id, clips)
-    commit_encoded_clips(root, encoder_id, [file], [clip.clip_id for clip in clips])
+    shelved = write_encoded_clips(open_store(root), encoder_id, clips)
+    EncodedCommits(CommitLog(root), encoder_id).commit(shelved)
+
+
+def _tried(root: Path, encoder_id: str) -> list[str]:
+    snapshot = CommitLog(root).snapshot()
+    return read_index(open_store(root), snapshot, encoder_id)["clip_id"].to_pylist()
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
@@ -71,22 +78,88 @@ def test_any_parquet_reader_can_use_the_arrays(tmp_path: Path) -> None:
 
 def test_uncommitted_shards_are_not_seen(tmp_path: Path) -> None:
     _store(tmp_path, "enc", _clip("a"))
-    write_encoded_clips(tmp_path, "enc", [_clip("lost")])
+    write_encoded_clips(open_store(tmp_path), "enc", [_clip("lost")])
     assert open_encoded_clips(tmp_path).clip_ids == ["a"]
 
 
 def test_encoded_inputs_are_known_per_encoder_even_without_rows(tmp_path: Path) -> None:
     _store(tmp_path, "enc", _clip("a"))
-    commit_encoded_clips(tmp_path, "enc", [], ["faceless"], {"faceless": "no face"})
-    assert encoded_inputs(tmp_path, "enc") == {"a", "faceless"}
-    assert encoded_inputs(tmp_path, "other") == set()
+    EncodedCommits(CommitLog(tmp_path), "enc").commit(skipped_clip("faceless", "s", "no face"))
+    assert _tried(tmp_path, "enc") == ["a", "faceless"]
+    assert _tried(tmp_path, "other") == []
+    assert open_encoded_clips(tmp_path).clip_ids == ["a"]
     assert CommitLog(tmp_path).commits()[-1].facts["skipped"] == {"faceless": "no face"}
+
+
+def test_the_index_is_merged_as_it_gets_many_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoded_index, "_MERGED_AT", 3)
+    store = open_store(tmp_path)
+    ours, theirs = (EncodedCommits(CommitLog(store), "enc") for _ in range(2))
+    names = [f"clip{number}" for number in range(9)]
+    for name in names:
+        ours.commit(write_encoded_clips(store, "enc", [_clip(name)]))
+    # Another run of the same encoder does not know of that.
+    theirs.commit(write_encoded_clips(store, "enc", [_clip("other")]))
+    files = CommitLog(tmp_path).snapshot().of_table("conditions_index/enc")
+    assert len(files) <= 4
+    assert open_encoded_clips(tmp_path).clip_ids == [*names, "other"]
+    assert CommitLog(tmp_path).verify() == []
+
+
+def test_two_runs_that_merge_the_same_index_files_both_succeed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoded_index, "_MERGED_AT", 1)
+    store = open_store(tmp_path)
+    _store(tmp_path, "enc", _clip("a"))
+    ours, theirs = (EncodedCommits(CommitLog(store), "enc") for _ in range(2))
+    ours.commit(write_encoded_clips(store, "enc", [_clip("bb")]))
+    theirs.commit(write_encoded_clips(store, "enc", [_clip("ccc")]))
+    assert open_encoded_clips(tmp_path).clip_ids == ["a", "bb", "ccc"]
+    assert _tried(tmp_path, "enc") == ["a", "bb", "ccc"]
+
+
+def test_shards_without_an_index_are_looked_into(tmp_path: Path) -> None:
+    shelved = write_encoded_clips(open_store(tmp_path), "enc", [_clip("a"), _clip("bb")])
+    CommitLog(tmp_path).commit(shelved.files)  # as versions before the index did
+    table = open_encoded_clips(tmp_path)
+    assert table.clip_ids == _tried(tmp_path, "enc") == ["a", "bb"]
+    assert table.load("bb").num_frames == 5
+
+
+def test_a_clip_that_two_runs_encoded_is_there_once(tmp_path: Path) -> None:
+    _store(tmp_path, "enc", _clip("a"), _clip("a", is_mirrored=True))
+    _store(tmp_path, "enc", _clip("a"), _clip("bb"))
+    table = open_encoded_clips(tmp_path)
+    assert table.clip_ids == ["a", "bb"]
+    assert table.source_ids() == {"a": "source of a", "bb": "source of bb"}
+    assert table.lengths().tolist() == [5, 5]
+    assert table.has_mirrored("a")
 
 
 def test_a_withdrawn_source_hides_its_clips(tmp_path: Path) -> None:
     _store(tmp_path, "enc", _clip("a"), _clip("bb"))
     CommitLog(tmp_path).withdraw(["source of a"], "takedown")
     assert open_encoded_clips(tmp_path).clip_ids == ["bb"]
+
+
+def test_compaction_takes_withdrawn_clips_out_of_shards_and_index(tmp_path: Path) -> None:
+    _store(tmp_path, "enc", _clip("a"), _clip("bb"), _clip("ccc"))
+    _store(tmp_path, "enc", _clip("dddd"))
+    CommitLog(tmp_path).withdraw(["source of bb", "source of dddd"], "takedown")
+    commit = compact(tmp_path)
+    assert commit is not None
+    table = open_encoded_clips(tmp_path)
+    assert table.clip_ids == ["a", "ccc"]
+    np.testing.assert_array_equal(table.load("ccc").latents, _clip("ccc").latents)
+    stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*.parquet"))
+    assert b"source of a" in stored
+    assert b"source of bb" not in stored
+    assert b"source of dddd" not in stored
+    assert _tried(tmp_path, "enc") == ["a", "ccc"]
+    assert compact(tmp_path) is None
 
 
 def test_clips_that_are_dropped_by_now_can_be_left_out(tmp_path: Path) -> None:
@@ -115,7 +188,7 @@ def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({"animaray_conditions_version": "0"}), path)
     with pytest.raises(DatasetError, match="has conditions version 0, expected 3"):
-        open_encoded_clips(tmp_path)
+        open_encoded_clips(tmp_path).load("a")
 
 
 def test_a_clip_that_is_not_there_is_named(tmp_path: Path) -> None:

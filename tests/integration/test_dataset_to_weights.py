@@ -22,7 +22,8 @@ from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.perception.profiles import load_codec, load_image_encoder, load_perception
 from animaray.models.pose.layouts import LEFT_HAND, NUM_FURTHER_POINTS, RIGHT_HAND
 from animaray.pipelines.encode.config import EncodeConfig
-from animaray.pipelines.encode.encode import ClipEncoders, encode_clip, encode_dataset
+from animaray.pipelines.encode.encode import encode_dataset
+from animaray.pipelines.encode.encode_clip import ClipEncoders, encode_together, fit_clip
 from animaray.platform.errors import DatasetError
 from animaray.platform.media.video import encode_mp4
 from animaray.training.animator import train_animator
@@ -152,7 +153,6 @@ def test_encoded_clips_hold_what_the_clip_shows(encoded: Path) -> None:
 def test_identities_of_another_profile_are_measured_anew(
     curated: Path, monkeypatch: pytest.MonkeyPatch, curated_with: str, num_measured: int
 ) -> None:
-    monkeypatch.setattr(CurationDataset, "profiles", lambda _self: {"source-0": curated_with})
     embedder = load_perception("generated").identity_embedder
     measured = []
     monkeypatch.setattr(
@@ -164,7 +164,9 @@ def test_identities_of_another_profile_are_measured_anew(
         identity_embedder=embedder,
     )
     config = EncodeConfig(profile="generated", width_px=64, height_px=64)
-    (clip,) = encode_clip(CurationDataset.open(curated), "clip-0", encoders, config)
+    dataset = CurationDataset.open(curated)
+    fitted = fit_clip(dataset, "clip-0", config, curated_with=curated_with)
+    (clip,) = encode_together(fitted, encoders, config)
     assert len(measured) == num_measured
     assert (clip.identity_embedding[0] > 0.99) == bool(num_measured)
 
@@ -182,7 +184,9 @@ def test_text_is_left_out_of_the_training_frame_or_the_clip_is(
 
     def encode(**text: object) -> np.ndarray:
         monkeypatch.setattr(CurationDataset, "clip", lambda *told: {**stored(*told), **text})
-        (clip,) = encode_clip(CurationDataset.open(curated), "clip-0", encoders, config)
+        dataset = CurationDataset.open(curated)
+        fitted = fit_clip(dataset, "clip-0", config, curated_with=None)
+        (clip,) = encode_together(fitted, encoders, config)
         return clip.keypoints
 
     with pytest.raises(DatasetError, match="was not looked for"):

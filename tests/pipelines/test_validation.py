@@ -15,7 +15,8 @@ import pytest
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.compaction import merge_small_files
-from animaray.datasets.encoded_clips import EncodedClip, commit_encoded_clips, write_encoded_clips
+from animaray.datasets.encoded_clips import EncodedClip, write_encoded_clips
+from animaray.datasets.encoded_index import EncodedCommits
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import schema_of
 from animaray.datasets.shards import write_shard
@@ -25,6 +26,7 @@ from animaray.pipelines.reports.show import show_why, spell_why
 from animaray.pipelines.reports.validation import INVARIANTS, validate
 from animaray.platform.errors import DatasetError
 from animaray.platform.media.video import encode_mp4
+from animaray.platform.stores import open_store
 from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 Row = dict[str, Any]
@@ -314,8 +316,8 @@ def test_encoded_clips_are_checked(
         height_px=16,
         **{**arrays, **changes},
     )
-    file = write_encoded_clips(root, "enc", [encoded])
-    commit_encoded_clips(root, "enc", [file], [encoded.clip_id])
+    shelved = write_encoded_clips(open_store(root), "enc", [encoded])
+    EncodedCommits(CommitLog(root), "enc").commit(shelved)
     assert found(root) == ({invariant} if invariant else set())
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from animaray.datasets.encoded_clips import EncodedClip, commit_encoded_clips, write_encoded_clips
+from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.encoded_clips import EncodedClip, write_encoded_clips
+from animaray.datasets.encoded_index import EncodedCommits, join_shelved
+from animaray.platform.stores import open_store
 
 ENCODER_ID = "random-32x32"
 
@@ -38,9 +41,7 @@ def encoded_dataset(tmp_path: Path) -> Path:
     """Return a dataset folder with six encoded clips."""
     root = tmp_path / "dataset"
     clips = [random_clip(index) for index in range(6)]
-    files = [
-        write_encoded_clips(root, ENCODER_ID, clips[:3]),
-        write_encoded_clips(root, ENCODER_ID, clips[3:]),
-    ]
-    commit_encoded_clips(root, ENCODER_ID, files, [clip.clip_id for clip in clips])
+    store = open_store(root)
+    shards = [write_encoded_clips(store, ENCODER_ID, part) for part in (clips[:3], clips[3:])]
+    EncodedCommits(CommitLog(store), ENCODER_ID).commit(join_shelved(shards))
     return root

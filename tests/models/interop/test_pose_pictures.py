@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.encoded_clips import (
     EncodedClip,
-    commit_encoded_clips,
     open_encoded_clips,
     write_encoded_clips,
 )
+from animaray.datasets.encoded_index import EncodedCommits
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
 from animaray.models.frames import to_uint8
 from animaray.models.networks.animator import Animator
@@ -21,6 +22,7 @@ from animaray.models.networks.animator_config import AnimatorConfig
 from animaray.models.perception.protocols import FaceDetection, PersonPose
 from animaray.models.subjects.motion import estimate_motion
 from animaray.models.subjects.reference import prepare_reference
+from animaray.platform.stores import open_store
 from animaray.training.animator_batches import make_item
 from animaray.training.batch_order import Window
 from benchmarks.golden.preprocessing import people_of
@@ -131,8 +133,9 @@ def test_training_draws_them(arrays, drawn, tmp_path):
         face_box_valid=np.zeros(2, bool),
         further_points=np.stack([person.further_points] * 2).astype(np.float32),
     )
-    file = write_encoded_clips(tmp_path, "encoder", [clip])
-    commit_encoded_clips(tmp_path, "encoder", [file], ["clip"])
+    store = open_store(tmp_path)
+    shelved = write_encoded_clips(store, "encoder", [clip])
+    EncodedCommits(CommitLog(store), "encoder").commit(shelved)
     window = Window(clip_index=0, frame_indices=(0,), reference_index=1, is_mirrored=False)
     row = open_encoded_clips(tmp_path).load("clip")
     shown = make_item(row, window, CONFIG).conditioning.pose_images[0]

@@ -1,17 +1,17 @@
 """One clip through the training row and through the inference path gives equal tensors."""
 
 from dataclasses import fields, replace
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.encoded_clips import (
-    commit_encoded_clips,
     open_encoded_clips,
     write_encoded_clips,
 )
+from animaray.datasets.encoded_index import EncodedCommits
 from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.animation.pipeline import AnimationOptions, AnimationPipeline
 from animaray.models.face.identity import FaceIdentity
@@ -27,13 +27,13 @@ from animaray.models.pose.layouts import (
     NUM_FURTHER_POINTS,
     RIGHT_HAND,
 )
-from animaray.models.subjects.encoding import ReferenceNoise, embed_frames, encode_latents
+from animaray.models.subjects.encoding import ReferenceNoise
 from animaray.models.subjects.framing import FrameFit
-from animaray.pipelines.encode import encode
 from animaray.pipelines.encode.config import EncodeConfig
-from animaray.pipelines.encode.encode import ClipEncoders, FittedClip, encode_fitted
+from animaray.pipelines.encode.encode_clip import ClipEncoders, FittedClip, encode_together
 from animaray.platform.errors import ConfigError
 from animaray.platform.media.video import decode_video
+from animaray.platform.stores import open_store
 from animaray.platform.weights.whole_files import WEIGHTS_FILE
 from animaray.training.animator_batches import make_item
 from animaray.training.batch_order import Window
@@ -65,13 +65,6 @@ class WithHandsAndFace:
         for part, keypoint in ((FEET, 13), (FACE, 0), (LEFT_HAND, 7), (RIGHT_HAND, 4)):
             further[part, :2] = person.keypoints[keypoint] + offsets[part]
         return further
-
-
-@pytest.fixture(autouse=True)
-def _frame_by_frame(monkeypatch):
-    """Encode clips one frame at a time: a convolution over a batch differs in the last bit."""
-    monkeypatch.setattr(encode, "encode_latents", partial(encode_latents, batch_size=1))
-    monkeypatch.setattr(encode, "embed_frames", partial(embed_frames, batch_size=1))
 
 
 def training_row(frames, pipeline, root):
@@ -111,9 +104,11 @@ def training_row(frames, pipeline, root):
         height_px=config.height_px,
         fps=config.fps,
         reference_noise=config.noise_aug_strength,
+        frames_per_call=1,  # a convolution over a batch differs in the last bit
     )
-    file = write_encoded_clips(root, "encoder", [encode_fitted(clip, encoders, settings)])
-    commit_encoded_clips(root, "encoder", [file], ["clip"])
+    store = open_store(root)
+    shelved = write_encoded_clips(store, "encoder", encode_together([clip], encoders, settings))
+    EncodedCommits(CommitLog(store), "encoder").commit(shelved)
     row = open_encoded_clips(root).load("clip")
     return make_item(row, WINDOW, config, pipeline.codec).conditioning
 
