@@ -1,16 +1,17 @@
 """Compare curation with a plain sequential loop over the same models, both in one run.
 
     ANIMARAY_WEIGHTS=../shared/real/weights python -m benchmarks.scale.curation_throughput \
-        --videos ../shared/real/videos --mirrored --out /tmp/throughput --repeats 2
+        --videos ../shared/real/videos --out /tmp/throughput --repeats 2
 
-Three ways are run in turn, each in a fresh process: `plain` (one process without Ray, which decodes
-itself, anew for each measurement: what one writes first), `isolated` (a loop over curation's own
-stages: every foreign file is decoded in its bounded child, a clip once for all measurements but the
-pose) and `ray` (`animaray curate`); then `ray` again on the finished
-dataset, which is the cost of resuming. CPU seconds are those of the whole tree of processes: on a
-machine with other work they tell more than wall seconds. On a quiet machine with C cores a run
-cannot be faster than its CPU seconds / C. The plain loop also says where its time goes: decode,
-encode, models, the rest.
+Once over the videos as they are (five minutes of footage in ../shared/real), once with a mirrored
+copy of each (ten); `--footage once` or `twice` for one of them alone. Three ways are run in turn,
+each in a fresh process: `plain` (one process without Ray, which decodes itself, anew for each
+measurement: what one writes first), `isolated` (a loop over curation's own stages: every foreign
+file is decoded in its bounded child, a clip once for all measurements but the pose) and `ray`
+(`animaray curate`); then `ray` again on the finished dataset, which is the cost of resuming. CPU
+seconds are those of the whole tree of processes: on a machine with other work they tell more than
+wall seconds. On a quiet machine with C cores a run cannot be faster than its CPU seconds / C. The
+plain loop also says where its time goes: decode, encode, models, the rest.
 """
 
 import argparse
@@ -46,8 +47,9 @@ def main() -> int:
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--names", help="comma-separated file names; all without it")
     parser.add_argument(
-        "--mirrored", action="store_true", help="add a mirrored copy of each: twice the footage"
-    )
+        "--footage", nargs="*", choices=("once", "twice"), default=["once", "twice"],
+        help="the videos as they are; with a mirrored copy of each",
+    )  # fmt: skip
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
     parser.add_argument("--profile", default="permissive")
     parser.add_argument("--workers", type=int, default=2)
@@ -56,23 +58,29 @@ def main() -> int:
     parser.add_argument("--way", choices=WAYS, help="run only this one, in this process")
     arguments = parser.parse_args()
     names = arguments.names.split(",") if arguments.names else _all_names(arguments.videos)
-    if arguments.mirrored:
-        arguments.videos = _with_mirrored(arguments.videos, names, arguments.out / "videos")
-        names = _all_names(arguments.videos)
-    config = CurationConfig(
-        sources=tuple(str(arguments.videos / name) for name in names),
-        output_dir=arguments.out,
-        profile=arguments.profile,
-        num_workers=arguments.workers,
-    )
     if arguments.way is not None:
+        config = CurationConfig(
+            sources=tuple(str(arguments.videos / name) for name in names),
+            output_dir=arguments.out,
+            profile=arguments.profile,
+            num_workers=arguments.workers,
+        )
         print(json_text(_run_here(arguments.way, config)))
         return 0
-    return _compare(arguments, names)
+    results = {}
+    for footage in arguments.footage:
+        videos, out = arguments.videos, arguments.out / footage
+        if footage == "twice":
+            videos = _with_mirrored(arguments.videos, names, out / "videos")
+        results[footage] = _compare(arguments, videos, _all_names(videos, names), out)
+    print(json_text(results, indent=1))
+    return int(not all(result["same clips and scores"] for result in results.values()))
 
 
-def _all_names(videos: Path) -> list[str]:
-    return sorted(path.name for path in videos.iterdir() if path.is_file())
+def _all_names(videos: Path, wanted: list[str] | None = None) -> list[str]:
+    """Return the files of a folder; of those that are not mirrored copies only the wanted ones."""
+    names = sorted(path.name for path in videos.iterdir() if path.is_file())
+    return [n for n in names if wanted is None or n in wanted or n.startswith("mirrored_")]
 
 
 def _with_mirrored(videos: Path, names: list[str], folder: Path) -> Path:
@@ -92,36 +100,39 @@ def _with_mirrored(videos: Path, names: list[str], folder: Path) -> Path:
     return folder
 
 
-def _compare(arguments: argparse.Namespace, names: list[str]) -> int:
+def _compare(
+    arguments: argparse.Namespace, videos: Path, names: list[str], out: Path
+) -> dict[str, Any]:
     uses: dict[str, list[tuple[TreeUse, dict[str, Any]]]] = {}
     for repeat in range(arguments.repeats):
         order = arguments.ways if repeat % 2 == 0 else arguments.ways[::-1]
         for way in order:
-            folder = arguments.out / f"{way}-{repeat}"
-            uses.setdefault(way, []).append(_run_apart(way, folder, arguments, names))
+            command = _command(arguments, videos, names)
+            folder = out / f"{way}-{repeat}"
+            uses.setdefault(way, []).append(_run_apart(way, folder, command))
             if way == "ray":
-                uses.setdefault("resume", []).append(_run_apart(way, folder, arguments, names))
+                uses.setdefault("resume", []).append(_run_apart(way, folder, command))
     result: dict[str, Any] = {
         "files": len(names),
         "cores": len(os.sched_getaffinity(0)),
         **{way: [_summary(use, facts) for use, facts in runs] for way, runs in uses.items()},
         **_ratios(uses),
     }
-    scores = [_scores(arguments.out / f"{way}-0") for way in arguments.ways]
+    scores = [_scores(out / f"{way}-0") for way in arguments.ways]
     result["same clips and scores"] = all(each == scores[0] for each in scores)
-    print(json_text(result, indent=1))
-    return int(not result["same clips and scores"])
+    return result
 
 
-def _run_apart(
-    way: str, folder: Path, arguments: argparse.Namespace, names: list[str]
-) -> tuple[TreeUse, dict[str, Any]]:
-    command = [
+def _command(arguments: argparse.Namespace, videos: Path, names: list[str]) -> list[str]:
+    return [
         sys.executable, "-m", "benchmarks.scale.curation_throughput",
-        "--way", way, "--videos", str(arguments.videos), "--names",
-        ",".join(names), "--profile", arguments.profile, "--workers", str(arguments.workers),
-        "--out", str(folder),
+        "--videos", str(videos), "--names", ",".join(names),
+        "--profile", arguments.profile, "--workers", str(arguments.workers),
     ]  # fmt: skip
+
+
+def _run_apart(way: str, folder: Path, command: list[str]) -> tuple[TreeUse, dict[str, Any]]:
+    command = [*command, "--way", way, "--out", str(folder)]
     use = run_measured(command, {"OMP_NUM_THREADS": "1"})
     if use.exit_code != 0:
         raise SystemExit(f"{way} ended with exit code {use.exit_code}: {use.output[-500:]}")

@@ -5,7 +5,7 @@ random around the limits of the shipped policies, so that every rule bites somew
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.commit_log import CommitLog, CommittedFile
 from animaray.datasets.schemas import FAMILIES, SCORES
 from animaray.datasets.shards import write_media_shard, write_shard
+from animaray.datasets.writers import writing
 from animaray.platform.media.video import encode_jpeg, encode_mp4
 from animaray.platform.storage import content_id
 
@@ -67,41 +68,58 @@ class ScoreTables:
     """Same seed, same dataset."""
 
 
-def write_score_dataset(root: Path | str, tables: ScoreTables) -> Path:
-    """Write sources and clips (and media, preview, tracks) without verdicts; return the folder."""
-    root = Path(root)
-    log = CommitLog(root)
-    for start in range(0, tables.num_sources, tables.sources_per_commit):
-        numbers = range(start, min(start + tables.sources_per_commit, tables.num_sources))
-        sources = [draw_source(number, tables) for number in numbers]
-        clips = [
-            draw_clip(number, index, source, tables)
-            for number, source in zip(numbers, sources, strict=True)
-            for index in range(tables.clips_per_source)
+def write_score_dataset(address: str | Path, tables: ScoreTables) -> Path:
+    """Write sources and clips (and media, preview, tracks) without verdicts.
+
+    Returns:
+        The address, as a path: of use for a local folder.
+    """
+    with writing(address) as writer:
+        log = CommitLog(address, writer)
+        for start in range(0, tables.num_sources, tables.sources_per_commit):
+            numbers = range(start, min(start + tables.sources_per_commit, tables.num_sources))
+            sources = [draw_source(number, tables) for number in numbers]
+            files = _write_sources(address, numbers, sources, tables, writer.token)
+            facts = {
+                "code": "animaray.datasets.world",
+                "config": str(tables.seed),
+                "profile": "generated",
+            }
+            log.commit(files, inputs=[source["input_id"] for source in sources], facts=facts)
+    return Path(address)
+
+
+def _write_sources(
+    address: str | Path,
+    numbers: range,
+    sources: Sequence[Mapping[str, Any]],
+    tables: ScoreTables,
+    token: str,
+) -> list[CommittedFile]:
+    """Write all files of one commit."""
+    clips = [
+        draw_clip(number, index, source, tables)
+        for number, source in zip(numbers, sources, strict=True)
+        for index in range(tables.clips_per_source)
+    ]
+    files = [write_shard(address, "sources", sources, token=token)]
+    if tables.with_media:
+        videos = {clip["clip_id"]: _video(clip, tables) for clip in clips}
+        media, groups = write_media_shard(address, videos, token=token)
+        tracks = [_tracks(clip, tables) for clip in clips]
+        previews = [_preview(clip, videos[clip["clip_id"]]) for clip in clips]
+        files += [
+            media,
+            write_shard(address, "tracks", tracks, token=token),
+            write_shard(address, "preview", previews, token=token),
         ]
-        files = [write_shard(root, "sources", sources)]
-        if tables.with_media:
-            videos = {clip["clip_id"]: _video(clip, tables) for clip in clips}
-            media, groups = write_media_shard(root, videos)
-            files += [
-                media,
-                write_shard(root, "tracks", [_tracks(clip, tables) for clip in clips]),
-                write_shard(root, "preview", [_preview(c, videos[c["clip_id"]]) for c in clips]),
-            ]
-            for clip in clips:
-                video = videos[clip["clip_id"]]
-                clip |= {
-                    "media_file": media.path, "media_row_group": groups[clip["clip_id"]],
-                    "media_bytes": len(video), "media_sha256": hashlib.sha256(video).hexdigest(),
-                }  # fmt: skip
-        files.append(write_shard(root, "clips", clips))
-        facts = {
-            "code": "animaray.datasets.world",
-            "config": str(tables.seed),
-            "profile": "generated",
-        }
-        log.commit(files, inputs=[source["input_id"] for source in sources], facts=facts)
-    return root
+        for clip in clips:
+            video = videos[clip["clip_id"]]
+            clip |= {
+                "media_file": media.path, "media_row_group": groups[clip["clip_id"]],
+                "media_bytes": len(video), "media_sha256": hashlib.sha256(video).hexdigest(),
+            }  # fmt: skip
+    return [*files, write_shard(address, "clips", clips, token=token)]
 
 
 def draw_source(number: int, tables: ScoreTables) -> dict[str, Any]:

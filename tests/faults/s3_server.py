@@ -1,6 +1,7 @@
 """A real S3 server (SeaweedFS) on this machine's loopback, that can be killed and started again."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -8,9 +9,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 _PATIENCE_S = 120.0
+_REQUESTS = re.compile(
+    r'^SeaweedFS_s3_request_total\{[^}]*type="(\w+)"[^}]*\} (\S+)$', re.MULTILINE
+)
 _DEVIATION = 10_000
 """SeaweedFS speaks gRPC on each port plus this."""
 
@@ -21,7 +26,7 @@ class S3Server:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._ports = [_free_port() for _ in range(4)]
+        self._ports = [free_port() for _ in range(5)]
         self._process: subprocess.Popen[bytes] | None = None
         self.endpoint = f"http://127.0.0.1:{self._ports[3]}"
 
@@ -37,13 +42,13 @@ class S3Server:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        master, volume, filer, s3 = self._ports
+        master, volume, filer, s3, metrics = self._ports
         command = [
             str(Path(sys.executable).parent / "weed"), "server", "-s3", f"-dir={self._folder}",
             "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}",
             f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
             "-volume.max=100", "-master.volumeSizeLimitMB=64",
-            "-s3.port.iceberg=0", "-s3.port.lance=0",
+            f"-metricsPort={metrics}", "-s3.port.iceberg=0", "-s3.port.lance=0",
         ]  # fmt: skip
         with (self._folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
@@ -69,6 +74,16 @@ class S3Server:
             time.sleep(0.2)
         return f"s3://{name}"
 
+    def count_requests(self) -> dict[str, int]:
+        """Return how many requests of each kind the server has answered since it was started."""
+        url = f"http://127.0.0.1:{self._ports[4]}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            text = answer.read().decode()
+        counts: Counter[str] = Counter()
+        for kind, number in _REQUESTS.findall(text):
+            counts[kind] += int(float(number))
+        return dict(counts)
+
     def kill(self) -> None:
         """End the server as a power cut of its machine would end the process."""
         if self._process is not None:
@@ -93,7 +108,7 @@ class S3Server:
         raise RuntimeError(f"The S3 server did not start: see {self._folder / 'log.txt'}.")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that is free, with the one that SeaweedFS derives from it."""
     while True:
         with socket.socket() as one, socket.socket() as other:

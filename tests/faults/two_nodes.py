@@ -1,162 +1,235 @@
-"""Curate on a Ray cluster of two local nodes, once undisturbed and once with a node killed.
+"""Curate on a Ray cluster whose two workers share no folder with each other or the driver.
 
-    python -m tests.faults.two_nodes --real ../shared/real --work /tmp/two-nodes --out report.json
+    python -m tests.faults.two_nodes --store --real ../shared/real --work /tmp/two-nodes \
+        --out report.json
 
-Both nodes are real (a raylet, an object store and workers of their own) and have a working folder
-and an environment that differ from the driver's, so that a file reached by a relative path or a
-setting that only the driver has would show. Neither has room for all workers. The tables must equal
-those of a private session on one node, row for row, in both runs.
+Sources and dataset lie on an S3 server (SeaweedFS); the driver's folder, /tmp and /dev/shm are
+empty in each worker's mount namespace (lone_nodes.py; needs root), the workers know no setting of
+the driver's, and neither has room for all processes of a run. Four runs: on one machine into a
+local folder; on both workers; with the server away for a minute in mid run; with a worker killed
+at work. The tables must be equal, row for row, and no commit that anybody could read may be lost.
+Without `--store` the nodes share all folders and nothing lies on a server: the third run is left
+out.
 """
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from animaray.datasets.commit_log import COMMITS_DIR
+from animaray.platform.errors import AnimarayError
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_json_atomic
+from animaray.platform.stores import open_store
 from tests.faults.chaos import REAL_FILES, make_inputs
+from tests.faults.commit_witness import CommitWitness
 from tests.faults.dataset_difference import count_rows, describe_differences, find_left_overs
+from tests.faults.lone_nodes import LoneNodes, Node, can_hide
+from tests.faults.s3_server import S3Server
 
 _CPUS_OF_A_NODE = 1
 _NUM_WORKERS = 3
 """Each holds half a CPU, so they need two nodes."""
+_BUCKET = "nodes"
+_INTERVAL_S = 0.5
+_ENDED_WELL = (0, 3)
+"""3: some inputs could not be read, as planned."""
 
 
-@contextmanager
-def two_nodes(folder: Path) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the address of a cluster, the cluster, and the node that may die."""
-    # Set before Ray is imported: a cluster file of our own, which no other session can find.
-    os.environ |= {"RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "disabled"}
-    os.environ.pop("ANIMARAY_WEIGHTS", None)
-    os.chdir("/")
-    from ray.cluster_utils import Cluster
+@dataclass(slots=True)
+class Watch:
+    """What is seen of one run, and what is done to it once it has some commits."""
 
-    options = {"num_cpus": _CPUS_OF_A_NODE, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=options)
+    nodes: dict[str, Node]
+    harm: Callable[[dict[str, Node]], str | None]
+    """Does it, and says so; None when the moment is not there yet."""
+    seen_at_work: Counter[str] = field(default_factory=Counter)
+    done: str | None = None
+
+    def follow(self, process: subprocess.Popen[bytes], dataset: str) -> None:
+        """Look at the nodes until the driver ends."""
+        while process.poll() is None:
+            for name, node in self.nodes.items():
+                self.seen_at_work[name] += bool(node.working())
+            if self.done is None and num_commits(dataset) >= 2:
+                self.done = self.harm(self.nodes)
+            time.sleep(_INTERVAL_S)
+
+
+def num_commits(dataset: str) -> int:
+    """Return how many commits a dataset has; 0 when nobody answers."""
     try:
-        yield cluster.address, cluster, cluster.add_node(num_cpus=_CPUS_OF_A_NODE)
-    finally:
-        cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's own
+        return sum(1 for _ in open_store(dataset).files(COMMITS_DIR))
+    except (AnimarayError, OSError):
+        return 0
 
 
-def curate(
-    folder: Path, videos: Path, profile: str, environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    """Start `animaray curate` in a folder of its own."""
-    folder.mkdir()
-    # A relative path, seen from the driver's folder.
-    command = [
-        str(Path(sys.executable).parent / "animaray"), "curate", "run",
-        os.path.relpath(videos, folder), "--out", "dataset", "--profile", profile,
-        "--set", "sources_per_commit=1", "--set", "store_media=all",
-        "--set", f"num_workers={_NUM_WORKERS}",
-    ]  # fmt: skip
-    with (folder / "log.txt").open("ab") as log:
-        return subprocess.Popen(  # noqa: S603 - our own command
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+class Experiment:
+    """All runs over one set of videos."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._work: Path = arguments.work.absolute()
+        self._arguments = arguments
+        self._environment = dict(os.environ)
+        if arguments.profile == "permissive":
+            weights = str((arguments.real / "weights").absolute())
+            self._environment["ANIMARAY_WEIGHTS"] = weights
+        self._server: S3Server | None = None
+        self._sources = "videos"
+        make_inputs(
+            self._work / "videos",
+            arguments.real.absolute(),
+            arguments.generated,
+            names=REAL_FILES[: arguments.real_files],
         )
 
+    @contextmanager
+    def store(self) -> Iterator[None]:
+        """Run the S3 server meanwhile, with the videos on it, if this experiment has one."""
+        if not self._arguments.store:
+            yield
+            return
+        self._server = S3Server(self._work / "server")
+        self._environment |= self._server.environment
+        os.environ.update(self._server.environment)
+        self._server.start()
+        try:
+            self._sources = f"{self._server.make_bucket(_BUCKET)}/videos"
+            bucket = open_store(self._sources)
+            for path in (self._work / "videos").rglob("*"):
+                if path.is_file():
+                    name = path.relative_to(self._work / "videos").as_posix()
+                    bucket.write(name, path.read_bytes())
+            # Nobody may find them but on the server.
+            shutil.rmtree(self._work / "videos")
+            yield
+        finally:
+            self._server.kill()
 
-def workers_of(node: Any) -> list[psutil.Process]:
-    """Return the processes of a node that work on curation."""
-    found: list[psutil.Process] = []
-    for infos in node.all_processes.values():
-        for info in infos:
-            with suppress(psutil.Error):
-                found += psutil.Process(info.process.pid).children(recursive=True)
-    names = ("ray::Map", "ray::FlatMap", "ray::Measure", "ray::_MapWorker", "ray::MapWorker")
-    working = []
-    for process in found:
-        with suppress(psutil.Error):
-            if " ".join(process.cmdline()).startswith(names):
-                working.append(process)
-    return working
+    def run(
+        self, name: str, watch: Watch | None = None, cluster: LoneNodes | None = None
+    ) -> dict[str, Any]:
+        """Curate once, on a cluster or alone; compare with the first run."""
+        folder = self._work / name
+        folder.mkdir()
+        dataset = str(folder / "dataset")
+        if self._server is not None and watch is not None:
+            dataset = f"s3://{_BUCKET}/{name}"
+        environment = dict(self._environment)
+        if cluster is not None:
+            environment |= {"RAY_ADDRESS": cluster.address, "RAY_AUTH_MODE": "disabled"}
+        started = time.monotonic()
+        with CommitWitness(dataset) as witness:
+            process = self._start(folder, dataset, environment)
+            try:
+                if watch is not None:
+                    watch.follow(process, dataset)
+                code = process.wait()
+            finally:
+                process.kill()
+        problems = [*witness.describe_losses(), *find_left_overs(dataset)]
+        if watch is not None:
+            problems += describe_differences(self._work / "one/dataset", dataset)
+        if code not in _ENDED_WELL:
+            problems.append(f"it ended with {code}: {folder / 'log.txt'}")
+        return {
+            "exit_code": code, "seconds": round(time.monotonic() - started, 1),
+            "seen_at_work": dict(watch.seen_at_work) if watch else {},
+            "harm": watch.done if watch else None, "commits_witnessed": witness.num_seen,
+            "problems": problems,
+        }  # fmt: skip
 
+    def _start(
+        self, folder: Path, dataset: str, environment: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
+        sources = self._sources
+        if self._server is None:
+            # A relative path, seen from the driver's folder.
+            sources = os.path.relpath(self._work / "videos", folder)
+        is_local = dataset.startswith("/")
+        command = [
+            str(Path(sys.executable).parent / "animaray"), "curate", "run",
+            sources, "--out", "dataset" if is_local else dataset,
+            "--profile", self._arguments.profile,
+            "--set", "sources_per_commit=1", "--set", "store_media=all",
+            "--set", f"num_workers={_NUM_WORKERS}",
+        ]  # fmt: skip
+        with (folder / "log.txt").open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own command
+                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log,
+            )  # fmt: skip
 
-def watch(
-    process: subprocess.Popen[bytes],
-    cluster: Any,
-    victim: Any,
-    *,
-    kill: bool,
-) -> dict[str, Any]:
-    """Wait for the driver; kill a node while it works, once the dataset has a commit.
+    def no_harm(self, _: dict[str, Node]) -> str | None:
+        """Let a run be."""
+        return None
 
-    Returns:
-        How often each node was seen at work, and what was killed.
-    """
-    seen: Counter[str] = Counter()
-    killed: list[str] = []
-    nodes = {"head": cluster.head_node, "second": victim}
-    cwd = Path(f"/proc/{process.pid}/cwd").readlink()
-    while process.poll() is None:
-        for name, node in nodes.items():
-            seen[name] += bool(workers_of(node))
-        working = workers_of(victim) if kill and not killed else []
-        commits = list(cwd.glob("dataset/_commits/*.json"))
-        if working and len(commits) >= 2:
-            killed = [worker.cmdline()[0] for worker in working]
-            cluster.remove_node(nodes.pop("second"), allow_graceful=False)
-        time.sleep(0.2)
-    return {"exit_code": process.returncode, "seen_at_work": dict(seen), "killed": killed}
+    def take_server_away(self, _: dict[str, Node]) -> str | None:
+        """Kill the server and start it again after a while."""
+        if self._server is None:
+            return None
+        self._server.kill()
+        time.sleep(self._arguments.away_s)
+        self._server.start()
+        return f"the server was away for {self._arguments.away_s:.0f} s"
+
+    def kill_node(self, nodes: dict[str, Node]) -> str | None:
+        """Kill the second node while it works."""
+        working = nodes["second"].working()
+        titles = [process.cmdline()[0] for process in working if process.is_running()]
+        if not titles:
+            return None
+        nodes.pop("second").kill()
+        return f"killed the node of {', '.join(titles)}"
 
 
 def main() -> int:
-    """Run all three; 0 when the tables agree."""
+    """Run all; 0 when the tables agree and each harm was done."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--real", type=Path, default=Path("../shared/real"))
     parser.add_argument("--profile", default="permissive")
     parser.add_argument("--generated", type=int, default=4)
     parser.add_argument("--real-files", type=int, default=8)
+    parser.add_argument("--store", action="store_true", help="All lies on an S3 server")
+    parser.add_argument("--away-s", type=float, default=60.0, help="How long that is away")
     parser.add_argument("--work", type=Path, required=True, help="A folder that does not exist")
     parser.add_argument("--out", type=Path, default=Path("two_nodes.json"))
     arguments = parser.parse_args()
-    work, out = arguments.work.absolute(), arguments.out.absolute()
-    work.mkdir(parents=True)
-    environment = dict(os.environ)
-    if arguments.profile == "permissive":
-        environment["ANIMARAY_WEIGHTS"] = str((arguments.real / "weights").absolute())
-    videos, quiet = work / "videos", work / "one/dataset"
-    make_inputs(
-        videos,
-        arguments.real.absolute(),
-        arguments.generated,
-        names=REAL_FILES[: arguments.real_files],
-    )
-    one = curate(work / "one", videos, arguments.profile, environment)
-    report: dict[str, Any] = {"command": " ".join(sys.argv), "one": {"exit_code": one.wait()}}
-    (work / "ray").mkdir()
-    with two_nodes(work / "ray") as (address, cluster, second):
-        joined = {**environment, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
-        for name, kill in (("two", False), ("two_one_killed", True)):
-            started = time.monotonic()
-            process = curate(work / name, videos, arguments.profile, joined)
-            try:
-                report[name] = watch(process, cluster, second, kill=kill)
-            finally:
-                process.kill()
-            report[name]["seconds"] = round(time.monotonic() - started, 1)
-            dataset = work / name / "dataset"
-            report[name]["problems"] = [
-                *describe_differences(quiet, dataset), *find_left_overs(dataset),
-            ]  # fmt: skip
-            write_json_atomic(out, report)
-    report["rows"] = count_rows(quiet)
+    if arguments.store and not can_hide():
+        parser.error("--store needs root, for mount namespaces")
+    arguments.work.mkdir(parents=True)
+    out = arguments.out.absolute()
+    experiment = Experiment(arguments)
+    report: dict[str, Any] = {"command": " ".join(sys.argv)}
+    hidden = [arguments.work.absolute()] if arguments.store else []
+    with experiment.store():
+        report["one"] = experiment.run("one")
+        with LoneNodes(arguments.work.absolute() / "ray", hidden) as cluster:
+            nodes = {name: cluster.add(_CPUS_OF_A_NODE) for name in ("first", "second")}
+            plan = {"two": experiment.no_harm, "two_one_killed": experiment.kill_node}
+            if arguments.store:
+                plan["two_store_away"] = experiment.take_server_away
+            for name in sorted(plan, key=["two", "two_store_away", "two_one_killed"].index):
+                report[name] = experiment.run(name, Watch(nodes, plan[name]), cluster)
+                write_json_atomic(out, report)
+        report["rows"] = count_rows(arguments.work / "one/dataset")
     write_json_atomic(out, report)
     print(json_text(report, indent=2))
-    is_spread = min(report["two"]["seen_at_work"].values()) > 0
-    is_equal = not report["two"]["problems"] and not report["two_one_killed"]["problems"]
-    return 0 if is_spread and is_equal and report["two_one_killed"]["killed"] else 1
+    runs = [report[name] for name in plan]
+    is_spread = min(report["two"]["seen_at_work"].get(name, 0) for name in ("first", "second")) > 0
+    is_equal = not any(run["problems"] for run in [report["one"], *runs])
+    is_harmed = all(report[name]["harm"] for name in plan if name != "two")
+    return 0 if is_spread and is_equal and is_harmed else 1
 
 
 if __name__ == "__main__":
