@@ -222,7 +222,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         result = MEASURES[arguments.one](arguments.out)
-        print(json.dumps({**result, "peak_mib": _peak_mib()}))
+        print(json_text({**result, "peak_mib": _peak_mib()}))
         return
     for num_clips in arguments.clips:
         root = arguments.out / str(num_clips)
