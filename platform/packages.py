@@ -26,6 +26,7 @@ EXTRAS_FOR = {
     "heif": "to read the HEIC photos of telephones",
     "paper": "to convert ArcFace's ONNX file, once",
     "postgres": "one job database for several serving machines",
+    "transnet": "to find shots by a network, on GPUs",
 }
 """What the optional extras are for."""
 SAME_FILES = {"opencv-python": "opencv-python-headless"}

@@ -53,6 +53,7 @@ def scan_sources(rows: Sequence[Row], config: CurationConfig) -> Iterator[Row]:
         # One task per source and no pool: a source is decoded by its own child process anyway.
         compute=ray.data.TaskPoolStrategy(size=min(config.num_workers, len(rows))),
         num_cpus=_CPUS,
+        num_gpus=config.needs.read_num_gpus,
         memory=_memory(config.needs.read_memory_bytes),
         **_remote_options(),
     )

