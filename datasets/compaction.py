@@ -10,21 +10,24 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from animaray.datasets.commit_log import Commit, CommitLog, CommittedFile, Snapshot, Writer
 from animaray.datasets.encoded_index import ENCODED_DIR
 from animaray.datasets.schemas import concat_versions, schema_of
-from animaray.datasets.shards import key_of, write_media_shard, write_part, write_shard, write_table
+from animaray.datasets.shards import key_of, write_media_shard, write_part, write_table
+from animaray.datasets.table_rows import newest_rows, one_array
 from animaray.datasets.vacuum import is_own_file
 from animaray.datasets.writers import writing
 from animaray.platform.stores import Store, open_store
 
 MERGED_TABLES = ("sources", "clips", "verdicts")
 _SMALL_ROWS = 4096
+_IDS = ("clip_id", "source_id")
+_PLACES = ("media_file", "media_row_group")
 
 
 def compact(address: Path | str | Store) -> Commit | None:
@@ -41,32 +44,35 @@ def compact(address: Path | str | Store) -> Commit | None:
 def _compact(store: Store, writer: Writer) -> Commit | None:
     log = CommitLog(store, writer)
     snapshot = log.snapshot()
-    clip_rows = {file.path: _rows(store, file) for file in snapshot.of_table("clips")}
-    everything = [row for rows in clip_rows.values() for row in rows]
-    hidden = {row["clip_id"] for row in everything if row["source_id"] in snapshot.withdrawn}
-    store.check_room(_rewritten_bytes(snapshot, everything, hidden), "Compacting")
+    sources = pa.array(sorted(snapshot.withdrawn), type=pa.string())
+    clips = {
+        file: _table(store, file, ("clip_id", "source_id", "media_file"))
+        for file in snapshot.of_table("clips")
+    }
+    own = [rows.filter(pc.is_in(rows["source_id"], value_set=sources)) for rows in clips.values()]
+    hidden = pa.array([name for rows in own for name in rows["clip_id"].to_pylist()], pa.string())
+    media = {name for rows in own for name in rows["media_file"].to_pylist() if name}
+    store.check_room(_rewritten_bytes(snapshot, media), "Compacting")
     added: list[CommittedFile] = []
     removed: list[str] = []
-    moved: dict[str, dict[str, Any]] = {}
+    moved: dict[str, tuple[str, int]] = {}
     for file in snapshot.files:
-        if file.table == "clips":
+        if file.table == "clips" or not _holds(store, file, hidden, sources):
             continue
+        removed.append(file.path)
         if file.path.startswith(f"{ENCODED_DIR}/"):
-            added_now = _without(store, file, hidden, snapshot.withdrawn, writer.token)
-            removed += [] if added_now is None else [file.path]
-            added += added_now or []
-            continue
-        rows = _rows(store, file)
-        kept = [row for row in rows if not _is_hidden(row, hidden, snapshot.withdrawn)]
-        if len(kept) < len(rows):
+            added += _rewrite_encoded(store, file, hidden, sources, writer.token)
+        else:
+            kept = _without(_table(store, file), hidden, sources)
+            added += _rewrite(store, file, kept, moved, writer.token)
+    away = pa.array(removed, type=pa.string())
+    for file, facts in clips.items():
+        is_changed = pc.is_in(facts["media_file"], value_set=away)
+        is_changed = pc.or_(is_changed, pc.is_in(facts["clip_id"], value_set=hidden))
+        if pc.any(is_changed).as_py():
+            kept = _moved(_without(_table(store, file), hidden, sources), moved)
             removed.append(file.path)
             added += _rewrite(store, file, kept, moved, writer.token)
-    for path, rows in clip_rows.items():
-        kept = [{**row, **moved.get(row["clip_id"], {})} for row in rows]
-        kept = [row for row in kept if row["clip_id"] not in hidden]
-        if kept != rows:
-            removed.append(path)
-            added += [write_shard(store, "clips", kept, token=writer.token)] if kept else []
     commit = None
     if removed:
         withdrawn = sorted(snapshot.withdrawn)
@@ -76,11 +82,8 @@ def _compact(store: Store, writer: Writer) -> Commit | None:
     return commit
 
 
-def _rewritten_bytes(
-    snapshot: Snapshot, clips: Sequence[Mapping[str, Any]], hidden: set[str]
-) -> int:
+def _rewritten_bytes(snapshot: Snapshot, media: set[str]) -> int:
     """Return how large the files are that hold hidden clips, which are there twice for a while."""
-    media = {clip["media_file"] for clip in clips if clip["clip_id"] in hidden}
     return sum(f.size_bytes for f in snapshot.files if f.table != "media" or f.path in media)
 
 
@@ -129,62 +132,55 @@ def _merge(store: Store, table: str, files: Sequence[CommittedFile], token: str)
     name = table.split("/")[0]
     parts = [_table(store, file) for file in files]
     rows = concat_versions(name, parts, schema_of(name).names)
-    newest = {key: place for place, key in enumerate(rows[key_of(name)].to_pylist())}
-    order = pa.array([newest[key] for key in sorted(newest)], type=pa.int64())
-    merged = rows.take(order).replace_schema_metadata(schema_of(name).metadata)
+    _, places = newest_rows(one_array(rows[key_of(name)]))
+    rows = rows if places is None else rows.take(pa.array(places))
+    merged = rows.replace_schema_metadata(schema_of(name).metadata)
     return write_table(store, name, merged, folder=table, token=token)
 
 
 def _rewrite(
     store: Store,
     file: CommittedFile,
-    kept: Sequence[dict[str, Any]],
-    moved: dict[str, dict[str, Any]],
+    kept: pa.Table,
+    moved: dict[str, tuple[str, int]],
     token: str,
 ) -> list[CommittedFile]:
     """Write what is left of a file; note in `moved` where videos went."""
-    if not kept:
+    if not len(kept):
         return []
-    if file.table != "media":
-        name = file.table.split("/")[0]
-        return [write_shard(store, name, kept, folder=file.table, token=token)]
-    videos = {row["clip_id"]: row["video"]["bytes"] for row in kept}
+    name = file.table.split("/")[0]
+    if name != "media":
+        whole = concat_versions(name, [kept], schema_of(name).names)
+        whole = whole.replace_schema_metadata(schema_of(name).metadata)
+        return [write_table(store, name, whole, folder=file.table, token=token)]
+    videos = {row["clip_id"]: row["video"]["bytes"] for row in kept.to_pylist()}
     media, groups = write_media_shard(store, videos, token=token)
-    for clip_id, group in groups.items():
-        moved[clip_id] = {"media_file": media.path, "media_row_group": group}
+    moved |= {clip_id: (media.path, group) for clip_id, group in groups.items()}
     return [media]
 
 
-def _without(
+def _rewrite_encoded(
     store: Store,
     file: CommittedFile,
-    clip_ids: set[str],
-    sources: frozenset[str],
+    clip_ids: pa.StringArray,
+    sources: pa.StringArray,
     token: str,
-) -> list[CommittedFile] | None:
-    """Write encoded clips, or their index, without hidden ones; None where there are none.
+) -> list[CommittedFile]:
+    """Write encoded clips, or their index, without hidden ones.
 
     Row groups stay as they are: a reader takes one clip by its own.
     """
+    buffer = io.BytesIO()
+    num_kept = 0
+    options = {"compression": "none", "use_dictionary": False}
     with store.open(file.path) as source:
         parquet = pq.ParquetFile(source)
-        facts = parquet.read(columns=["clip_id", "source_id"]).to_pylist()
-        is_hidden = [_is_hidden(row, clip_ids, sources) for row in facts]
-        if not any(is_hidden):
-            return None
-        buffer = io.BytesIO()
-        with pq.ParquetWriter(
-            buffer, parquet.schema_arrow, compression="none", use_dictionary=False
-        ) as writer:
-            start = 0
+        with pq.ParquetWriter(buffer, parquet.schema_arrow, **options) as writer:
             for number in range(parquet.num_row_groups):
-                rows = parquet.read_row_group(number)
-                own = is_hidden[start : start + len(rows)]
-                start += len(rows)
-                kept = rows.filter(pa.array([not hidden for hidden in own]))
+                kept = _without(parquet.read_row_group(number), clip_ids, sources)
+                num_kept += len(kept)
                 if len(kept):
                     writer.write_table(kept)
-    num_kept = is_hidden.count(False)
     if not num_kept:
         return []
     folder = file.path.rpartition("/")[0]
@@ -192,16 +188,38 @@ def _without(
     return [replace(new, table=file.table)]
 
 
-def _rows(store: Store, file: CommittedFile) -> list[dict[str, Any]]:
-    return _table(store, file).to_pylist()
+def _moved(clips: pa.Table, moved: Mapping[str, tuple[str, int]]) -> pa.Table:
+    """Say of clips where their videos went."""
+    facts = zip(
+        *(clips[name].to_pylist() for name in ("clip_id", *_PLACES)),
+        strict=True,
+    )
+    places = [moved.get(clip_id, place) for clip_id, *place in facts]
+    for number, name in enumerate(_PLACES):
+        column = pa.array([place[number] for place in places], clips.schema.field(name).type)
+        clips = clips.set_column(clips.schema.get_field_index(name), name, column)
+    return clips
 
 
-def _table(store: Store, file: CommittedFile) -> pa.Table:
+def _table(store: Store, file: CommittedFile, columns: Sequence[str] | None = None) -> pa.Table:
     with store.open(file.path) as source:
-        return pq.ParquetFile(source).read()
+        return pq.ParquetFile(source).read(columns=columns)
 
 
-def _is_hidden(
-    row: Mapping[str, Any], clip_ids: set[str], sources: Sequence[str] | frozenset[str]
+def _holds(
+    store: Store, file: CommittedFile, clip_ids: pa.StringArray, sources: pa.StringArray
 ) -> bool:
-    return row.get("clip_id") in clip_ids or row.get("source_id") in sources
+    """Return whether a file holds hidden rows; only its ids are read."""
+    with store.open(file.path) as source:
+        parquet = pq.ParquetFile(source)
+        names = [name for name in _IDS if name in parquet.schema_arrow.names]
+        ids = parquet.read(columns=names)
+    return len(_without(ids, clip_ids, sources)) < len(ids)
+
+
+def _without(rows: pa.Table, clip_ids: pa.StringArray, sources: pa.StringArray) -> pa.Table:
+    """Return the rows that are not hidden."""
+    for name, hidden in zip(_IDS, (clip_ids, sources), strict=True):
+        if name in rows.column_names:
+            rows = rows.filter(pc.invert(pc.is_in(rows[name], value_set=hidden)))
+    return rows

@@ -240,9 +240,9 @@ class CurationDataset:
         file = self._media_files.get(name)
         if file is not None and group is not None:
             rows = self._files.uncached_group(file, group)
-            place = pc.index(rows["clip_id"], clip_id).as_py()
-            if place >= 0:
-                return rows["video"][place].as_py()["bytes"]
+            ids = rows["clip_id"].to_pylist()
+            if clip_id in ids:
+                return rows["video"][ids.index(clip_id)].as_py()["bytes"]
         raise DatasetError(
             f"The video of clip {clip_id} should be row group {group} of {name} and is not there.",
             fix=f"See what else is wrong: animaray dataset validate {self.store}",

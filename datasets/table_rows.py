@@ -95,7 +95,7 @@ class TableRows:
         found = self._files.columns(self._committed, names)
         sizes = [size for _, groups in found for size in groups]
         rows = concat_versions(self._table, [part for part, _ in found], names).combine_chunks()
-        ids, places = _newest(one_array(rows.column(key)))
+        ids, places = newest_rows(one_array(rows.column(key)))
         if self._withdrawn:
             sources = one_array(rows.column("source_id"))
             sources = sources if places is None else sources.take(pa.array(places))
@@ -114,7 +114,7 @@ class TableRows:
         )
 
 
-def _newest(ids: pa.StringArray) -> tuple[pa.StringArray, Int64[np.ndarray, " ids"] | None]:
+def newest_rows(ids: pa.StringArray) -> tuple[pa.StringArray, Int64[np.ndarray, " ids"] | None]:
     """Return ids sorted, each once, and the last place of each; no places where they were so."""
     if len(ids) < 2 or pc.all(pc.less(ids[:-1], ids[1:])).as_py():
         return ids, None
@@ -187,8 +187,7 @@ class ClipRows:
     def _find(self, clip_id: str, input_id: str | None) -> tuple[CommittedFile, int] | None:
         """Return the newest file with a clip, and the place of its row there."""
         for file in self._by_input.get(input_id or "", ()):
-            place = pc.index(self._ids_of([file])[0], clip_id).as_py()
-            if place >= 0:
+            if (place := find_id(self._ids_of([file])[0], clip_id)) is not None:
                 return file, place
         if not self._rewritten:
             return None
@@ -205,9 +204,10 @@ class ClipRows:
     ) -> tuple[pa.StringArray, Int64[np.ndarray, " ids"] | None, list[int]]:
         """The ids of files that no entry lists by input, and where each file's rows begin."""
         found = self._ids_of(self._rewritten)
-        return *_newest(pa.concat_arrays(found)), [0, *accumulate(len(ids) for ids in found)]
+        return *newest_rows(pa.concat_arrays(found)), [0, *accumulate(len(ids) for ids in found)]
 
     def _ids_of(self, files: Sequence[CommittedFile]) -> list[pa.StringArray]:
+        """Return the ids of each file, sorted as our writers leave them."""
         lacking = [file for file in files if file.path not in self._ids]
         read = self._files.columns(lacking, ["clip_id"])
         for file, (rows, sizes) in zip(lacking, read, strict=True):

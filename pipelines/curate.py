@@ -20,6 +20,7 @@ from typing import Any
 
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.compaction import merge_small_files
+from animaray.datasets.publication import publish
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.vacuum import vacuum
 from animaray.datasets.writers import writing
@@ -84,6 +85,7 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
                     run.curate_batch(part)
         renew_stale_verdicts(config.output_dir)
         merge_small_files(config.output_dir)
+        publish(config.output_dir)
     return summarize(
         CurationDataset.open(config.output_dir),
         [*inputs.finished, *run.input_ids],

@@ -93,9 +93,13 @@ def withdraw(
         list[str], typer.Argument(help="Source ids (`animaray dataset show DATASET --sources`)")
     ],
     reason: Annotated[str, typer.Option(help="Why, for the record")],
+    hide_only: Annotated[
+        bool, typer.Option("--hide-only", help="Leave their bytes to a later `compact`")
+    ] = False,
 ) -> None:
-    """Hide every row of some sources at once (a takedown); `compact` takes out their bytes."""
+    """Hide every row of some sources at once (a takedown), then take out their bytes."""
     from animaray.datasets.commit_log import CommitLog
+    from animaray.datasets.publication import publish
     from animaray.datasets.reader import CurationDataset
 
     opened = CurationDataset.open(dataset)
@@ -107,15 +111,27 @@ def withdraw(
         )
     commit = CommitLog(opened.store).withdraw(sorted(set(source_ids)), reason)
     print_lines(f"commit {commit.version}: {len(set(source_ids))} sources hidden")
-    print_hint(f"Their bytes are still stored: animaray dataset compact {dataset}")
+    publish(opened.store)
+    if hide_only:
+        print_hint(
+            f"Their bytes are still stored: animaray dataset compact {dataset}; until then other "
+            "programs are shown no file that holds some of them."
+        )
+    else:
+        _compact(dataset)
 
 
 @app.command()
 def compact(dataset: DatasetArgument) -> None:
     """Take out the bytes of withdrawn sources, and merge many small files."""
     check_dataset(dataset)
+    _compact(dataset)
+
+
+def _compact(dataset: str) -> None:
     from animaray.datasets.compaction import compact as compact_dataset
     from animaray.datasets.compaction import merge_small_files
+    from animaray.datasets.publication import publish
 
     commits = [compact_dataset(dataset), merge_small_files(dataset, min_files=2)]
     for commit in commits:
@@ -126,6 +142,7 @@ def compact(dataset: DatasetArgument) -> None:
             )
     if commits == [None, None]:
         print_lines("nothing to do")
+    publish(dataset)
 
 
 @app.command()

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile
+from animaray.datasets.publication import publish
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import FAMILIES, schema_of
 from animaray.datasets.shards import write_table
@@ -109,6 +110,7 @@ def reapply_policy(address: str | Path | Store, policy: str | Path | Policy = "s
             file = write_table(store, "verdicts", rows, folder=folder, token=writer.token)
             files.append(file)
         _commit_verdicts(CommitLog(store, writer), dataset, files, policy)
+    publish(store)
     return kept
 
 

@@ -43,9 +43,9 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "profiles provenance",
     ),
     "datasets": (
-        "commit_log frame_sampling schemas splits", "shard_cache shards table_files writers",
-        "table_rows vacuum", "encoded_index reader",
-        "compaction encoded_clips world", "windows",
+        "commit_log frame_sampling schemas splits",
+        "delta_log shard_cache shards table_files writers", "table_rows vacuum",
+        "encoded_index reader", "compaction encoded_clips publication world", "windows",
     ),
     "pipelines": (
         "exchange policy stages", "acquire sets", "curation", "curate encode reports",

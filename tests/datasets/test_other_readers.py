@@ -1,6 +1,10 @@
-"""The tables as other people's programs read them: Hugging Face datasets, DuckDB, pandas."""
+"""The tables as other people's programs read them: Hugging Face datasets, DuckDB, pandas, Delta.
+
+They are told which files count by what `publish` wrote beside the tables, and by nothing else.
+"""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +12,14 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from animaray.cli.main import run
+from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.publication import publish
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import TABLES
+from animaray.datasets.vacuum import unnamed_files
 from animaray.pipelines.policy.policies import LAX
 from animaray.pipelines.policy.verdicts import reapply_policy
 from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
@@ -25,7 +34,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files_of(root: Path, table: str) -> list[str]:
-    return [str(root / file.path) for file in CurationDataset.open(root).snapshot.of_table(table)]
+    """Return the files of a table as `live_files.json` names them."""
+    rows = pd.read_json(root / "live_files.json")
+    return [str(root / path) for path in rows[rows["table"] == table]["path"]]
 
 
 def load(root: Path, table: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -35,8 +46,7 @@ def load(root: Path, table: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     datasets.disable_progress_bars()
     cache = str(root.parent / "cache")
-    files = {"train": files_of(root, table)}
-    return datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=cache)
+    return datasets.load_dataset(str(root), table, split="train", cache_dir=cache)
 
 
 @pytest.mark.parametrize("table", ["media", "preview"])
@@ -102,3 +112,84 @@ def test_pandas_reads_every_table(root: Path) -> None:
     assert clips["camera_drift"].dtype == np.float64
     tracks = pd.concat([pd.read_parquet(path) for path in files_of(root, "tracks")])
     assert all(len(row) == 12 * 18 * 2 for row in tracks["keypoints"])
+
+
+def delta_table() -> Any:
+    return pytest.importorskip("deltalake").DeltaTable
+
+
+def clips_seen_by_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """Return the clips that each reader finds in each table, none of which it may miss."""
+    import duckdb
+
+    delta = delta_table()
+    found: dict[str, set[str]] = {}
+    for table in TABLES[1:]:
+        folder = "verdicts/lax" if table == "verdicts" else table
+        names = files_of(root, folder)
+        own = duckdb.read_parquet(names).fetchnumpy()["clip_id"] if names else []
+        found[f"duckdb {table}"] = set(own)
+        rows = delta(root / folder).to_pyarrow_table(columns=["clip_id"])
+        found[f"delta {table}"] = set(rows["clip_id"].to_pylist())
+        if names:
+            loaded = load(root, folder.replace("/", "-"), monkeypatch)
+            found[f"hugging face {table}"] = set(loaded["clip_id"])
+    return found
+
+
+def test_nobody_sees_a_withdrawn_clip(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "dataset"
+    shutil.copytree(root, folder)
+    clips = {clip["clip_id"]: clip["source_id"] for clip in CurationDataset.open(folder).clips()}
+    everyone = clips_seen_by_others(folder, monkeypatch)
+    assert len(everyone) == 15
+    assert all(seen == set(clips) for seen in everyone.values())
+    gone, source_id = next(iter(clips.items()))
+    command = ["dataset", "withdraw", str(folder), source_id, "--reason", "asked to"]
+    # Hidden, not yet compacted: a file that holds such a row is not shown at all.
+    hidden = tmp_path / "hidden"
+    shutil.copytree(folder, hidden)
+    assert run([*command[:2], str(hidden), *command[3:], "--hide-only"]) == 0
+    seen = clips_seen_by_others(hidden, monkeypatch)
+    assert all(gone not in found for found in seen.values())
+    assert any(found for found in seen.values())
+    # Compacted: everything else is there again.
+    assert run(command) == 0
+    seen = clips_seen_by_others(folder, monkeypatch)
+    assert len(seen) == 15
+    assert all(found == set(clips) - {gone} for found in seen.values())
+    assert source_id not in pd.read_parquet(files_of(folder, "sources")[0])["source_id"].tolist()
+
+
+def test_delta_readers_follow_by_version(root: Path, tmp_path: Path) -> None:
+    delta = delta_table()
+    folder = tmp_path / "dataset"
+    shutil.copytree(root, folder)
+    table = delta(folder / "tracks")
+    before = table.version()
+    publish(folder)
+    assert delta(folder / "tracks").version() == before  # nothing changed
+    source_id = CurationDataset.open(folder).sources()[0]["source_id"]
+    CommitLog(folder).withdraw([source_id], "asked to")
+    publish(folder)
+    table.update_incremental()
+    assert table.version() == before + 1
+    assert table.to_pyarrow_table(columns=["keypoints"]).num_rows < 5
+    assert "_delta_log" not in "".join(unnamed_files(folder))
+
+
+def test_what_people_wrote_into_the_readme_stays(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    shutil.copytree(root, folder)
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Ours\n")
+    publish(folder)
+    text = (folder / "README.md").read_text()
+    assert text.endswith("---\n# Ours\n")
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["license"] == "cc-by-4.0"
+    (default,) = [config for config in front["configs"] if config.get("default")]
+    assert default["config_name"] == "clips"
+    wanted = [str(folder / path) for path in default["data_files"][0]["path"]]
+    assert wanted == files_of(folder, "clips")
