@@ -38,7 +38,8 @@ _log = logging.getLogger("animaray.stores")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 _PIECE_BYTES = 8 * 1024**2
-_MAX_RETRIES = 10
+_MAX_RETRIES = 1000
+"""More than fit: the time below is what ends them."""
 _RETRY_TIME = timedelta(seconds=120)
 """How long a store may be away before a request of ours fails."""
 
@@ -184,7 +185,15 @@ class RemoteStore(Store):
         from obstore.store import from_url
 
         options: dict[str, Any] = {
-            "retry_config": {"max_retries": _MAX_RETRIES, "retry_timeout": _RETRY_TIME},
+            "retry_config": {
+                "max_retries": _MAX_RETRIES,
+                "retry_timeout": _RETRY_TIME,
+                "backoff": {
+                    "init_backoff": timedelta(seconds=0.1),
+                    "max_backoff": timedelta(seconds=5),
+                    "base": 2,
+                },
+            },
             "client_options": {
                 "timeout": timedelta(seconds=60),
                 "allow_http": os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"),

@@ -24,7 +24,7 @@ from animaray.platform.errors import (
     error_from_dict,
 )
 from animaray.platform.progress import StageProgress, stage_progress
-from animaray.platform.ray_session import ray_session, require_resources
+from animaray.platform.ray_session import ray_session, require_resources, worker_environment
 from animaray.platform.storage import read_json, write_json_atomic
 from animaray.platform.stores import is_remote
 from animaray.training.checkpoints import Checkpoint, clear_temporary, latest_checkpoint
@@ -167,6 +167,7 @@ def _fit(make_task: TaskMaker, config: Any, folder: RunFolder) -> None:  # noqa:
             storage_path=str(folder.root / "ray"),
             failure_config=ray.train.FailureConfig(max_failures=scale.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            worker_runtime_env={"env_vars": worker_environment()},
         ),
     )
     try:

@@ -23,7 +23,7 @@ from animaray.platform.media.video import decode_video
 @pytest.fixture(scope="module")
 def config(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluateConfig:
     return EvaluateConfig(
-        data_dir=dataset_root,
+        data_dir=str(dataset_root),
         weights_dir=dataset_root,  # not read: the pipeline is given
         out_dir=tmp_path_factory.mktemp("tables"),
         held_out_share=None,
