@@ -4,12 +4,14 @@ import re
 from pathlib import Path
 
 from animaray.datasets.commit_log import COMMITS_DIR, CommitLog
+from animaray.datasets.delta_log import DELTA_LOG
 from animaray.datasets.schemas import TABLES
 from animaray.datasets.writers import nobody_writing
 from animaray.platform.stores import Store, open_store
 
 _PART = re.compile(r"part-[0-9a-f]{20}\.parquet")
 _HALF_WRITTEN = re.compile(r"\.part-[0-9a-f]{20}\.parquet\.[0-9a-f]{8}\.tmp")
+_HALF_DELTA = re.compile(r"\.\d{20}\.[0-9a-f]{8}\.tmp")
 _HALF_ENTRY = re.compile(r"\.\d{8}\.[0-9a-f]{8}\.tmp")
 _FOLDERS = (*TABLES, "conditions")
 """Where the tables' files lie, or in folders below: of a policy, of an encoder."""
@@ -31,8 +33,11 @@ def unnamed_files(address: str | Path | Store) -> list[str]:
 def is_own_file(path: str) -> bool:
     """Return whether a path, relative to the dataset folder, is one that our writers give."""
     first, *between, name = path.split("/")
-    is_inside = first in _FOLDERS and not {"", ".", ".."} & set(between)
-    return is_inside and bool(_PART.fullmatch(name) or _HALF_WRITTEN.fullmatch(name))
+    if first not in _FOLDERS or {"", ".", ".."} & set(between):
+        return False
+    if between[-1:] == [DELTA_LOG]:
+        return bool(_HALF_DELTA.fullmatch(name))
+    return bool(_PART.fullmatch(name) or _HALF_WRITTEN.fullmatch(name))
 
 
 def vacuum(address: str | Path | Store) -> list[str]:

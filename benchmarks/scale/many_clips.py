@@ -42,7 +42,7 @@ class ManyClips:
     """Whether there is a media table."""
 
 
-def write_many_clips(root: Path, size: ManyClips) -> None:
+def write_many_clips(root: Path | str, size: ManyClips) -> None:
     """Write sources, clips, tracks and media without verdicts, and merge the small files."""
     log = CommitLog(root)
     num_sources = -(-size.num_clips // size.clips_per_source)
@@ -60,7 +60,7 @@ def write_many_clips(root: Path, size: ManyClips) -> None:
     merge_small_files(root, min_files=2)
 
 
-def _write(root: Path, table: str, columns: dict[str, Any]) -> CommittedFile:
+def _write(root: Path | str, table: str, columns: dict[str, Any]) -> CommittedFile:
     """Write columns as a file of a table, by id; what is not given is null."""
     schema = schema_of(table)
     count = len(next(iter(columns.values())))
@@ -149,7 +149,7 @@ def _tracks(clips: dict[str, Any], size: ManyClips) -> dict[str, Any]:
 
 
 def _write_media(
-    root: Path, clip_ids: list[str], files: list[CommittedFile]
+    root: Path | str, clip_ids: list[str], files: list[CommittedFile]
 ) -> dict[str, list[Any]]:
     """Write a few bytes as the video of each clip; return what the clips table says of them."""
     videos = {clip_id: f"video of {clip_id}".encode() for clip_id in clip_ids}

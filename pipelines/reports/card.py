@@ -33,6 +33,7 @@ from animaray.pipelines.reports.show import (
 )
 from animaray.pipelines.sets.identities import group_clips
 from animaray.platform.config import config_to_dict
+from animaray.platform.stores import Store
 from animaray.platform.weights.table import WEIGHTS
 
 NUM_BINS = 24
@@ -114,7 +115,9 @@ class Card:
         return asdict(self)
 
 
-def dataset_card(root: Path | str, policy: str = "standard", *, num_border: int = 4) -> Card:
+def dataset_card(
+    address: Path | str | Store, policy: str = "standard", *, num_border: int = 4
+) -> Card:
     """Read a snapshot and gather its card.
 
     Args:
@@ -123,7 +126,7 @@ def dataset_card(root: Path | str, policy: str = "standard", *, num_border: int 
     Raises:
         DatasetError: There is no dataset, or the policy was never applied.
     """
-    dataset = CurationDataset.open(root)
+    dataset = CurationDataset.open(address)
     dataset.check_applied(policy)
     rules = applied_policy(dataset, policy)
     clips = clips_with_verdicts(
@@ -133,7 +136,7 @@ def dataset_card(root: Path | str, policy: str = "standard", *, num_border: int 
     kept = clips.filter(clips["keep"])
     states = count_values(source_states(dataset, policy)["state"])
     return Card(
-        dataset=str(root),
+        dataset=str(dataset.store),
         version=dataset.snapshot.version,
         policy={**config_to_dict(rules), "fingerprint": policy_fingerprint(rules)},
         totals={

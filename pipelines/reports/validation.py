@@ -27,6 +27,7 @@ from animaray.pipelines.reports.validation_media import (
 )
 from animaray.platform.errors import ConfigError, DatasetError
 from animaray.platform.storage import content_id
+from animaray.platform.stores import Store, open_store
 
 INVARIANTS = {
     "log": "the commit log is whole and each entry follows the one before",
@@ -81,17 +82,19 @@ class Validation:
         return {**asdict(self), "sound": not self.problems, "invariants": INVARIANTS}
 
 
-def validate(root: Path | str, *, decode: bool = True, max_problems: int = 1000) -> Validation:
-    """Check every invariant of a dataset folder.
+def validate(
+    address: Path | str | Store, *, decode: bool = True, max_problems: int = 1000
+) -> Validation:
+    """Check every invariant of a dataset.
 
     Args:
         decode: Whether every stored video is decoded in full; else only its bytes are compared.
         max_problems: Stop listing after so many.
 
     Raises:
-        DatasetError: The folder holds no dataset at all.
+        DatasetError: There is no dataset at all.
     """
-    root = Path(root)
+    store = open_store(address)
     problems: list[Problem] = []
 
     def report(invariant: str, subject: str, message: str) -> None:
@@ -99,15 +102,15 @@ def validate(root: Path | str, *, decode: bool = True, max_problems: int = 1000)
             problems.append(Problem(invariant=invariant, subject=subject, message=message))
 
     try:
-        dataset = CurationDataset.open(root)
+        dataset = CurationDataset.open(store)
     except DatasetError as error:
         if error.reason == "empty":
             raise
-        report("log", str(root), error.message)
+        report("log", str(store), error.message)
         return Validation(
             version=0, rows={}, problems=tuple(problems), num_decoded=0, unnamed_files=()
         )
-    for line in CommitLog(root).verify():
+    for line in CommitLog(store).verify():
         report("files", line.split(":", 1)[0], line)
     rows: dict[str, int] = {}
     num_decoded = 0
@@ -118,13 +121,13 @@ def validate(root: Path | str, *, decode: bool = True, max_problems: int = 1000)
             check_tracks(dataset, report)
             check_encoded_clips(dataset, report)
         except DatasetError as error:
-            report("schema", str(root), error.message)
+            report("schema", str(store), error.message)
     return Validation(
         version=dataset.snapshot.version,
         rows=rows,
         problems=tuple(problems),
         num_decoded=num_decoded,
-        unnamed_files=tuple(unnamed_files(root)),
+        unnamed_files=tuple(unnamed_files(store)),
     )
 
 

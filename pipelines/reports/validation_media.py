@@ -113,7 +113,7 @@ def check_encoded_clips(dataset: CurationDataset, report: Report) -> None:
     names = {file.table for file in dataset.snapshot.files}
     clip_ids = set(dataset.table("clips", ["clip_id"])["clip_id"].to_pylist())
     for name in sorted(name for name in names if name.startswith(f"{ENCODED_DIR}/")):
-        table = open_encoded_clips(dataset.root, name.split("/", 1)[1])
+        table = open_encoded_clips(dataset.store, name.split("/", 1)[1])
         for clip_id in table.clip_ids:
             if clip_id not in clip_ids:
                 report("conditions", clip_id, f"{name} encodes a clip that does not exist")

@@ -4,6 +4,7 @@ They are told which files count by what `publish` wrote beside the tables, and b
 """
 
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from animaray.datasets.schemas import TABLES
 from animaray.datasets.vacuum import unnamed_files
 from animaray.pipelines.policy.policies import LAX
 from animaray.pipelines.policy.verdicts import reapply_policy
+from animaray.pipelines.reports.validation import validate
+from benchmarks.scale.many_clips import ManyClips, write_many_clips
 from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
 
@@ -178,6 +181,30 @@ def test_delta_readers_follow_by_version(root: Path, tmp_path: Path) -> None:
     assert table.version() == before + 1
     assert table.to_pyarrow_table(columns=["keypoints"]).num_rows < 5
     assert "_delta_log" not in "".join(unnamed_files(folder))
+
+
+def test_an_object_store_is_read_clip_by_clip_and_published(s3_folder: str) -> None:
+    write_many_clips(s3_folder, ManyClips(num_clips=30, sources_per_commit=1, num_frames=2))
+    reapply_policy(s3_folder, LAX)
+    dataset = CurationDataset.open(s3_folder)
+    for clip in dataset.clips():
+        clip_id = clip["clip_id"]
+        assert dataset.clip(clip_id) == clip
+        assert dataset.tracks(clip_id).keypoints.shape == (2, 18, 2)
+        assert dataset.media_bytes(clip_id) == f"video of {clip_id}".encode()
+    gone = dataset.clips()[0]["source_id"]
+    command = ["dataset", "withdraw", s3_folder, gone, "--reason", "asked to"]
+    assert run(command) == 0
+    live = {row["path"]: row for row in json.loads(dataset.store.read("live_files.json"))}
+    snapshot = CommitLog(s3_folder).snapshot()
+    assert set(live) == {file.path for file in snapshot.files}
+    assert len(CurationDataset.open(s3_folder).clips()) == 20
+    entries = sorted(file.path for file in dataset.store.files("clips/_delta_log"))
+    # Published after the verdicts, the withdrawal and the compaction.
+    assert [path.rpartition("/")[2] for path in entries] == [
+        f"{number:020d}.json" for number in range(3)
+    ]
+    assert validate(s3_folder, decode=False).problems == ()
 
 
 def test_what_people_wrote_into_the_readme_stays(root: Path, tmp_path: Path) -> None:
