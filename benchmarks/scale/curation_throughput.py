@@ -324,6 +324,15 @@ class _Clock:
             yield item
 
 
+def _timed_encoding(add: Callable[..., None], spent: _Clock) -> Callable[..., None]:
+    def timed_add(writer: Mp4Writer, *values: Any) -> None:  # noqa: ANN401
+        started = time.perf_counter()
+        add(writer, *values)
+        spent.seconds["encode"] += time.perf_counter() - started
+
+    return timed_add
+
+
 def _decode_in_this_process(spent: _Clock) -> None:
     """Let the stages open files here, each on its own; count decoding and encoding."""
     from animaray.pipelines.curation import clip_samples
@@ -338,24 +347,22 @@ def _decode_in_this_process(spent: _Clock) -> None:
             super().__init__(path, selections[0], limits)
             self._wanted = selections
 
-        def together(self, selections: Any = None) -> Iterator[Any]:  # noqa: ANN401
+        def pictures(self, selections: Any = None) -> Iterator[Any]:  # noqa: ANN401
             """Yield what was asked for at the start, as the child's stream does."""
+            return super().pictures(selections or self._wanted)
+
+        def together(self, selections: Any = None) -> Iterator[Any]:  # noqa: ANN401
+            """Do the same without planes."""
             return super().together(selections or self._wanted)
 
-    decode = video_decode.FrameStream.together
+    decode = video_decode.FrameStream.pictures
 
     def timed_decode(stream: FrameStream, selections: Any) -> Iterator[Any]:  # noqa: ANN401
         return spent.watch_items(decode(stream, selections), "decode")
 
-    video_decode.FrameStream.together = timed_decode  # type: ignore[method-assign, assignment]
-    add = Mp4Writer.add
-
-    def timed_add(writer: Mp4Writer, *values: Any) -> None:  # noqa: ANN401
-        started = time.perf_counter()
-        add(writer, *values)
-        spent.seconds["encode"] += time.perf_counter() - started
-
-    Mp4Writer.add = timed_add  # type: ignore[method-assign, assignment]
+    video_decode.FrameStream.pictures = timed_decode  # type: ignore[method-assign, assignment]
+    for name in ("add", "add_planes"):
+        setattr(Mp4Writer, name, _timed_encoding(getattr(Mp4Writer, name), spent))
     for stage in (clip_samples, cut_clip, shots):
         stage.ChildFrameStream = OwnStream  # type: ignore[attr-defined]
 

@@ -3,11 +3,12 @@
 Once a clip is stored its own file is read; before, the span of the source, in a bounded child.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from animaray.pipelines.stages.cut_clip import of_source
 from animaray.platform.media.video import (
     ChildFrameStream,
     DecodedVideo,
@@ -97,7 +98,7 @@ class SourceSamples(ClipSamples):
 
     def __init__(
         self,
-        row: Mapping[str, Any],
+        row: dict[str, Any],
         limits: DecodeLimits,
         size: tuple[int, int],
         together: Sequence[FrameSelection] = (),
@@ -138,14 +139,8 @@ class SourceSamples(ClipSamples):
 
     def _in_source(self, selection: FrameSelection) -> FrameSelection:
         """Return a selection of the clip as one of the source."""
-        start_s: float = self._row["clip_start_s"]
-        end_s: float = self._row["clip_end_s"]
         largest = min(self._size)
-        own_end_s = end_s if selection.end_s is None else start_s + selection.end_s
         return replace(
-            selection,
-            start_s=start_s + selection.start_s,
-            end_s=min(end_s, own_end_s),
-            seeks=self._row["has_plain_clock"],
+            of_source(self._row, selection),
             short_side_px=min(selection.short_side_px or largest, largest),
         )

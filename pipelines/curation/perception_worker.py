@@ -141,7 +141,7 @@ class PerceptionWorker:
             "clip_width": width,
             "clip_height": height,
         }
-        together = (*self._together(row), *preview_selections(row, config).values())
+        together = (*self._together(row), *preview_selections(row, config))
         samples = SourceSamples(row, self._config.limits, (width, height), together)
         row = {**row, "samples": samples}
         try:
@@ -160,9 +160,11 @@ class PerceptionWorker:
 
     def _with_preview(self, row: Row) -> Row:
         """Show people a clip that has no video."""
-        wanted = preview_selections(row, self._config.cut)
-        shown = {name: row["samples"].take(each).frames_uint8 for name, each in wanted.items()}
-        paths = write_preview(row, shown["preview"], shown["poster"][0])
+        preview, poster = (
+            row["samples"].take(each).frames_uint8
+            for each in preview_selections(row, self._config.cut)
+        )
+        paths = write_preview(row, preview, poster[0])
         return _without_samples({**row, "media_path": None, **paths})
 
     def _together(self, row: Row) -> tuple[FrameSelection, ...]:

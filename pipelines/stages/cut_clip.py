@@ -8,7 +8,7 @@ written here, so what is measured is what is stored, frame by frame.
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from animaray.platform.media.video import (
     FrameSelection,
     Mp4Writer,
     StreamEnd,
+    TimedFrame,
+    TimedPlanes,
     encode_jpeg,
     encode_mp4,
     fitted_size,
@@ -63,26 +65,6 @@ class CutClipConfig:
     """Size of the poster."""
 
 
-class _Preview:
-    """Collect the small frames around the middle of a clip, and its middle frame."""
-
-    def __init__(self, config: CutClipConfig, fps: float, num_frames_expected: int) -> None:
-        self._config = config
-        # Forged time stamps make any rate.
-        half = min(round(config.preview_s * fps / 2), _MAX_PREVIEW_FRAMES // 2)
-        middle = num_frames_expected // 2
-        self._wanted = range(max(0, middle - half), middle + half)
-        self._middle = middle
-        self.frames: list[UInt8[np.ndarray, "height width 3"]] = []
-        self.poster: UInt8[np.ndarray, "height width 3"] | None = None
-
-    def add(self, index: int, frame: UInt8[np.ndarray, "height width 3"]) -> None:
-        if index in self._wanted:
-            self.frames.append(shrink(frame, self._config.preview_short_side_px))
-        if index <= self._middle and (self.poster is None or index == self._middle):
-            self.poster = shrink(frame, self._config.poster_short_side_px)
-
-
 def cut_clip(row: dict[str, Any], config: CutClipConfig, limits: DecodeLimits) -> dict[str, Any]:
     """Decode one clip of the source in a child process and write its three files.
 
@@ -99,13 +81,12 @@ def cut_clip(row: dict[str, Any], config: CutClipConfig, limits: DecodeLimits) -
         partial.replace(media)
     finally:
         partial.unlink(missing_ok=True)
-    fps, times, small = row["frame_rate_fps"], written.times_s, written.small
-    assert small.poster is not None  # noqa: S101 - there are at least two frames
+    fps, times = row["frame_rate_fps"], written.times_s
     width, height = written.size
     return {
         **row,
         "media_path": str(media),
-        **write_preview(row, np.stack(small.frames or [small.poster]), small.poster),
+        **write_preview(row, np.stack(written.preview), written.poster),
         # Odd sides were padded by one pixel.
         "clip_width": width + width % 2,
         "clip_height": height + height % 2,
@@ -123,25 +104,39 @@ def stored_size(width: int, height: int, config: CutClipConfig) -> tuple[int, in
     return width + width % 2, height + height % 2
 
 
-def preview_selections(row: dict[str, Any], config: CutClipConfig) -> dict[str, FrameSelection]:
-    """Return which frames of a clip show it to people: of the preview, and of the poster.
+def preview_selections(row: dict[str, Any], config: CutClipConfig) -> tuple[FrameSelection, ...]:
+    """Return which frames of a clip show it to people: of the preview, then the poster.
 
     Args:
         row: With clip_start_s and clip_end_s.
     """
     middle_s = (row["clip_end_s"] - row["clip_start_s"]) / 2
     half_s = config.preview_s / 2
-    return {
-        "preview": FrameSelection(
-            start_s=max(0.0, middle_s - half_s),
-            end_s=middle_s + half_s,
-            short_side_px=config.preview_short_side_px,
-            max_frames=_MAX_PREVIEW_FRAMES,
-        ),
-        "poster": FrameSelection(
-            start_s=middle_s, max_frames=1, short_side_px=config.poster_short_side_px
-        ),
-    }
+    preview = FrameSelection(
+        start_s=max(0.0, middle_s - half_s),
+        end_s=middle_s + half_s,
+        short_side_px=config.preview_short_side_px,
+        max_frames=_MAX_PREVIEW_FRAMES,
+    )
+    poster = FrameSelection(
+        start_s=middle_s, max_frames=1, short_side_px=config.poster_short_side_px
+    )
+    return preview, poster
+
+
+def of_source(row: dict[str, Any], selection: FrameSelection) -> FrameSelection:
+    """Return a selection of a clip, its times from the clip's start, as one of the source.
+
+    Args:
+        row: With clip_start_s, clip_end_s and has_plain_clock.
+    """
+    start_s, end_s = row["clip_start_s"], row["clip_end_s"]
+    return replace(
+        selection,
+        start_s=start_s + selection.start_s,
+        end_s=end_s if selection.end_s is None else min(end_s, start_s + selection.end_s),
+        seeks=row["has_plain_clock"],
+    )
 
 
 def write_preview(
@@ -172,7 +167,8 @@ class _Written:
     """As written, from 0."""
     size: tuple[int, int]
     end: StreamEnd
-    small: _Preview
+    preview: list[UInt8[np.ndarray, "height width 3"]]
+    poster: UInt8[np.ndarray, "poster_height poster_width 3"]
 
 
 def _write_clip(
@@ -184,36 +180,48 @@ def _write_clip(
         MediaError: The span holds fewer than two frames.
     """
     fps = row["frame_rate_fps"]
-    selection = FrameSelection(
-        start_s=row["clip_start_s"],
-        end_s=row["clip_end_s"],
-        short_side_px=config.max_short_side_px,
-        seeks=row["has_plain_clock"],
-    )
-    small = _Preview(config, fps, round((row["clip_end_s"] - row["clip_start_s"]) * fps))
+    small = preview_selections(row, config)
+    # Where nothing is seen in the clip's middle it begins with something.
+    first = FrameSelection(max_frames=1, short_side_px=config.poster_short_side_px)
+    whole = FrameSelection(short_side_px=config.max_short_side_px, planes=True)
+    selections = [of_source(row, each) for each in (whole, *small, first)]
+    shown: list[list[UInt8[np.ndarray, "height width 3"]]] = [[], [], []]
     times: list[float] = []
     origin_s, size = 0.0, (0, 0)
     with (
-        ChildFrameStream(row["path"], limits, selection) as frames,
+        ChildFrameStream(row["path"], limits, *selections) as frames,
         Mp4Writer(path, fps, crf=config.crf, gop=config.gop, preset=config.preset) as writer,
     ):
-        for pts_s, frame in frames:
-            origin_s = origin_s if times else pts_s
-            time_s = pts_s - origin_s
+        for place, picture in frames.pictures():
+            if place > 0 and isinstance(picture, TimedFrame):
+                shown[place - 1].append(picture.frame_uint8)
+                continue
+            origin_s = origin_s if times else picture.pts_s
+            time_s = picture.pts_s - origin_s
             if not row["is_variable_fps"] and times:
                 # Exact steps, and a gap stays one: closing it would make people jump.
                 time_s = max(round(times[-1] * fps) + 1, round(time_s * fps)) / fps
-            writer.add(frame, time_s)
-            small.add(len(times), frame)
-            size = (frame.shape[1], frame.shape[0])
+            size = _add(writer, picture, time_s)
             times.append(time_s)
-    if len(times) < 2 or small.poster is None:
+    if len(times) < 2:
         raise MediaError(
             f"{row['file_name']} gives {len(times)} frames between {row['clip_start_s']:.2f} s and "
             f"{row['clip_end_s']:.2f} s, expected at least 2.",
             reason="broken",
         )
-    return _Written(times, size, frames.end, small)
+    preview, poster, begin = shown
+    return _Written(times, size, frames.end, preview or begin, (poster or begin)[0])
+
+
+def _add(writer: Mp4Writer, picture: TimedFrame | TimedPlanes, time_s: float) -> tuple[int, int]:
+    """Encode one frame; return its width and height."""
+    if isinstance(picture, TimedPlanes):
+        writer.add_planes(picture.planes_uint8, time_s)
+        rows, width = picture.planes_uint8.shape
+        return width, rows * 2 // 3
+    writer.add(picture.frame_uint8, time_s)
+    height, width = picture.frame_uint8.shape[:2]
+    return width, height
 
 
 def shrink(

@@ -37,6 +37,7 @@ from animaray.platform.media.video_decode import (
     FrameSource,
     StreamEnd,
     TimedFrame,
+    TimedPlanes,
     collect_frames,
 )
 from animaray.platform.media.video_file import DecodeLimits, VideoInfo
@@ -352,8 +353,8 @@ class ChildFrameStream(_ChildAnswers, FrameSource):
             selections: Which frames are wanted; every frame without one. Several come out in one
                 pass; all start with the first one or later.
         """
-        self._num_selections = max(1, len(selections))
-        wanted = [asdict(each) for each in selections or (FrameSelection(),)]
+        self._selections = selections or (FrameSelection(),)
+        wanted = [asdict(each) for each in self._selections]
         super().__init__(path, limits, {"selections": wanted})
         try:
             self.info = self._read_info()
@@ -371,21 +372,33 @@ class ChildFrameStream(_ChildAnswers, FrameSource):
             yield frame
 
     def together(self) -> Iterator[tuple[int, TimedFrame]]:
-        """Yield which selection wants a frame, and the frame, in time order."""
+        """Yield which selection wants a frame, and the frame, in time order; none as planes."""
+        for place, picture in self.pictures():
+            if isinstance(picture, TimedFrame):
+                yield place, picture
+
+    def pictures(self) -> Iterator[tuple[int, TimedFrame | TimedPlanes]]:
+        """Yield which selection wants a frame, and the frame, as planes where it asked for them."""
         budget = self._limits.max_returned_bytes + MAX_MESSAGE_BYTES
         while True:
             kind, length = self._read_header()
             if kind == b"D":
                 self.end = self._read_end(length)
                 return
-            if kind != b"F" or length > budget:
+            if kind not in {b"F", b"Y"} or length > budget:
                 raise self._failure(kind, length)
             budget -= length
-            place, pts_s, height, width = FRAME.unpack(self._read(FRAME.size))
-            if place >= self._num_selections or length != FRAME.size + height * width * 3:
+            place, pts_s, rows, width = FRAME.unpack(self._read(FRAME.size))
+            depth = 3 if kind == b"F" else 1
+            if place >= len(self._selections) or length != FRAME.size + rows * width * depth:
                 raise self._failure(b"?", 0)
-            frame = np.frombuffer(self._read(length - FRAME.size), dtype=np.uint8)
-            yield place, TimedFrame(pts_s, frame.reshape(height, width, 3))
+            pixels = np.frombuffer(self._read(length - FRAME.size), dtype=np.uint8)
+            if kind == b"F":
+                yield place, TimedFrame(pts_s, pixels.reshape(rows, width, 3))
+                continue
+            if not self._selections[place].planes or rows % 3 or width % 2:
+                raise self._failure(b"?", 0)
+            yield place, TimedPlanes(pts_s, pixels.reshape(rows, width))
 
     def _read_info(self) -> VideoInfo:
         kind, length = self._read_header()

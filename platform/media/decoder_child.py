@@ -1,7 +1,7 @@
 """Decode one untrusted file in a confined process: the program that `bounded_decoding` starts.
 
-Answers are messages: a kind, a length, and so many bytes. I tells what a video is, F is a frame, P
-a picture, B a piece of sound, D the end and E a failure.
+Answers are messages: a kind, a length, and so many bytes. I tells what a video is, F is a frame, Y
+one as planes of luma and chroma, P a picture, B a piece of sound, D the end and E a failure.
 """
 
 import importlib
@@ -36,7 +36,7 @@ from animaray.platform.sandbox.fork_server import serve_forever
 
 HEADER = struct.Struct(">cI")
 FRAME = struct.Struct(">BdII")
-"""Before a frame's pixels: which selection wants it, its time stamp, height and width."""
+"""Before a frame's pixels: which selection wants it, its time stamp, rows and width."""
 SIZE = struct.Struct(">II")
 """Before a picture's pixels: its height and width."""
 MAX_MESSAGE_BYTES = 1 << 20
@@ -91,11 +91,12 @@ def _send_frames(
     """Send what a video is, its frames one by one, and how it ended."""
     with FrameStream(path, selections[0], limits, in_child=True) as frames:
         _send(output, b"I", json_text(asdict(frames.info)).encode())
-        for place, (pts_s, frame) in frames.together(selections):
-            height, width = frame.shape[:2]
-            output.write(HEADER.pack(b"F", FRAME.size + frame.nbytes))
+        for place, (pts_s, pixels) in frames.pictures(selections):
+            height, width = pixels.shape[:2]
+            kind = b"F" if pixels.ndim == 3 else b"Y"
+            output.write(HEADER.pack(kind, FRAME.size + pixels.nbytes))
             output.write(FRAME.pack(place, pts_s, height, width))
-            output.write(frame.data)
+            output.write(pixels.data)
         _send(output, b"D", json_text(asdict(frames.end)).encode())
 
 

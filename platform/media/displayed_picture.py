@@ -18,7 +18,7 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from animaray.platform.media.high_dynamic_range import TONE_MAPS, map_tones
-from animaray.platform.media.video_colour import to_rgb
+from animaray.platform.media.video_colour import is_as_we_store, shrink_planes, to_rgb
 
 _WIDE_PRIMARIES = frozenset({2, 9})
 """BT.2020, or untold: what is of high dynamic range is of wide gamut, too."""
@@ -154,6 +154,7 @@ class RgbConverter:
         self._untagged = untagged
         # One for each format: a new one each would plan the conversion anew for every frame.
         self._reformatters: dict[tuple[Presentation, int], VideoReformatter] = {}
+        self._plane_reformatter = VideoReformatter()
         self.size: tuple[int, int] | None = None
         """Width and height of what is returned; None before the first."""
 
@@ -179,6 +180,30 @@ class RgbConverter:
         top, left = (self.size[1] - height) // 2, (self.size[0] - width) // 2
         canvas[top : top + height, left : left + width] = picture
         return canvas
+
+    def planes(
+        self,
+        frame: Any,  # noqa: ANN401 - av.VideoFrame
+        shown: Presentation,
+    ) -> UInt8[np.ndarray, "rows width"] | None:
+        """Return luma and chroma of a frame that is stored as we store it; None of another.
+
+        Rows hold the luma plane, then both chroma planes, as PyAV lays them out.
+        """
+        width, height = size = self.size_for(shown)
+        stored = frame.width, frame.height
+        is_plain = (
+            shown.orientation == UPRIGHT and shown.size == stored
+            and _inside(shown.size, size) == size and width % 2 == height % 2 == 0
+            and stored[0] % 2 == stored[1] % 2 == 0 and TONE_MAPS.get(frame.color_trc) is None
+        )  # fmt: skip
+        if not is_plain or not is_as_we_store(frame, self._untagged):
+            return None
+        self.size = size
+        if size != stored:
+            frame = shrink_planes(self._plane_reformatter, frame, size)
+        planes: UInt8[np.ndarray, "rows width"] = frame.to_ndarray()
+        return planes
 
     def _to_rgb(
         self,

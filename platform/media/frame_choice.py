@@ -30,6 +30,9 @@ class FrameSelection:
     restarts or stands still, which only reading from the start can tell."""
     every: int = 1
     """Of the frames that the settings above choose, return each n-th, the first one first."""
+    planes: bool = False
+    """Return luma and chroma as they are stored, where they are what we would store: 8 bits, 4:2:0,
+    BT.709 in limited range, upright, square pixels. Other frames come in RGB all the same."""
 
     def spans(self, pts_s: float) -> bool:
         """Return whether a time lies in the span that is wanted."""

@@ -76,6 +76,36 @@ def to_rgb(
     ).to_ndarray()
 
 
+def is_as_we_store(frame: Any, untagged: int | None) -> bool:  # noqa: ANN401 - av.VideoFrame
+    """Return whether a decoded frame holds its colours as `to_yuv` makes them.
+
+    Args:
+        untagged: Matrix of a frame that has no tag; see `to_rgb`.
+    """
+    is_limited = int(frame.color_range) in {int(ColorRange.UNSPECIFIED), int(ColorRange.MPEG)}
+    is_subsampled = frame.format.name == "yuv420p"
+    return is_subsampled and is_limited and _matrix_of(frame, untagged) == BT709
+
+
+def shrink_planes(
+    reformatter: VideoReformatter,
+    frame: Any,  # noqa: ANN401 - av.VideoFrame
+    size_px: tuple[int, int],
+) -> Any:  # noqa: ANN401 - av.VideoFrame
+    """Shrink a frame that is as we store it, without a way through RGB."""
+    width, height = size_px
+    return reformatter.reformat(
+        frame,
+        width=width,
+        height=height,
+        format="yuv420p",
+        src_colorspace=BT709,
+        dst_colorspace=BT709,
+        interpolation=Interpolation.AREA,
+        threads=1,
+    )
+
+
 def to_yuv(
     reformatter: VideoReformatter,
     rgb: Any,  # noqa: ANN401 - av.VideoFrame
@@ -88,6 +118,13 @@ def to_yuv(
         dst_color_range=ColorRange.MPEG,
         threads=1,
     )
+
+
+def tag_frame(frame: Any) -> Any:  # noqa: ANN401 - av.VideoFrame
+    """Tag a frame that holds its colours as `to_yuv` makes them; return it."""
+    frame.colorspace = BT709
+    frame.color_range = int(ColorRange.MPEG)
+    return frame
 
 
 def tag_stream(codec_context: Any) -> None:  # noqa: ANN401 - av.VideoCodecContext

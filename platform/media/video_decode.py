@@ -7,7 +7,7 @@ Untrusted files go through platform/media/bounded_decoding, which runs this in a
 import heapq
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,14 @@ class TimedFrame(NamedTuple):
 
     pts_s: float
     frame_uint8: UInt8[np.ndarray, "height width 3"]
+
+
+class TimedPlanes(NamedTuple):
+    """One upright frame as it is stored, 4:2:0 by BT.709 in limited range, and its time stamp."""
+
+    pts_s: float
+    planes_uint8: UInt8[np.ndarray, "rows width"]
+    """Luma, then both chroma planes; two thirds of the rows are luma."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,7 +220,7 @@ class FrameStream(FrameSource):
             yield frame
 
     def together(self, selections: Sequence[FrameSelection]) -> Iterator[tuple[int, TimedFrame]]:
-        """Yield the frames of several selections in one pass, in time order.
+        """Yield the frames of several selections in one pass, in time order, all in RGB.
 
         Args:
             selections: All start at the stream's own start or later; the first one's span is
@@ -220,6 +228,21 @@ class FrameStream(FrameSource):
 
         Yields:
             Which selection wants it, and the frame.
+        """
+        for place, picture in self.pictures([replace(each, planes=False) for each in selections]):
+            if isinstance(picture, TimedFrame):
+                yield place, picture
+
+    def pictures(
+        self, selections: Sequence[FrameSelection]
+    ) -> Iterator[tuple[int, TimedFrame | TimedPlanes]]:
+        """Yield what `together` does, as planes where a selection wants them and they are there.
+
+        Args:
+            selections: As in `together`.
+
+        Yields:
+            Which selection wants it, and the picture.
         """
         copies = copies_of(self._timed(selections[0]), len(selections))
         chosen = [
@@ -239,7 +262,13 @@ class FrameStream(FrameSource):
                     f"(the last of {width}x{height} pixels)",
                     "fewer frames",
                 )
-            yield place, TimedFrame(pts_s, converter.convert(frame.picture, frame.shown))
+            planes = None
+            if selections[place].planes:
+                planes = converter.planes(frame.picture, frame.shown)
+            if planes is not None:
+                yield place, TimedPlanes(pts_s, planes)
+            else:
+                yield place, TimedFrame(pts_s, converter.convert(frame.picture, frame.shown))
         self.end = StreamEnd(
             warning=self._make_warning(),
             num_corrupt=self._reader.num_corrupt,

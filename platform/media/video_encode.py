@@ -12,7 +12,7 @@ from jaxtyping import Float64, UInt8
 
 from animaray.platform.disk import disk_errors
 from animaray.platform.errors import MediaError
-from animaray.platform.media.video_colour import tag_stream, to_yuv
+from animaray.platform.media.video_colour import tag_frame, tag_stream, to_yuv
 from animaray.platform.storage import write_bytes_atomic
 
 _TIME_BASE = Fraction(1, 90_000)
@@ -99,12 +99,17 @@ class Mp4Writer:
 
     def add(self, frame_uint8: UInt8[np.ndarray, "height width 3"], pts_s: float) -> None:
         """Encode one RGB frame; time stamps must grow, the first becomes 0."""
-        padded = _pad_to_even(frame_uint8)
+        rgb = av.VideoFrame.from_ndarray(_pad_to_even(frame_uint8), format="rgb24")
+        self._encode(to_yuv(self._reformatter, rgb), pts_s)
+
+    def add_planes(self, planes_uint8: UInt8[np.ndarray, "rows width"], pts_s: float) -> None:
+        """Encode one frame that is as we store it already; see `TimedPlanes`."""
+        self._encode(tag_frame(av.VideoFrame.from_ndarray(planes_uint8, format="yuv420p")), pts_s)
+
+    def _encode(self, frame: Any, pts_s: float) -> None:  # noqa: ANN401 - av.VideoFrame
         if self._stream is None:
             self._origin_s = pts_s
-            self._stream = self._open_stream(padded.shape[1], padded.shape[0])
-        rgb = av.VideoFrame.from_ndarray(padded, format="rgb24")
-        frame = to_yuv(self._reformatter, rgb)
+            self._stream = self._open_stream(frame.width, frame.height)
         _fill_line_ends(frame)
         frame.pts = round((pts_s - self._origin_s) / _TIME_BASE)
         frame.time_base = _TIME_BASE

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from animaray.pipelines.stages.clips import ClipsConfig, split_clips
-from animaray.pipelines.stages.cut_clip import CutClipConfig, _Preview
+from animaray.pipelines.stages.cut_clip import CutClipConfig, preview_selections
 from animaray.pipelines.stages.shot_detection import ShotsConfig
 from animaray.pipelines.stages.shots import find_shots
 from animaray.platform.errors import MediaError
 from animaray.platform.media import bounded_decoding
+from animaray.platform.media.frame_choice import choose_frames
 from animaray.platform.media.video import DecodeLimits, decode_in_child
 
 LIMITS = DecodeLimits(
@@ -201,10 +202,10 @@ def test_years_between_two_frames_make_no_clips_without_end(tmp_path: Path) -> N
 
 
 def test_ten_thousand_frames_a_second_make_no_preview_without_end() -> None:
-    preview = _Preview(CutClipConfig(), 10_000.0, 200_000)
-    for index in range(99_000, 101_000):
-        preview.add(index, np.zeros((8, 8, 3), np.uint8))
-    assert len(preview.frames) < 500
+    preview, poster = preview_selections({"clip_start_s": 0.0, "clip_end_s": 20.0}, CutClipConfig())
+    frames = iter([(index / 10_000, index) for index in range(200_000)])
+    assert len(list(choose_frames(frames, preview))) < 500
+    assert poster.max_frames == 1
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:

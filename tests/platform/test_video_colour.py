@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from animaray.platform.errors import MediaError
-from animaray.platform.media.video import decode_video, encode_mp4
+from animaray.platform.media.video import (
+    ChildFrameStream,
+    FrameSelection,
+    Mp4Writer,
+    TimedFrame,
+    TimedPlanes,
+    decode_video,
+    encode_mp4,
+)
 from animaray.platform.media.video_window import read_frames
 
 COLOURS = (
@@ -107,6 +115,42 @@ def test_videos_are_read_by_their_tag_or_their_height(
     picture = write_stripes(path, height, matrix=matrix, tag=tag, full=full)
     read = decode_video(path).frames_uint8[0]
     assert np.abs(middles(read) - middles(picture)).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("height", "matrix", "tag", "full", "short_side_px", "kind"),
+    [
+        (192, BT709, BT709, False, None, TimedPlanes),
+        (720, BT709, UNSPECIFIED, False, None, TimedPlanes),
+        (240, BT709, BT709, False, 96, TimedPlanes),
+        (240, BT709, BT709, False, 95, TimedFrame),  # an odd side is padded
+        (192, BT709, BT709, True, None, TimedFrame),
+        (192, SMPTE170M, SMPTE170M, False, None, TimedFrame),
+        (192, SMPTE170M, UNSPECIFIED, False, None, TimedFrame),
+    ],
+)
+def test_planes_go_from_file_to_file_only_where_the_colours_stay(
+    height: int, matrix: int, tag: int, full: bool, short_side_px: int | None, kind: type,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    path, again = tmp_path / "stripes.mp4", tmp_path / "again.mp4"
+    write_stripes(path, height, matrix=matrix, tag=tag, full=full)
+    wanted = FrameSelection(planes=True, short_side_px=short_side_px)
+    with ChildFrameStream(path, None, wanted, FrameSelection()) as frames:
+        (place, first), (other, rgb) = sorted(frames.pictures(), key=lambda item: item[0])
+    assert (place, type(first), other, type(rgb)) == (0, kind, 1, TimedFrame)
+    with Mp4Writer(again, 10.0, crf=0) as writer:
+        if isinstance(first, TimedPlanes):
+            writer.add_planes(first.planes_uint8, 0.0)
+        else:
+            writer.add(first.frame_uint8, 0.0)
+    stored = decode_video(again).frames_uint8[0]
+    assert np.abs(middles(stored) - COLOURS).max() <= 5
+    with av.open(str(again)) as container:
+        frame = next(container.decode(video=0))
+    assert [int(frame.colorspace), int(frame.color_range), int(frame.color_trc)] == [1, 1, 13]
+    if kind is TimedPlanes and short_side_px is None:
+        np.testing.assert_array_equal(stored, rgb.frame_uint8)  # crf 0 loses nothing
 
 
 def test_clips_stored_before_the_tags_keep_their_colours(tmp_path: Path) -> None:
