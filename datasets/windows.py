@@ -76,7 +76,8 @@ class TrainingWindows:
         self._read_frames = read_frames if decoder == "pyav" else read_frames_by_decord
         self.num_frames = num_frames
         self.stride = stride
-        lengths = {row["clip_id"]: row["num_frames"] for row in dataset.clips()}
+        facts = dataset.table("clips", ["clip_id", "num_frames"])
+        lengths = dict(zip(*(column.to_pylist() for column in facts.columns), strict=True))
         kept = dataset.clip_ids(policy)
         # One frame more than the window, or there is no reference beside it.
         self._lengths = {clip: lengths[clip] for clip in kept if lengths[clip] > num_frames}

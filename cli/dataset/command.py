@@ -40,7 +40,8 @@ def list_(
     if as_json:
         print_json({"dataset": str(dataset), "policy": policy, "clips": rows})
         return
-    clips = {clip["clip_id"]: clip for clip in opened.clips()}
+    facts = opened.table("clips", ["clip_id", "file_name", "start_s", "end_s"])
+    clips = {clip["clip_id"]: clip for clip in facts.to_pylist()}
     print_table(
         f"{dataset} under policy {policy}",
         ("clip", "file", "span", "verdict", "reasons"),
@@ -103,7 +104,7 @@ def withdraw(
     from animaray.datasets.reader import CurationDataset
 
     opened = CurationDataset.open(dataset)
-    known = {row["source_id"] for row in opened.sources()}
+    known = set(opened.table("sources", ["source_id"])["source_id"].to_pylist())
     if unknown := sorted(set(source_ids) - known):
         refuse_usage(
             f"There is no source {unknown[0]} in {dataset}.",
