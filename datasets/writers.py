@@ -151,8 +151,6 @@ class _Lease:
                 living = self._others()
             rivals = [path for kind, path in living if ONLY == kind == self._kind]
             if not rivals:
-                # What fences this writer comes after this moment: it was no writer before.
-                self.writer.seen = CommitLog(self._store).head()
                 self._thread.start()
                 return True
             self._store.remove(self._path, "another one is at work")
@@ -176,7 +174,8 @@ class _Lease:
         Their age is measured between times of the store's own clock.
         """
         found = {file.path: file.modified_ns for file in self._store.files(WRITERS_DIR)}
-        now_ns = found.pop(self._path)
+        # Where ours is gone, too, this process slept since it was put, and is fenced.
+        now_ns = found.pop(self._path, 0)
         silent = {path for path, then_ns in found.items() if now_ns - then_ns > LEASE_S * 1e9}
         if silent:
             tokens = sorted(_split(path)[1] for path in silent)

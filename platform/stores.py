@@ -81,8 +81,13 @@ class Store(ABC):
         """Return the length of a file, bytes; None where there is none."""
 
     @abstractmethod
-    def files(self, folder: str = "") -> Iterator[StoredFile]:
-        """Yield every file below a folder, in any order; symbolic links are not followed."""
+    def files(self, folder: str = "", *, after: str = "") -> Iterator[StoredFile]:
+        """Yield every file below a folder, in any order; symbolic links are not followed.
+
+        Args:
+            folder: Relative to the address; all of it by default.
+            after: Only files whose paths sort after this one.
+        """
 
     @abstractmethod
     def write(self, path: str, data: bytes) -> None:
@@ -128,15 +133,26 @@ class LocalStore(Store):
         place = self.root / path
         return place.stat().st_size if place.is_file() else None
 
-    def files(self, folder: str = "") -> Iterator[StoredFile]:
-        """Yield every file below a folder."""
-        if (self.root / folder).is_symlink():
+    def files(self, folder: str = "", *, after: str = "") -> Iterator[StoredFile]:
+        """Yield every file below a folder; see `Store`."""
+        if not (self.root / folder).is_symlink():
+            yield from self._files_in(folder, after)
+
+    def _files_in(self, folder: str, after: str) -> Iterator[StoredFile]:
+        try:
+            found = os.scandir(self.root / folder)
+        except (FileNotFoundError, NotADirectoryError):
             return
-        for inner, _, names in os.walk(self.root / folder):
-            for place in (Path(inner, name) for name in names):
-                if not place.is_symlink() and place.is_file():
-                    status = place.stat()
-                    path = place.relative_to(self.root).as_posix()
+        with found:
+            for entry in found:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._files_in(path, after)
+                elif path > after and entry.is_file(follow_symlinks=False):
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # removed since it was listed
+                        continue
                     yield StoredFile(path, status.st_size, status.st_mtime_ns)
 
     def write(self, path: str, data: bytes) -> None:
@@ -245,10 +261,10 @@ class RemoteStore(Store):
             for piece in self._objects.get(path).stream(min_chunk_size=_PIECE_BYTES):
                 file.write(piece)
 
-    def files(self, folder: str = "") -> Iterator[StoredFile]:
-        """Yield every object below a folder."""
+    def files(self, folder: str = "", *, after: str = "") -> Iterator[StoredFile]:
+        """Yield every object below a folder; see `Store`."""
         with self._errors(folder):
-            for page in self._objects.list(folder or None):
+            for page in self._objects.list(folder or None, offset=after or None):
                 for found in page:
                     yield _stored(found)
 
@@ -371,11 +387,6 @@ def open_store(address: "str | os.PathLike[str] | Store") -> Store:
             f"Expected a folder or an address that begins with s3://, gs:// or az://, got {text}."
         )
     return RemoteStore(text.rstrip("/"))
-
-
-def join_address(address: str | os.PathLike[str], *parts: str) -> str:
-    """Return the address of something below another one."""
-    return "/".join([str(address).rstrip("/"), *parts])
 
 
 def open_file_store(address: str) -> tuple[RemoteStore, str]:

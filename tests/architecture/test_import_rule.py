@@ -43,7 +43,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "profiles provenance",
     ),
     "datasets": (
-        "commit_log frame_sampling schemas splits",
+        "commit_entries", "commit_history", "commit_log frame_sampling schemas splits",
         "delta_log shard_cache shards table_files writers", "table_rows vacuum",
         "encoded_index reader", "compaction encoded_clips publication world", "windows",
     ),

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from animaray.datasets import writers
+from animaray.datasets import commit_history, writers
 from animaray.datasets.commit_log import FENCE, CommitLog
 from animaray.datasets.compaction import compact, merge_small_files
 from animaray.datasets.reader import CurationDataset
@@ -17,11 +18,11 @@ from animaray.datasets.shards import write_shard
 from animaray.datasets.vacuum import unnamed_files, vacuum
 from animaray.datasets.writers import WRITERS_DIR, writing
 from animaray.platform.errors import DatasetError
-from animaray.platform.stores import open_store
+from animaray.platform.stores import RemoteStore, open_store
 
 _OTHER_WRITER = """
 import sys
-from animaray.datasets import writers
+from animaray.datasets import commit_history, writers
 from animaray.datasets.commit_log import CommitLog
 from animaray.datasets.shards import write_shard
 from animaray.platform.errors import DatasetError
@@ -58,6 +59,16 @@ def other(s3_folder: str) -> Iterator[subprocess.Popen[bytes]]:
     if process.poll() is None:
         process.kill()
     process.communicate()
+
+
+def newly_opened(address: str) -> CommitLog:
+    """Return the log as a process sees it that has not read it before."""
+    commit_history._HISTORIES.clear()
+    return CommitLog(address)
+
+
+def zstd(data: bytes) -> bytes:
+    return pa.compress(data, "zstd").to_pybytes()
 
 
 def commit_one(address: str, input_id: str) -> str:
@@ -148,7 +159,51 @@ def test_a_changed_or_missing_entry_is_refused(s3_folder: str) -> None:
     first = store.read("_commits/00000001.json")
     store.write("_commits/00000001.json", first.replace(b'"a"', b'"z"'))
     with pytest.raises(DatasetError, match="follows another history"):
-        CommitLog(s3_folder).snapshot()
+        newly_opened(s3_folder).snapshot()
     store.remove("_commits/00000001.json", "a test")
     with pytest.raises(DatasetError, match="missing or damaged"):
-        CommitLog(s3_folder).snapshot()
+        newly_opened(s3_folder).snapshot()
+
+
+def test_a_checkpoint_saves_requests_and_nothing_in_it_is_trusted(
+    s3_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit_history, "CHECKPOINT_ENTRIES", 3)
+    for number in range(7):
+        CommitLog(s3_folder).withdraw([f"s{number}"], "asked to")
+    store = open_store(s3_folder)
+    path = "_commits/checkpoint-00000003.zst"
+    good, second = store.read(path), store.read("_commits/checkpoint-00000006.zst")
+    asked: list[str] = []
+    real = RemoteStore.read
+    monkeypatch.setattr(
+        RemoteStore, "read", lambda self, path: asked.append(path) or real(self, path)
+    )
+    snapshot = newly_opened(s3_folder).snapshot()
+    assert snapshot.withdrawn == {f"s{number}" for number in range(7)}
+    assert sum(name.endswith(".json") for name in asked) == 2  # what follows, and the last in them
+    CommitLog(s3_folder).withdraw(["s7"], "asked to")
+    for bad in (second, good[:-9], b"", zstd(b'["{}"]')):
+        store.write(path, bad)
+        assert newly_opened(s3_folder).snapshot().entries[:7] == snapshot.entries
+        assert newly_opened(s3_folder).head() == 8
+    store.write(path, good)
+    entry = store.read("_commits/00000006.json")
+    store.write("_commits/00000006.json", entry.replace(b"s5", b"s9"))
+    with pytest.raises(DatasetError, match="follows another history"):
+        newly_opened(s3_folder).snapshot()
+
+
+def test_a_log_that_was_replaced_is_read_anew(s3_folder: str) -> None:
+    for address in (s3_folder, f"{s3_folder}/other"):
+        commit_one(address, "a")
+        commit_one(address, "b")
+    store = open_store(s3_folder)
+    ours = CommitLog(s3_folder).commits()
+    for number in (1, 2):
+        name = f"_commits/{number:08d}.json"
+        store.write(name, store.read(f"other/{name}") + b" " * number)
+    with pytest.raises(DatasetError, match="follows another history"):
+        CommitLog(s3_folder).commits()
+    store.write("_commits/00000001.json", store.read("other/_commits/00000001.json"))
+    assert CommitLog(s3_folder).commits()[0] != ours[0]

@@ -9,7 +9,7 @@ import pytest
 
 from animaray.platform import stores
 from animaray.platform.errors import ConfigError, StoreError
-from animaray.platform.stores import Store, is_remote, join_address, open_store
+from animaray.platform.stores import Store, is_remote, open_store
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -61,7 +61,6 @@ def test_parquet_groups_are_read_by_range_from_a_store_that_travelled(store: Sto
 def test_addresses() -> None:
     assert open_store("s3://b/x/").address == "s3://b/x"
     assert open_store("file:///data/x").address == "/data/x"
-    assert join_address("s3://b/x/", "y", "z") == "s3://b/x/y/z"
     assert is_remote("gs://b/x")
     assert not is_remote("/data/x")
     assert not is_remote("file:///data/x")
