@@ -1,24 +1,27 @@
 """Turn videos, wherever they are, into a curated dataset: `curate`; judge again without models.
 
-    acquire -> probe -> shots -> (duplicates) -> clips -> encode -> picture -> faces -> pose
-            -> camera -> motion -> verdict -> commit
+    find inputs -> read (hash, probe, shots) -> near-duplicates -> split into clips
+                -> cut and look -> judge and shelve -> commit
 
 Every input ends in exactly one state (datasets.schemas.SOURCE_STATES) with a reason.
 Running again goes on where the run before stopped: finished files are left out before they are
-read, and each commit holds whole sources.
+read, and each commit holds whole sources. Workers write all that is large; the driver commits.
 """
 
 import itertools
-import re
-import secrets
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from animaray.datasets.commit_log import CommitLog
+import pyarrow as pa
+
+from animaray.datasets.commit_log import CommitLog, Writer
 from animaray.datasets.compaction import merge_small_files
 from animaray.datasets.publication import publish
 from animaray.datasets.reader import CurationDataset
@@ -27,30 +30,41 @@ from animaray.datasets.writers import writing
 from animaray.models.perception.files import check_perception_files
 from animaray.models.perception.permissive.rapid_ocr import find_networks
 from animaray.pipelines.acquire.inputs import refuse_absent
-from animaray.pipelines.curation.commit import BatchCommitter
+from animaray.pipelines.curation.commit import Committer
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.curation.inputs import RunInputs
-from animaray.pipelines.curation.stage_runner import Row
+from animaray.pipelines.curation.guard import guarded
+from animaray.pipelines.curation.inputs import RunInputs, has_footage, read_known
+from animaray.pipelines.curation.rows import SHELVED, Row, rows_of, table_of
+from animaray.pipelines.curation.shelf import shelve
 from animaray.pipelines.curation.summary import CurationSummary, summarize
-from animaray.pipelines.policy.policies import find_policy
+from animaray.pipelines.curation.workplace import (
+    Workplace,
+    clear_staging,
+    staging_of,
+    workplace_of,
+)
 from animaray.pipelines.policy.verdicts import reapply_policy, renew_stale_verdicts
+from animaray.pipelines.stages.clips import deal_clips, split_clips
 from animaray.pipelines.stages.duplicates import find_duplicates
-from animaray.pipelines.stages.identify import refuse_withdrawn
+from animaray.pipelines.stages.identify import identify, refuse_withdrawn
+from animaray.pipelines.stages.probe import probe
+from animaray.pipelines.stages.shots import find_shots
 from animaray.platform.disk import check_folder, check_room
 from animaray.platform.errors import DatasetError
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session
-from animaray.platform.removal import remove_own
+
+if TYPE_CHECKING:
+    from animaray.pipelines.curation.workers import RayWorkers
 
 __all__ = ["CurationConfig", "CurationSummary", "curate", "reapply_policy"]
-
-STAGING_DIR = "_staging"
-_STAGED_RUN = re.compile(r"[0-9a-f]{8}")
 
 _ROOM_PER_SOURCE_BYTE = 2
 """Clips are about as large as their source: once in the staging folder, once in the tables."""
 _LEAST_ROOM_BYTES = 8 * 1024**2
 """For tracks, previews and the log of few small sources."""
+_MANY_BYTES_PER_S = 4 * 1024**2
+"""Of a video. Whose files are larger than that makes of `in_process_s` gets workers unseen."""
 
 ProgressMaker = Callable[[str, int | None], StageProgress]
 
@@ -65,31 +79,31 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
     refuse_absent(config.sources)
     check_folder(config.output_dir, "The dataset")
     vacuum(config.output_dir)
-    with writing(config.output_dir, exclusive=True):
-        staging = config.output_dir / STAGING_DIR
-        _clear_staging(staging)
-        known = _known_sources(config.output_dir)
-        inputs = RunInputs(config, known)
-        # A folder of its own: workers of a killed run may still write for a moment.
-        run = _Run(config, progress, staging / secrets.token_hex(4), known)
+    with writing(config.output_dir, exclusive=True) as writer:
         with ExitStack() as stack:
-            # Once the workers have ended, however the run ends; a killed one leaves it to the next.
-            stack.callback(_clear_staging, staging)
-            for batch in itertools.chain(inputs.local(), inputs.remote()):
-                run.end(batch.ended)
-                if batch.pending and not run.is_ready:
-                    _check_networks(config)
-                    stack.enter_context(ray_session())
-                    run.is_ready = True
-                for part in _parts(batch.pending, config.sources_per_batch):
-                    run.curate_batch(part)
+            run = _Run(config, progress, writer, stack)
+            inputs = RunInputs(config, run.known)
+            for rows in _batches(inputs, run, config.sources_per_batch):
+                # Read: hash, probe, find shots; a source each.
+                sources = run.read(rows)
+
+                # Near-duplicates: in the batch and against all footage before it. A batch is the
+                # same whatever was finished before, so a run that goes on finds the same ones.
+                run.mark_duplicates(sources)
+                run.commit([source for source in sources if source["state"] is not None])
+
+                # Cut, look, judge and shelve: one source becomes many clips, in workers that hold
+                # the networks. Sources are committed when their last clips have come.
+                pending = [source for source in sources if source["state"] is None]
+                for done, clips in run.measure(pending):
+                    run.commit(done, clips)
         renew_stale_verdicts(config.output_dir)
         merge_small_files(config.output_dir)
         publish(config.output_dir)
     return summarize(
         CurationDataset.open(config.output_dir),
         [*inputs.finished, *run.input_ids],
-        policy=find_policy(config.policy).name,
+        policy=run.place.policies[0].name,
         num_new_sources=len(run.input_ids),
         seconds_by_stage=run.seconds,
         wall_s=time.monotonic() - started,
@@ -97,78 +111,108 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
     )
 
 
+@guarded("identify")
+def _identify(row: Row, place: Workplace) -> Row:
+    return identify(row, place.config.limits.max_file_bytes)
+
+
+@guarded("probe")
+def _probe(row: Row, place: Workplace) -> Row:
+    return probe(row, place.config.limits)
+
+
+@guarded("shots")
+def _find_shots(row: Row, place: Workplace) -> Row:
+    return find_shots(row, place.config.shots, place.config.limits)
+
+
+@guarded("clips")
+def _split(row: Row, place: Workplace) -> Row:
+    return {**row, "clips": split_clips(row, place.config.clips)}
+
+
+def read_source(row: Row, place: Workplace) -> Row:
+    """Hash and probe a source and find its shots; its decoder is a bounded child process."""
+    return _find_shots(_probe(_identify(row, place), place), place)
+
+
+class Measure:
+    """Looks at, cuts, judges and shelves clips in one process, which loads the networks once."""
+
+    def __init__(self, place: Workplace) -> None:
+        from animaray.pipelines.curation.perception_worker import PerceptionWorker
+
+        worker = PerceptionWorker.load(place.config)
+        self._look = guarded("measure", is_timed=False)(lambda row, _: worker(row))
+        self._place = place
+
+    def __call__(self, clips: Sequence[Row]) -> list[Row]:
+        """Return the rows of clips that lie together in files from now on."""
+        staging = self._place.staging_dir
+        rows = [{**clip, "staging_dir": staging, "seconds": {}} for clip in clips]
+        return shelve([self._look(row, self._place) for row in rows], self._place)
+
+
 class _Run:
-    """One run's progress through its batches of sources."""
+    """One run: what it knows, where its stages run, and what became of its sources."""
 
     def __init__(
-        self,
-        config: CurationConfig,
-        progress: ProgressMaker,
-        staging: Path,
-        known: Sequence[Mapping[str, Any]],
+        self, config: CurationConfig, progress: ProgressMaker, writer: Writer, stack: ExitStack
     ) -> None:
-        self._config = config
-        self._progress = progress
-        self._staging = str(staging.resolve())
-        self._committer = BatchCommitter(config)
+        self._config, self._progress, self._stack = config, progress, stack
+        self.place = workplace_of(config, writer.token)
+        self._committer = Committer(self.place, writer)
+        self._workers: RayWorkers | None = None
+        self._alone: Measure | None = None
+        self._seen_s = 0.0
         self.input_ids: list[str] = []
         self.seconds: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
-        # What new footage may repeat. Reading it from the tables for each batch would cost more
-        # with each batch.
-        self._footage = [_footage(row) for row in known if _has_footage(row)]
-        self.is_ready = False
-        """Whether the networks are known to load and Ray is there."""
 
-    def end(self, rows: Sequence[Row]) -> None:
-        """Commit inputs that ended before anybody could look at them."""
-        self.input_ids += [row["input_id"] for row in rows]
-        if rows:
-            self._committer.commit({row["input_id"]: row for row in rows}, [])
+        staging = staging_of(config)
+        # A process that died alone may have died of a source: let workers die of it.
+        self._needs_workers = staging.exists() or _has_session()
+        clear_staging(staging)
+        # Once the workers have ended, however the run ends; a killed one leaves it to the next.
+        stack.callback(clear_staging, staging)
+        self.known, self._footage = read_known(config)
 
-    def curate_batch(self, rows: Sequence[Row]) -> None:
-        """Curate some sources whose near-duplicates are looked for together."""
-        from animaray.pipelines.curation.chain import scan_sources
-
-        needed = _ROOM_PER_SOURCE_BYTE * sum(_size(row) for row in rows) + _LEAST_ROOM_BYTES
-        check_room(self._config.output_dir, needed, f"Curating the next {len(rows)} sources")
-
+    def read(self, rows: Sequence[Row]) -> list[Row]:
+        """Hash, probe and find the shots of sources; return them sorted by name."""
+        self._check(rows)
         # The largest first: what starts last keeps a single worker busy after all others.
-        rows = [
-            {**row, "staging_dir": self._staging} for row in sorted(rows, key=_size, reverse=True)
-        ]
-        scanned: list[Row] = []
+        waiting = sorted(rows, key=_size, reverse=True)
+        found: list[Row] = []
         with self._progress("read videos", len(rows)) as shown:
-            for row in scan_sources(rows, self._config):
-                scanned.append(row)
+            for row in self._read(waiting):
+                found.append(row)
+                self.seconds.update(row["seconds"])
                 self._tell(shown, row["file_name"], [row["reason"]])
-        _require_all(rows, scanned)
+        _require_all(rows, found)
         withdrawn = CommitLog(self._config.output_dir).snapshot().withdrawn
-        scanned = [refuse_withdrawn(row, withdrawn) for row in scanned]
-        scanned.sort(key=lambda row: row["uri"])
-        for row in scanned:
-            self.seconds.update(row["seconds"])
-        self.input_ids += [row["input_id"] for row in scanned]
-        self._mark_duplicates(scanned)
-        ended = {row["input_id"]: row for row in scanned if row["state"] is not None}
-        if ended:
-            self._committer.commit(ended, [])
-        pending = {row["input_id"]: row for row in scanned if row["state"] is None}
-        if pending:
-            self._measure(pending)
+        found = [refuse_withdrawn(row, withdrawn) for row in found]
+        return sorted(found, key=lambda row: row["uri"])
 
-    def _mark_duplicates(self, scanned: Sequence[Row]) -> None:
-        new = [row for row in scanned if row["state"] is None]
-        # A file that failed before and is tried again is no duplicate of itself.
-        new_ids = {row["input_id"] for row in new}
-        known = [row for row in self._footage if row["input_id"] not in new_ids]
-        found = find_duplicates(new, known, self._config.duplicates)
-        names = {row["source_id"]: row["uri"] for row in [*new, *known]}
+    def _read(self, rows: list[Row]) -> Iterator[Row]:
+        """Read in this process while there is little footage, and by workers from then on."""
+        limit_s = self._config.in_process_s
+        is_little = sum(map(_size, rows)) <= limit_s * _MANY_BYTES_PER_S
+        while rows and is_little and not self._needs_workers and self._seen_s <= limit_s:
+            row = read_source(rows.pop(0), self.place)
+            self._seen_s += row.get("duration_s") or 0.0
+            yield row
+        if rows:
+            yield from self._ray().read(rows)
+
+    def mark_duplicates(self, sources: Sequence[Row]) -> None:
+        """End sources that show what another one shows."""
+        new = [row for row in sources if row["state"] is None]
+        found = find_duplicates(new, self._footage)
         for row in new:
             if row["input_id"] in found:
                 source_id, kind = found[row["input_id"]]
                 others = [r["uri"] for r in new if r["source_id"] == source_id and r is not row]
-                name = others[0] if others else names[source_id]
+                name = others[0] if others else self._footage.uri_of(source_id)
                 row |= {
                     "state": "duplicate",
                     "reason": f"{kind}_duplicate",
@@ -176,42 +220,103 @@ class _Run:
                     "duplicate_of": source_id,
                 }
 
-    def _measure(self, sources: dict[str, Row]) -> None:
-        """Measure clips and commit a batch whenever enough sources are complete."""
-        from animaray.pipelines.curation.chain import measure_clips
+    def measure(self, sources: Sequence[Row]) -> Iterator[tuple[list[Row], list[pa.Table]]]:
+        """Split sources into clips and have them measured; yield sources that are complete."""
+        if not sources:
+            return
+        longest = sorted(sources, key=lambda row: -(row["duration_s"] or 0.0))
+        with self._progress("measure clips", len(sources)) as shown:
+            split = [(source, _split({**source, "seconds": {}}, self.place)) for source in longest]
+            done: list[Row] = []
+            clips: list[list[Row]] = []
+            for source, after in split:
+                ended = after if after["state"] is not None else after["clips"][0]
+                if ended["state"] is not None:
+                    how = {name: ended[name] for name in ("state", "reason", "detail")}
+                    done.append({**source, **how})
+                    self._tell(shown, source["file_name"], [ended["reason"]])
+                else:
+                    clips.append(after["clips"])
+            yield done, []
+            yield from self._measure({row["input_id"]: row for row in longest}, clips, shown)
 
-        longest = sorted(sources.values(), key=lambda row: -(row["duration_s"] or 0.0))
-        rows = [{**row, "seconds": {}} for row in longest]
-        clips: dict[str, list[Row]] = {}
-        complete: dict[str, Row] = {}
-        finished: list[Row] = []
-        with self._progress("measure clips", len(rows)) as shown:
-            for clip in measure_clips(rows, self._config):
-                self.seconds.update(clip["seconds"])
-                input_id = clip["input_id"]
-                clips.setdefault(input_id, []).append(clip)
-                if len(clips[input_id]) < clip["num_clips"]:
-                    continue
-                complete[input_id] = sources[input_id]
-                finished.append(sources[input_id])
-                reasons: list[str | None] = []
-                if len(complete) >= self._config.sources_per_commit:
-                    reasons = self._commit(complete, clips)
-                self._tell(shown, clip["file_name"], reasons)
-            self._commit(complete, clips)
-        _require_all(rows, finished)
+    def _measure(
+        self, sources: Mapping[str, Row], clips: Sequence[Sequence[Row]], shown: StageProgress
+    ) -> Iterator[tuple[list[Row], list[pa.Table]]]:
+        """Have clips measured; yield complete sources, a few at a time."""
+        bundles = deal_clips(clips, self._config.num_workers)
+        waiting: dict[str, _Bundle] = {}
+        for groups in bundles:
+            ids = dict.fromkeys(clip["input_id"] for group in groups for clip in group)
+            bundle = _Bundle([sources[name] for name in ids], sum(map(len, groups)))
+            waiting |= dict.fromkeys(ids, bundle)
+        done: list[Row] = []
+        shelved: list[pa.Table] = []
+        for table in self._shelved([group for groups in bundles for group in groups]):
+            self._note(table)
+            bundle = waiting[table["input_id"][0].as_py()]
+            bundle.clips.append(table)
+            bundle.num_missing -= len(table)
+            if bundle.num_missing:
+                continue
+            done += bundle.sources
+            shelved += bundle.clips
+            for source in bundle.sources:
+                waiting.pop(source["input_id"])
+                self._tell(shown, source["file_name"], [])
+            if len(done) >= self._config.sources_per_commit:
+                yield done, shelved
+                done, shelved = [], []
+        yield done, shelved
+        come = [row for name, row in sources.items() if name not in waiting]
+        _require_all(list(sources.values()), come)
 
-    def _commit(self, complete: dict[str, Row], clips: dict[str, list[Row]]) -> list[str | None]:
-        """Commit complete sources; return the first reason against each of their clips."""
-        if not complete:
-            return []
-        rows = [clip for input_id in complete for clip in clips.pop(input_id)]
-        committed, judged = self._committer.commit(complete, rows)
-        self._footage += [_footage(row) for row in committed if _has_footage(row)]
-        complete.clear()
-        verdicts = [clip["verdicts"][find_policy(self._config.policy).name] for clip in judged]
-        ended = [clip["reason"] for clip in rows if clip["clip_id"] is None]
-        return [*ended, *(verdict.codes[0] if verdict.codes else None for verdict in verdicts)]
+    def commit(self, sources: Sequence[Row], clips: Sequence[pa.Table] = ()) -> None:
+        """Commit sources that have ended, with all their clips."""
+        if not sources:
+            return
+        self.input_ids += [row["input_id"] for row in sources]
+        for row in self._committer.commit(sources, clips):
+            if has_footage(row):
+                self._footage.add(row)
+
+    def _shelved(self, groups: Sequence[Sequence[Row]]) -> Iterator[pa.Table]:
+        """Measure and shelve groups of clips where this run works."""
+        if (
+            self._workers is None
+            and not self._needs_workers
+            and (self._seen_s <= self._config.in_process_s)
+        ):
+            if self._alone is None:
+                self._alone = Measure(self.place)
+            for group in groups:
+                yield table_of(self._alone(group), SHELVED)
+        elif groups:
+            yield from self._ray().measure(groups)
+
+    def _ray(self) -> "RayWorkers":
+        """Return the workers of Ray, which start once and stay to the end of the run."""
+        if self._workers is None:
+            self._stack.enter_context(ray_session())
+            from animaray.pipelines.curation.workers import RayWorkers
+
+            self._workers = RayWorkers(self.place, read_source, Measure)
+            self._stack.callback(self._workers.close)
+        return self._workers
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        """Stop the run before it starts where something is missing: weights, or room."""
+        check_perception_files(self._config.profile, self._config.pose_layout)
+        if self._config.text.looks_at(self._config.profile):
+            find_networks()
+        needed = _ROOM_PER_SOURCE_BYTE * sum(map(_size, rows)) + _LEAST_ROOM_BYTES
+        check_room(self._config.output_dir, needed, f"Curating the next {len(rows)} sources")
+
+    def _note(self, clips: pa.Table) -> None:
+        """Count the seconds of some clips, and what speaks against each first of all."""
+        for row in rows_of(clips.select(["seconds", "verdicts"])):
+            self.seconds.update(row["seconds"])
+            self._reasons.update(row["verdicts"][0]["reason_codes"][:1])
 
     def _tell(self, shown: StageProgress, file_name: str, reasons: Sequence[str | None]) -> None:
         """Advance a row of progress; its note says what speaks against most inputs so far."""
@@ -220,15 +325,20 @@ class _Run:
         shown.advance(1, f"{file_name} (dropped: {most})" if most else file_name)
 
 
-def _clear_staging(staging: Path) -> None:
-    """Remove what runs left in the staging folder, and the folder when nothing else is in it."""
-    remove_own(staging, _STAGED_RUN, "a run of `curate` has ended")
-    with suppress(OSError):
-        staging.rmdir()
+@dataclass(slots=True)
+class _Bundle:
+    """Sources that are committed together."""
+
+    sources: list[Row]
+    num_missing: int
+    """Clips that have not come."""
+    clips: list[pa.Table] = field(default_factory=list)
 
 
-def _known_sources(root: Path) -> list[dict[str, Any]]:
-    return CurationDataset.open(root).sources() if CommitLog(root).head() else []
+def _has_session() -> bool:
+    """Return whether workers are named or there already."""
+    ray = sys.modules.get("ray")
+    return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and ray.is_initialized())
 
 
 def _size(row: Row) -> int:
@@ -237,18 +347,6 @@ def _size(row: Row) -> int:
         return Path(row["path"]).stat().st_size
     except OSError:
         return 0
-
-
-def _has_footage(row: Mapping[str, Any]) -> bool:
-    """Return whether a row of the sources table tells what can be seen in the source."""
-    return row["state"] in {"kept", "dropped"} and row["hashes"] is not None
-
-
-def _footage(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is needed to recognise a source."""
-    names = ("input_id", "source_id", "uri", "width", "height", "duration_s", "hashes",
-             "motion_signature")  # fmt: skip
-    return {name: row[name] for name in names}
 
 
 def _require_all(rows: Sequence[Row], finished: Sequence[Row]) -> None:
@@ -266,17 +364,9 @@ def _require_all(rows: Sequence[Row], finished: Sequence[Row]) -> None:
         )
 
 
-def _parts(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
-
-
-def _check_networks(config: CurationConfig) -> None:
-    """Load the networks once here: what is missing stops the run before it starts."""
-    check_perception_files(config.profile, config.pose_layout)  # before torch is imported
-    if config.text.looks_at(config.profile):
-        find_networks()
-    from animaray.models.perception.profiles import load_perception, load_point_tracker
-
-    load_perception(config.profile, pose_layout=config.pose_layout)
-    load_point_tracker(config.profile)
+def _batches(inputs: RunInputs, run: _Run, size: int) -> Iterator[list[Row]]:
+    """Yield inputs that are to be looked at, as they come; commit those that ended elsewhere."""
+    for batch in itertools.chain(inputs.local(), inputs.remote()):
+        run.commit(batch.ended)
+        for start in range(0, len(batch.pending), size):
+            yield batch.pending[start : start + size]

@@ -21,14 +21,13 @@ import numpy as np
 
 from animaray.models.perception.profiles import load_text_detector
 from animaray.models.perception.protocols import TextDetector, TextLine
+from animaray.pipelines.curate import read_source
 from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.curation.stage_runner import new_row, run_stage
+from animaray.pipelines.curation.rows import new_row
+from animaray.pipelines.curation.workplace import Workplace
 from animaray.pipelines.stages.clips import split_clips
 from animaray.pipelines.stages.cut_clip import cut_clip
-from animaray.pipelines.stages.identify import identify
-from animaray.pipelines.stages.probe import probe
-from animaray.pipelines.stages.shots import find_shots
 from animaray.pipelines.stages.text import TextStage
 from animaray.platform.media.video import DecodedVideo, FrameSelection
 
@@ -74,13 +73,10 @@ class Decoded:
 
 def clips_of(path: Path, config: CurationConfig, staging: Path) -> Iterator[dict[str, Any]]:
     """Yield the encoded clips of one file; none when it cannot be read."""
-    row = {**new_row(str(path), str(path.parent)), "staging_dir": str(staging)}
-    row = run_stage("identify", identify, row)
-    row = run_stage("probe", lambda r: probe(r, config.limits), row)
-    row = run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
+    row = read_source(new_row(str(path), str(path.parent)), Workplace(config=config))
     if row["state"] is None:
-        for clip in split_clips(row, config.clips):
-            yield run_stage("cut", lambda r: cut_clip(r, config.cut, config.limits), clip)
+        for clip in split_clips({**row, "staging_dir": str(staging)}, config.clips):
+            yield cut_clip(clip, config.cut, config.limits)
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from animaray.models.perception.profiles import (
 )
 from animaray.pipelines.curation.config import CurationConfig
 from animaray.pipelines.curation.perception_worker import PerceptionWorker
-from animaray.pipelines.curation.stage_runner import new_row
+from animaray.pipelines.curation.rows import new_row
 from animaray.pipelines.policy.policies import STANDARD
 from animaray.pipelines.policy.verdicts import add_verdicts
 from animaray.platform.media.video import write_mp4

@@ -17,20 +17,19 @@ then the time of new verdicts on the result, and of a second run that finds ever
 import argparse
 import itertools
 import json
+import math
 import os
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from animaray.datasets.schemas import FAMILIES
+from animaray.datasets.schemas import FAMILIES, SCORES
 from animaray.pipelines.curation.config import CurationConfig
 from animaray.platform.json_text import json_text
 from animaray.platform.media.video import encode_mp4
@@ -98,6 +97,7 @@ def _run_part(arguments: argparse.Namespace) -> dict[str, Any]:
         output_dir=arguments.out / "dataset",
         profile="generated",
         num_workers=arguments.workers,
+        in_process_s=0.0 if is_real else math.inf,
         # At least ten batches, so that tenths of the run are comparable.
         sources_per_batch=min(500, max(1, count // 10)),
     )
@@ -206,9 +206,10 @@ def _now() -> tuple[float, float, float]:
 
 
 def stand_in(folder: Path) -> None:
-    """Replace decoders, networks and Ray by rows that stand for their results."""
+    """Replace decoders and networks by rows that stand for their results."""
     from animaray.pipelines import curate as curation
-    from animaray.pipelines.curation import chain as curation_chain
+    from animaray.pipelines.curation import perception_worker
+    from animaray.pipelines.stages.identify import identify
     from benchmarks.scale.score_tables import ScoreTables, draw_clip, draw_source
 
     tables = ScoreTables(num_sources=1)
@@ -216,45 +217,49 @@ def stand_in(folder: Path) -> None:
     spare = folder / "spare"
     spare.mkdir()
 
-    def scan_sources(rows: Sequence[Row], *_: Any) -> Iterator[Row]:  # noqa: ANN401
-        from animaray.pipelines.stages.identify import identify
+    def read_source(row: Row, *_: Any) -> Row:  # noqa: ANN401
+        number = int(Path(row["path"]).stem)
+        facts = draw_source(number - 1 if number % 10 == 8 else number, tables)
+        shown = {
+            name: facts[name]
+            for name in ("codec", "width", "height", "fps", "duration_s", "start_s",
+                         "num_frames", "rotation_deg", "pixel_aspect", "has_audio",
+                         "num_damaged_frames", "cut_times_s", "hashes", "motion_signature")
+        }  # fmt: skip
+        end = {"state": "unreadable", "reason": "broken", "detail": "stand-in"}
+        shot = {"start_s": 0.0, "end_s": 4.0, "cut_before": False, "cut_after": False}
+        return {
+            **identify(row), **shown, "warning": None, "shots": [shot],
+            **(end if number % 10 == 9 else {}),
+        }  # fmt: skip
 
-        for row in rows:
-            number = int(Path(row["path"]).stem)
-            after = identify(row)
-            facts = draw_source(number - 1 if number % 10 == 8 else number, tables)
-            shown = {
-                name: facts[name]
-                for name in ("codec", "width", "height", "fps", "duration_s", "start_s",
-                             "num_frames", "rotation_deg", "pixel_aspect", "has_audio",
-                             "num_damaged_frames", "cut_times_s", "hashes", "motion_signature")
-            }  # fmt: skip
-            end = {"state": "unreadable", "reason": "broken", "detail": "stand-in"}
-            yield {**after, **shown, "warning": None, **(end if number % 10 == 9 else {})}
+    def cut(row: Row, *_: Any) -> Row:  # noqa: ANN401
+        paths = {}
+        for name in ("media_path", "preview_path", "poster_path"):
+            paths[name] = str(spare / f"{row['clip_id']}.{name}")
+            Path(paths[name]).write_bytes(media)
+        return {
+            **row, **paths, "clip_width": 64, "clip_height": 96, "clip_fps": 12.0,
+            "clip_num_frames": 12, "clip_duration_s": 1.0,
+        }  # fmt: skip
 
-    def measure_clips(rows: Sequence[Row], *_: Any) -> Iterator[Row]:  # noqa: ANN401
-        for row in rows:
+    class Looks:
+        @classmethod
+        def load(cls, *_: Any) -> "Looks":  # noqa: ANN401
+            return cls()
+
+        def __call__(self, row: Row) -> Row:
             clip = draw_clip(int(Path(row["path"]).stem), 0, row, tables)
             scores = {
-                f"{family}_scores": {n: v for n, v in clip.items() if n.startswith(f"{family}_")}
+                f"{family}_scores": {n: v for n, v in clip.items() if n in SCORES[family]}
                 for family in FAMILIES
             }
             states = {f"{family}_state": "ok" for family in FAMILIES}
-            paths = {}
-            for name in ("media_path", "preview_path", "poster_path"):
-                paths[name] = str(spare / f"{clip['clip_id']}.{name}")
-                Path(paths[name]).write_bytes(media)
-            yield {
-                **row, **clip, **scores, **states, **paths, "num_clips": 1, "clip_index": 0,
-                "clip_start_s": clip["start_s"], "clip_end_s": clip["end_s"],
-                "clip_duration_s": clip["duration_s"], "clip_width": 64, "clip_height": 96,
-                "clip_fps": 12.0, "clip_num_frames": 12, "seconds": {},
-            }  # fmt: skip
+            row = cut(row)
+            return {**row, **scores, **states, "identity_embedding": clip["identity_embedding"]}
 
-    curation_chain.scan_sources = scan_sources  # type: ignore[assignment]
-    curation_chain.measure_clips = measure_clips  # type: ignore[assignment]
-    curation.ray_session = nullcontext  # type: ignore[assignment, attr-defined]
-    curation._check_networks = lambda config: None  # noqa: SLF001, ARG005
+    curation.read_source = read_source  # type: ignore[assignment]
+    perception_worker.PerceptionWorker = Looks  # type: ignore[assignment, misc]
 
 
 if __name__ == "__main__":

@@ -236,41 +236,46 @@ def _run_loop(config: CurationConfig, *, is_plain: bool) -> dict[str, Any]:
 def _curate_in_turn(
     config: CurationConfig, stages: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[Counter[str], int]:
+    from animaray.datasets.writers import writing
     from animaray.pipelines.acquire.config import AcquireConfig
     from animaray.pipelines.acquire.inputs import expand_sources
-    from animaray.pipelines.curation.commit import BatchCommitter
-    from animaray.pipelines.curation.stage_runner import new_row, run_stage
+    from animaray.pipelines.curate import read_source
+    from animaray.pipelines.curation.commit import Committer
+    from animaray.pipelines.curation.rows import SHELVED, new_row, table_of
+    from animaray.pipelines.curation.shelf import shelve
+    from animaray.pipelines.curation.workplace import workplace_of
     from animaray.pipelines.stages.clips import split_clips
-    from animaray.pipelines.stages.duplicates import find_duplicates
-    from animaray.pipelines.stages.identify import identify
-    from animaray.pipelines.stages.probe import probe
-    from animaray.pipelines.stages.shots import find_shots
+    from animaray.pipelines.stages.duplicates import Footage, find_duplicates
 
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    committer = BatchCommitter(config)
+    root = Path(config.output_dir)
+    root.mkdir(parents=True, exist_ok=True)
+    place = workplace_of(config)
     seconds: Counter[str] = Counter()
     rows = []
-    named = expand_sources(config.sources, config.output_dir / "members", AcquireConfig())
+    named = expand_sources(config.sources, root / "members", AcquireConfig())
     for item in named.inputs:
         row = {**new_row(str(item.path), str(item.path.parent)), "uri": item.uri}  # type: ignore[union-attr]
-        row = run_stage("identify", identify, row)
-        row = run_stage("probe", lambda r: probe(r, config.limits), row)
-        row = run_stage("shots", lambda r: find_shots(r, config.shots, config.limits), row)
-        seconds.update(row["seconds"])
-        rows.append(row)
+        rows.append(read_source(row, place))
+        seconds.update(rows[-1]["seconds"])
     new = [row for row in rows if row["state"] is None]
-    twins = find_duplicates(new, [], config.duplicates)
-    staging = str(config.output_dir / "_staging")
+    twins = find_duplicates(new, Footage(config.duplicates))
     num_clips = 0
-    for row in new:
-        if row["input_id"] in twins:
-            continue
-        measured = []
-        for split in split_clips({**row, "seconds": {}, "staging_dir": staging}, config.clips):
-            measured.append(stages(split))
-            seconds.update(measured[-1]["seconds"])
-        num_clips += sum(clip["clip_id"] is not None for clip in measured)
-        committer.commit({row["input_id"]: row}, measured)
+    with writing(root) as writer:
+        committer = Committer(place, writer)
+        for row in new:
+            if row["input_id"] in twins:
+                continue
+            split = split_clips(
+                {**row, "seconds": {}, "staging_dir": place.staging_dir}, config.clips
+            )
+            if split[0]["state"] is not None:
+                committer.commit([{**row, "state": "dropped", "reason": "too_short"}])
+                continue
+            measured = [stages(clip) for clip in split]
+            for clip in measured:
+                seconds.update(clip["seconds"])
+            num_clips += len(measured)
+            committer.commit([row], [table_of(shelve(measured, place), SHELVED)])
     return seconds, num_clips
 
 

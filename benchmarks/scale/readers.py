@@ -3,10 +3,9 @@
     python -m benchmarks.scale.readers --clips 10000 100000 1000000 --out /tmp/readers
 
 Each measurement runs in a process of its own, so that its peak of memory is its own; the system's
-file cache is warm. Look-ups and poses are measured in CPU time of all threads, so that what else
-the machine does weighs on neither way; the rest as it passed. `plain` is what readers did before
-2026-12-01, written out in `PlainReader`, and measured on a sample of clips in the same process as
-the new way: its seconds for all clips are the sample's times the number of clips.
+file cache is warm. `plain` is what readers did before 2026-12-01, written out in `PlainReader`, and
+measured on a sample of clips in the same process as the new way: its seconds for all clips are the
+sample's times the number of clips.
 """
 
 import argparse
@@ -86,7 +85,7 @@ def measure_open(root: Path) -> Result:
 
 
 def measure_lookups(root: Path) -> Result:
-    """Look clips up at random, one call each; CPU time."""
+    """Look clips up at random, one call each."""
     dataset = CurationDataset.open(root)
     clip_ids = _some_clips(root, _LOOKUPS)
     calls: dict[str, Callable[[str], object]] = {
@@ -98,39 +97,39 @@ def measure_lookups(root: Path) -> Result:
     result = {}
     for name, call in calls.items():
         call(clip_ids[0])
-        started = time.process_time()
+        started = time.perf_counter()
         for clip_id in clip_ids[1:]:
             call(clip_id)
-        result[f"{name}_ms"] = 1e3 * (time.process_time() - started) / (len(clip_ids) - 1)
-    started = time.process_time()
+        result[f"{name}_ms"] = 1e3 * (time.perf_counter() - started) / (len(clip_ids) - 1)
+    started = time.perf_counter()
     result["kept_clips"] = len(dataset.clip_ids("lax"))
-    return {**result, "kept_clips_s": time.process_time() - started}
+    return {**result, "kept_clips_s": time.perf_counter() - started}
 
 
 def measure_poses(root: Path) -> Result:
-    """Read the poses of all kept clips in one pass, and of a sample one by one; CPU time."""
+    """Read the poses of all kept clips in one pass, and of a sample one by one."""
     from animaray.training.aligner_pairs import read_pose_clips
 
     dataset = CurationDataset.open(root)
-    started = time.process_time()
+    started = time.perf_counter()
     found = read_pose_clips(dataset, "lax")
-    ours_s = time.process_time() - started
+    ours_s = time.perf_counter() - started
     plain = PlainReader(root)
     files = dataset.snapshot.of_table("tracks")
     num_clips = sum(file.rows for file in files)
-    started = time.process_time()
+    started = time.perf_counter()
     indexed = plain.index(max(1, len(files) // 20))
-    index_s = (time.process_time() - started) * num_clips / indexed
+    index_s = (time.perf_counter() - started) * num_clips / indexed
     wanted = sorted(plain._places)  # noqa: SLF001 - our own, below
     sample = [dataset.clip(clip_id) for clip_id in random.Random(0).sample(wanted, _SAMPLE)]  # noqa: S311
-    started = time.process_time()
+    started = time.perf_counter()
     plain.read_poses(sample)
-    read_s = (time.process_time() - started) * len(found.length) / len(sample)
+    read_s = (time.perf_counter() - started) * len(found.length) / len(sample)
     # All clips and their verdicts were held as Python rows, too.
     part = dataset.table("clips").slice(0, 10_000)
-    started = time.process_time()
+    started = time.perf_counter()
     part.to_pylist()
-    rows_s = (time.process_time() - started) * num_clips / len(part)
+    rows_s = (time.perf_counter() - started) * num_clips / len(part)
     plain_s = index_s + read_s + rows_s
     return {
         "clips": len(found.length), "poses": len(found.keypoints), "ours_s": ours_s,

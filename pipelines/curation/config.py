@@ -77,6 +77,12 @@ class CurationConfig:
     """Sources between two commits: what a kill can lose."""
     sources_per_batch: int = 500
     """Sources whose near-duplicates are looked for among themselves; earlier batches are known."""
+    in_process_s: float = 60.0
+    """Up to so much footage is curated in this process, seconds: starting Ray's workers would take
+    longer. With RAY_ADDRESS or in an open session the workers are used always."""
+    staging_dir: Path | None = None
+    """Folder of each node for clips until they are shelved; none takes `_staging` in the dataset's
+    folder, and for a dataset in an object store the node's folder for temporary files."""
     retry_failed: bool = False
     """Whether inputs that ended as failed are tried again."""
     skip_lost: bool = True

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from animaray.pipelines.curation.stage_runner import Row
+from animaray.pipelines.curation.rows import Row
 
 MAX_WORKER_DEATHS = 3
 MAX_ITEM_S = 3600.0

@@ -15,7 +15,7 @@ import numpy as np
 
 from animaray.models.perception.protocols import Perception, PointTracker
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.curation.stage_runner import Row
+from animaray.pipelines.curation.rows import Row
 from animaray.pipelines.policy.policies import Policy
 from animaray.pipelines.policy.sure_drops import is_dropped_by_all
 from animaray.pipelines.stages.background import background_mask

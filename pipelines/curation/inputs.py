@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from animaray.datasets.commit_log import CommitLog
+from animaray.datasets.reader import CurationDataset
 from animaray.pipelines.acquire.fetch import Fetcher
 from animaray.pipelines.acquire.inputs import Input, expand_sources
 from animaray.pipelines.acquire.states import Item
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.curation.stage_runner import Row, new_row
+from animaray.pipelines.curation.rows import SOURCE, Row, new_row
+from animaray.pipelines.stages.duplicates import Footage
 from animaray.pipelines.stages.identify import is_unchanged
 from animaray.platform.storage import content_id
 
 ACQUIRED_DIR = "_acquired"
+_FOOTAGE_COLUMNS = ("input_id", "source_id", "uri", "duration_s", "hashes", "motion_signature")
 _LOOKED_AT = frozenset({"kept", "dropped", "unreadable", "duplicate"})
 
 
@@ -155,7 +159,7 @@ class RunInputs:
             "origin": named.origin if named is not None else None,
             "platform": item.platform.partition(":")[2],
             "attempts": item.attempts,
-            **item.facts,
+            **{name: value for name, value in item.facts.items() if name in SOURCE.names},
         }
 
 
@@ -182,3 +186,23 @@ def _problem_row(item: Input) -> Row:
 def _remote_id(url: str) -> str:
     """Return the id of an address: it stays, whatever is found there."""
     return content_id("input", url)
+
+
+def read_known(config: CurationConfig) -> tuple[list[dict[str, Any]], Footage]:
+    """Return what is known of each input, and what can be seen in those that were looked at."""
+    footage = Footage(config.duplicates)
+    if not CommitLog(config.output_dir).head():
+        return [], footage
+    dataset = CurationDataset.open(config.output_dir)
+    names = ("input_id", "uri", "file_bytes", "modified_ns", "sha256", "state", "reason")
+    seen = dataset.table("sources", ["state", *_FOOTAGE_COLUMNS])
+    for part in seen.to_batches(max_chunksize=1024):
+        for row in part.to_pylist():
+            if has_footage(row):
+                footage.add(row)
+    return dataset.table("sources", names).to_pylist(), footage
+
+
+def has_footage(row: Mapping[str, Any]) -> bool:
+    """Return whether a row of the sources table tells what can be seen in the source."""
+    return row["state"] in {"kept", "dropped"} and row["hashes"] is not None

@@ -8,6 +8,7 @@ worker on a small machine and no hand-over of clips between them.
 
 import logging
 import time
+from collections.abc import Callable
 
 from animaray.models.perception.profiles import (
     load_perception,
@@ -18,15 +19,9 @@ from animaray.models.perception.protocols import Perception, PointTracker, TextD
 from animaray.models.perception.provenance import provenance_of
 from animaray.pipelines.curation.clip_samples import ClipSamples, SourceSamples
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.curation.crash_guard import guard_against_crashes
 from animaray.pipelines.curation.first_look import FirstLook
-from animaray.pipelines.curation.stage_runner import (
-    Row,
-    Stage,
-    describe_error,
-    run_family,
-    run_stage,
-)
+from animaray.pipelines.curation.guard import describe_error, run_family, run_stage
+from animaray.pipelines.curation.rows import Row
 from animaray.pipelines.policy.policies import POLICIES, find_policy
 from animaray.pipelines.policy.sure_drops import is_dropped_by_all
 from animaray.pipelines.stages import motion, picture
@@ -96,13 +91,7 @@ class PerceptionWorker:
         )
 
     def __call__(self, row: Row) -> Row:
-        """Measure one clip; a clip that killed this process before is given up."""
-        key = f"{row.get('clip_id')}.measure"
-        return guard_against_crashes(self._measure, row, key, what="clip")
-
-    def _measure(self, row: Row) -> Row:
-        if row["state"] is not None:
-            return row
+        """Look at, cut and measure one clip."""
         config = self._config
         if config.skip_lost and config.store_media != "all":
             started = time.perf_counter()
@@ -197,7 +186,9 @@ class PerceptionWorker:
     def _is_lost(self, row: Row) -> bool:
         return is_dropped_by_all(row, self._policies, margin=_SURE)
 
-    def _run(self, family: str, stage: Stage, row: Row, needs: tuple[str, ...] = ()) -> Row:
+    def _run(
+        self, family: str, stage: Callable[[Row], Row], row: Row, needs: tuple[str, ...] = ()
+    ) -> Row:
         return run_family(family, stage, row, needs=needs, provenance=self._provenance[family])
 
 

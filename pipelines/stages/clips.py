@@ -8,6 +8,7 @@ ends as dropped.
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,10 @@ DROPS = ("shots", "hashes", "motion_signature")
 
 SPLITTER = "adaptive+content+mix+break/3"
 """Part of every clip id: a splitter that cuts elsewhere makes other clips."""
+_MAX_GROUP_S = 120.0
+"""Footage that one worker measures before anything of it is committed."""
+_ROUNDS = 4
+"""Groups that each worker would get of what is left, if all were equal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,3 +84,43 @@ def clip_spans(shot: dict[str, Any], config: ClipsConfig) -> list[tuple[float, f
     # A forged time stamp makes a shot of years.
     pieces = min(pieces, config.max_clips_per_source)
     return [(start_s + i * piece_s, start_s + (i + 1) * piece_s) for i in range(pieces)]
+
+
+def deal_clips(
+    sources: Sequence[Sequence[dict[str, Any]]], num_workers: int
+) -> list[list[list[dict[str, Any]]]]:
+    """Deal clips to workers: large groups first, single clips at the end, so that all end together.
+
+    A group is measured by one worker and lies in files of its own; a bundle is what is committed
+    together. Short sources share a group, a long one has a bundle of groups for itself: else each
+    bundle would have to wait for the next one.
+
+    Args:
+        sources: Clips of each source, in the order in which they are to be begun.
+
+    Returns:
+        Bundles of groups of clips.
+    """
+    left_s = sum(_length_s(clips) for clips in sources)
+    bundles: list[list[list[dict[str, Any]]]] = []
+    shared: list[dict[str, Any]] = []
+    for clips in sources:
+        share_s = min(_MAX_GROUP_S, left_s / (_ROUNDS * num_workers))
+        left_s -= _length_s(clips)
+        if _length_s(clips) > share_s:
+            groups: list[list[dict[str, Any]]] = [[]]
+            for clip in clips:
+                if groups[-1] and _length_s([*groups[-1], clip]) > share_s:
+                    groups.append([])
+                groups[-1].append(clip)
+            bundles.append(groups)
+            continue
+        shared.extend(clips)
+        if _length_s(shared) >= share_s:
+            bundles.append([shared])
+            shared = []
+    return [*bundles, [shared]] if shared else bundles
+
+
+def _length_s(clips: Sequence[dict[str, Any]]) -> float:
+    return sum(clip["clip_end_s"] - clip["clip_start_s"] for clip in clips)

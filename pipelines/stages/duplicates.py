@@ -5,7 +5,7 @@ changes (two 8x8 difference pictures a second). Near-duplicates last equally lon
 each second and change alike: a second take of the same scene has other changes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxtyping import Float64, Int64, UInt8
 _HASH_STEP_S = 1.0
 _MOTION_STEP_S = 0.5
 _MOTION_SIDE = 8
+_TOLD = ("input_id", "source_id", "duration_s", "motion_signature")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,67 +81,85 @@ def hash_picture(grey: UInt8[np.ndarray, "height width"]) -> int:
 
 
 def find_duplicates(
-    rows: Iterable[Mapping[str, Any]],
-    known: Iterable[Mapping[str, Any]],
-    config: DuplicatesConfig,
+    rows: Iterable[Mapping[str, Any]], known: "Footage"
 ) -> dict[str, tuple[str, str]]:
     """Decide which new sources repeat another one.
 
     Of two new near-duplicates the one with more pixels stays, then the one whose name comes first;
-    a source that is already in the dataset always stays.
+    a source that is already in the dataset always stays. A file that failed before and is tried
+    again is no duplicate of itself.
 
     Args:
         rows: New sources: input_id, source_id, uri, width, height, duration_s, hashes,
             motion_signature.
-        known: Sources of earlier runs, in the same form.
-        config: When two sources count as one.
+        known: Sources of earlier runs and batches; stays as it is.
 
     Returns:
         For each duplicate's input_id: the source_id that it repeats, and exact or near.
     """
-    kept = _Index(config)
-    for row in known:
-        kept.add(row)
+    rows = sorted(rows, key=lambda row: (-(row["width"] * row["height"]), row["uri"]))
+    own = {row["input_id"] for row in rows}
+    kept = Footage(known.config)
     duplicates: dict[str, tuple[str, str]] = {}
-    for row in sorted(rows, key=lambda row: (-(row["width"] * row["height"]), row["uri"])):
-        if row["source_id"] in kept.source_ids:
+    for row in rows:
+        if known.has_source(row["source_id"], own) or kept.has_source(row["source_id"]):
             duplicates[row["input_id"]] = (row["source_id"], "exact")
             continue
-        twin = kept.find(row)
+        twin = known.find(row, own) or kept.find(row)
         if twin is not None:
-            duplicates[row["input_id"]] = (twin["source_id"], "near")
+            duplicates[row["input_id"]] = (twin, "near")
             continue
         kept.add(row)
     return duplicates
 
 
-class _Index:
-    """Sources in order, searched many at a time: one table of hashes per number of hashes."""
+class Footage:
+    """What can be seen in many sources, searched at once: a table of hashes per number of hashes.
+
+    Of each source it holds its hashes, what changes in it, and its names: 136 bytes a second.
+    """
 
     def __init__(self, config: DuplicatesConfig) -> None:
-        self._config = config
+        self.config = config
         self._tables: dict[int, _HashTable] = {}
         self._num_rows = 0
-        self.source_ids: set[str] = set()
+        self._inputs: dict[str, list[tuple[str, str]]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        self.source_ids.add(row["source_id"])
+        """Take a source in: a mapping with the columns that `find_duplicates` reads."""
+        named = self._inputs.setdefault(row["source_id"], [])
+        named.append((row["input_id"], row["uri"]))
         size = len(row["hashes"])
         if size:
             self._tables.setdefault(size, _HashTable(size)).add(self._num_rows, row)
         self._num_rows += 1
 
-    def find(self, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return the first source that shows the same footage."""
+    def has_source(self, source_id: str, without: Collection[str] = ()) -> bool:
+        """Return whether equal bytes are there, in another input than some."""
+        return any(input_id not in without for input_id, _ in self._inputs.get(source_id, ()))
+
+    def uri_of(self, source_id: str) -> str:
+        """Return the name of a source that is there."""
+        return self._inputs[source_id][-1][1]
+
+    def find(self, row: Mapping[str, Any], without: Collection[str] = ()) -> str | None:
+        """Return the source_id of the first source that shows the same footage.
+
+        Args:
+            without: Inputs that do not count.
+        """
         size = len(row["hashes"])
         tables = [self._tables[n] for n in (size - 1, size, size + 1) if n in self._tables and size]
         similar = sorted(
-            (found for table in tables for found in table.similar(row, self._config)),
+            (found for table in tables for found in table.similar(row, self.config)),
             key=lambda found: found[0],
         )
-        return next(
-            (other for _, other in similar if is_near_duplicate(row, other, self._config)), None
+        near = (
+            other["source_id"]
+            for _, other in similar
+            if other["input_id"] not in without and is_near_duplicate(row, other, self.config)
         )
+        return next(near, None)
 
 
 class _HashTable:
@@ -148,17 +167,17 @@ class _HashTable:
 
     def __init__(self, num_hashes: int) -> None:
         self._hashes = np.empty((16, num_hashes), dtype=np.int64)
-        self._rows: list[tuple[int, Mapping[str, Any]]] = []
+        self._rows: list[tuple[int, str, str, float, bytes]] = []
 
     def add(self, place: int, row: Mapping[str, Any]) -> None:
         if len(self._rows) == len(self._hashes):
             self._hashes = np.concatenate([self._hashes, np.empty_like(self._hashes)])
         self._hashes[len(self._rows)] = row["hashes"]
-        self._rows.append((place, row))
+        self._rows.append((place, *(row[name] for name in _TOLD)))
 
     def similar(
         self, row: Mapping[str, Any], config: DuplicatesConfig
-    ) -> list[tuple[int, Mapping[str, Any]]]:
+    ) -> list[tuple[int, dict[str, Any]]]:
         """Return sources whose hashes are near enough, with their places."""
         count = min(len(row["hashes"]), self._hashes.shape[1])
         ours = np.array(row["hashes"][:count], dtype=np.int64)
@@ -168,7 +187,11 @@ class _HashTable:
             theirs = self._hashes[near, :stop]
             bits = count_differing_bits(theirs.ravel(), np.tile(ours[:stop], len(near)))
             near = near[bits.reshape(len(near), stop).sum(axis=1) <= config.max_mean_bits * count]
-        return [self._rows[index] for index in near]
+        return [self._row(int(index)) for index in near]
+
+    def _row(self, index: int) -> tuple[int, dict[str, Any]]:
+        place, *told = self._rows[index]
+        return place, {**dict(zip(_TOLD, told, strict=True)), "hashes": self._hashes[index]}
 
 
 def is_near_duplicate(

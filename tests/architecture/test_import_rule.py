@@ -54,8 +54,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "addresses config states", "archives download ytdlp", "fetch inputs",
     ),
     "pipelines/curation": (
-        "clip_samples config stage_runner summary", "commit crash_guard first_look inputs",
-        "perception_worker", "chain",
+        "clip_samples config rows summary", "crash_guard first_look inputs workplace",
+        "commit guard shelf", "perception_worker workers",
     ),
     "pipelines/reports": (
         "show validation_media", "card validation",
@@ -220,7 +220,7 @@ def test_the_command_line_opens_without_heavy_packages() -> None:
 
 
 def test_workers_that_read_videos_load_no_torch() -> None:
-    assert "torch" not in loaded_by("animaray.pipelines.curation.chain")
+    assert "torch" not in loaded_by("animaray.pipelines.curate")
 
 
 LOAD_SMALL_MODEL = (

@@ -25,10 +25,7 @@ UNPICKLERS = {
     "shelve": {"open"},
 }
 """Functions that run what a file says."""
-ALLOWED = {
-    # Rows between our own workers of one Ray session (which pickles by itself); never from a file.
-    "pipelines/curation/chain.py": 1,
-}
+ALLOWED: dict[str, int] = {}
 """How many calls a file may have, and why."""
 
 IMPORT_ALL = """

@@ -18,6 +18,9 @@ FOLDERS = (
 ENTRIES = {"animaray.cli.main", "animaray.serving.application"}
 FOR_OTHERS = {
     "check_health": "Ray Serve calls it",
+    "estimate_inmemory_data_size": "Ray Data calls it",
+    "get_read_tasks": "Ray Data calls it",
+    "supports_distributed_reads": "Ray Data calls it",
     "process_bind_param": "SQLAlchemy calls it",
     "process_result_value": "SQLAlchemy calls it",
     "readinto": "io.BufferedReader calls it",

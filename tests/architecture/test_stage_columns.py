@@ -19,7 +19,7 @@ from animaray.models.perception.profiles import load_perception, load_point_trac
 from animaray.pipelines.curation.clip_samples import ClipSamples
 from animaray.pipelines.curation.config import CurationConfig
 from animaray.pipelines.curation.perception_worker import PerceptionWorker
-from animaray.pipelines.curation.stage_runner import Row, new_row
+from animaray.pipelines.curation.rows import Row, new_row
 from animaray.pipelines.policy.policies import STANDARD
 from animaray.pipelines.policy.verdicts import add_verdicts
 from animaray.pipelines.stages.clips import split_clips

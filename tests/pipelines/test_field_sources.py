@@ -10,12 +10,12 @@ import pytest
 from animaray.pipelines.acquire.config import AcquireConfig
 from animaray.pipelines.acquire.inputs import expand_sources
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.curation.stage_runner import new_row
+from animaray.pipelines.curation.rows import new_row
 from animaray.pipelines.policy.policies import LAX, STANDARD, STRICT
 from animaray.pipelines.policy.rules import judge
 from animaray.pipelines.stages.clips import split_clips
 from animaray.pipelines.stages.cut_clip import cut_clip
-from animaray.pipelines.stages.duplicates import find_duplicates
+from animaray.pipelines.stages.duplicates import Footage, find_duplicates
 from animaray.pipelines.stages.identify import identify, look_through
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_gaps, find_shots
@@ -84,7 +84,7 @@ def test_gaps_are_long_beside_the_steps() -> None:
 def test_twins_are_known_though_one_declares_no_length() -> None:
     rows = [scanned(name) for name in ("v59_twin_a.mp4", "v59_twin_b.webm", "v50_square.mp4")]
     assert [row["duration_s"] for row in rows] == pytest.approx([3.0] * 3, abs=1e-3)
-    found = find_duplicates(rows, [], CONFIG.duplicates)
+    found = find_duplicates(rows, Footage(CONFIG.duplicates))
     assert list(found) == [rows[1]["input_id"]]
     assert found[rows[1]["input_id"]] == (rows[0]["source_id"], "near")
 

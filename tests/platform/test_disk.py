@@ -13,7 +13,10 @@ import pytest
 from safetensors import SafetensorError
 
 from animaray.cli import cache, main
-from animaray.pipelines.curation.stage_runner import new_row, run_family, run_stage
+from animaray.pipelines.curation.config import CurationConfig
+from animaray.pipelines.curation.guard import guarded, run_family
+from animaray.pipelines.curation.rows import new_row
+from animaray.pipelines.curation.workplace import Workplace
 from animaray.platform.disk import check_folder, check_room, disk_error, disk_errors, free_bytes
 from animaray.platform.errors import DiskError, MediaError, UsageError
 from animaray.platform.media.picture import write_png
@@ -147,11 +150,13 @@ def test_the_last_border_says_machine_not_please_report(
 
 
 def test_our_full_disk_is_no_fault_of_a_source() -> None:
-    def fail(row: dict) -> dict:
+    def fail(row: dict, _: object = None) -> dict:
         raise no_space("/staging/clip.mp4")
 
+    place = Workplace(config=CurationConfig(sources=("x",)))
+
     for run in (
-        lambda: run_stage("cut", fail, new_row("a.mp4", "")),
+        lambda: guarded("cut")(fail)(new_row("a.mp4", ""), place),
         lambda: run_family("face", fail, new_row("a.mp4", ""), needs=(), provenance="x"),
     ):
         with pytest.raises(DiskError, match="no room left"):

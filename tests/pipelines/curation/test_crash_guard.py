@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from animaray.pipelines.curation.crash_guard import MAX_WORKER_DEATHS, guard_against_crashes
-from animaray.pipelines.curation.stage_runner import Row, new_row
+from animaray.pipelines.curation.rows import Row, new_row
 
 _DEATH = """
 import ctypes, os, signal, sys
-from animaray.pipelines.curation.stage_runner import new_row
+from animaray.pipelines.curation.rows import new_row
 from animaray.pipelines.curation.crash_guard import guard_against_crashes
 row = {**new_row("a.mp4", "/"), "staging_dir": sys.argv[1]}
 die = lambda row: os.kill(os.getpid(), signal.SIGKILL)

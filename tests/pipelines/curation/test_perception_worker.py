@@ -11,7 +11,7 @@ from animaray.datasets.world.clips import render_clip, sample_clip_spec
 from animaray.models.perception.profiles import load_perception, load_point_tracker
 from animaray.pipelines.curation.config import CurationConfig
 from animaray.pipelines.curation.perception_worker import PerceptionWorker
-from animaray.pipelines.curation.stage_runner import Row, new_row
+from animaray.pipelines.curation.rows import Row, new_row
 from animaray.pipelines.policy.policies import POLICIES
 from animaray.pipelines.policy.verdicts import add_verdicts
 from animaray.pipelines.stages.clips import split_clips

@@ -8,6 +8,7 @@ import numpy as np
 
 from animaray.pipelines.stages.duplicates import (
     DuplicatesConfig,
+    Footage,
     SignatureBuilder,
     count_differing_bits,
     find_duplicates,
@@ -50,34 +51,41 @@ def worse(frames: list[np.ndarray]) -> list[np.ndarray]:
     return [cv2.imdecode(data, cv2.IMREAD_COLOR) for data in coded]
 
 
+def known_from(rows: list[dict[str, Any]], config: DuplicatesConfig | None = None) -> Footage:
+    known = Footage(config or DuplicatesConfig())
+    for row in rows:
+        known.add(row)
+    return known
+
+
 def test_reencoded_copy_is_found_and_the_larger_one_stays() -> None:
     original = row_of("original", footage(1))
     copy = row_of("a copy", worse(footage(1)), width=96)
-    found = find_duplicates([copy, original], [], DuplicatesConfig())
+    found = find_duplicates([copy, original], known_from([]))
     assert found == {"in_a copy": ("src_original", "near")}
 
 
 def test_known_source_stays_even_when_smaller() -> None:
     copy = row_of("copy", worse(footage(1)), width=96)
-    found = find_duplicates([row_of("original", footage(1))], [copy], DuplicatesConfig())
+    found = find_duplicates([row_of("original", footage(1))], known_from([copy]))
     assert found == {"in_original": ("src_copy", "near")}
 
 
 def test_second_take_in_the_same_room_is_no_duplicate() -> None:
     rows = [row_of("one", footage(1)), row_of("two", footage(2))]
-    assert find_duplicates(rows, [], DuplicatesConfig()) == {}
+    assert find_duplicates(rows, known_from([])) == {}
 
 
 def test_excerpt_is_no_duplicate() -> None:
     whole = footage(1)
     rows = [row_of("whole", whole), row_of("part", whole[:30])]
-    assert find_duplicates(rows, [], DuplicatesConfig()) == {}
+    assert find_duplicates(rows, known_from([])) == {}
 
 
 def test_equal_bytes_are_an_exact_duplicate() -> None:
     one = row_of("one", footage(1))
     two = {**one, "input_id": "in_two", "uri": "two"}
-    assert find_duplicates([one, two], [], DuplicatesConfig()) == {"in_two": ("src_one", "exact")}
+    assert find_duplicates([one, two], known_from([])) == {"in_two": ("src_one", "exact")}
 
 
 def test_hash_survives_light_and_size_but_not_another_picture() -> None:
@@ -119,7 +127,7 @@ def test_index_finds_what_pairwise_comparison_finds_and_stays_fast() -> None:
             hashes = hashes[: max(1, len(hashes) - int(rng.integers(0, 2)))]
         new.append(source(number, hashes))
     config = DuplicatesConfig(max_duration_gap=1.0)
-    found = find_duplicates(new, known, config)
+    found = find_duplicates(new, known_from(known, config))
     kept, expected = list(known), {}
     for row in new:
         twin = next((other for other in kept if is_near_duplicate(row, other, config)), None)
@@ -132,5 +140,5 @@ def test_index_finds_what_pairwise_comparison_finds_and_stays_fast() -> None:
     # 100 new sources against 10,000 known ones of equal length: 10 ms each, not a second.
     many = [source(n, [int(h)]) for n, h in enumerate(rng.integers(-(2**62), 2**62, 10_100))]
     started = time.process_time()
-    assert find_duplicates(many[10_000:], many[:10_000], config) == {}
+    assert find_duplicates(many[10_000:], known_from(many[:10_000], config)) == {}
     assert time.process_time() - started < 5

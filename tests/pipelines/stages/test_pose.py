@@ -11,7 +11,7 @@ from animaray.datasets.schemas import table_of_rows
 from animaray.models.perception.protocols import PersonPose
 from animaray.models.pose.layouts import NUM_FURTHER_POINTS
 from animaray.pipelines.curation.clip_samples import ClipSamples
-from animaray.pipelines.curation.commit import _tracks_row
+from animaray.pipelines.curation.shelf import _tracks_row
 from animaray.pipelines.policy.policies import STANDARD
 from animaray.pipelines.policy.rules import judge
 from animaray.pipelines.stages.pose import (

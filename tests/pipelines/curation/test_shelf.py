@@ -1,4 +1,4 @@
-"""Committing clips: what a commit writes and holds in memory stays bounded."""
+"""Shelving clips: what a worker writes into a file and holds in memory stays bounded."""
 
 import hashlib
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from animaray.pipelines.curation import commit as curation_commit
-from animaray.pipelines.curation.commit import BatchCommitter
+from animaray.pipelines.curation import shelf
 from animaray.pipelines.curation.config import CurationConfig
+from animaray.pipelines.curation.workplace import workplace_of
 
 
 def test_videos_of_a_long_source_are_spread_over_files_of_bounded_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(curation_commit, "MAX_MEDIA_FILE_BYTES", 100)
+    monkeypatch.setattr(shelf, "MAX_MEDIA_FILE_BYTES", 100)
     sizes = {"a": 60, "b": 30, "c": 20, "d": 250, "e": 1, "f": 99}
     judged = []
     for clip_id, size in sizes.items():
@@ -23,8 +23,8 @@ def test_videos_of_a_long_source_are_spread_over_files_of_bounded_size(
         judged.append({"clip_id": clip_id, "media_path": str(path), "stores_media": True})
     judged.append({"clip_id": "g", "media_path": "nowhere", "stores_media": False})
     root = tmp_path / "dataset"
-    committer = BatchCommitter(CurationConfig(sources=("x",), output_dir=root))
-    files, places = committer._write_media(judged)
+    config = CurationConfig(sources=("x",), output_dir=root)
+    files, places = shelf._write_media(judged, workplace_of(config))
     assert [file.rows for file in files] == [2, 1, 1, 2]  # only what is larger stands alone
     assert sorted(places) == sorted(sizes)
     for clip_id, size in sizes.items():
