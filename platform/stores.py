@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ _log = logging.getLogger("animaray.stores")
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
+_PAUSE_S = 0.5
 _PIECE_BYTES = 8 * 1024**2
 _MAX_RETRIES = 1000
 """More than fit: the time below is what ends them."""
@@ -274,15 +276,38 @@ class RemoteStore(Store):
             self._objects.put(path, data)
 
     def write_if_absent(self, path: str, data: bytes) -> bool:
-        """Put an object unless its name is taken; see `Store`."""
+        """Put an object unless its name is taken; see `Store`.
+
+        Obstore does not ask again for what may have been done although the answer was lost. Here
+        that is safe: whoever then finds the name taken knows its own bytes.
+
+        Raises:
+            StoreError: The store refuses it, or was away for two minutes.
+        """
+        deadline_s = time.monotonic() + _RETRY_TIME.total_seconds()
+        while True:
+            try:
+                found = self._try_to_put(path, data)
+            except StoreError as error:
+                if not _is_passing(error) or time.monotonic() > deadline_s:
+                    raise
+                found = None
+            if found is not None:
+                return found
+            time.sleep(_PAUSE_S)
+
+    def _try_to_put(self, path: str, data: bytes) -> bool | None:
+        """Return whether this call put an object; None where nobody can tell yet."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
             with self._errors(path):
                 self._objects.put(path, data, mode="create")
         except (AlreadyExistsError, PreconditionError):
-            # A first try may have arrived though its answer was lost.
-            return self.read(path) == data
+            try:
+                return self.read(path) == data
+            except FileNotFoundError:  # another one's put was under way, and came to nothing
+                return None
         return True
 
     def remove(self, path: str, why: str) -> bool:
@@ -357,6 +382,13 @@ class _RangeFile(io.RawIOBase):
         return len(data)
 
 
+def _is_passing(error: StoreError) -> bool:
+    """Return whether a connection broke: the store may be back in a moment."""
+    from obstore.exceptions import GenericError
+
+    return isinstance(error.__cause__, GenericError) and "HTTP error" in str(error.__cause__)
+
+
 def _stored(found: "ObjectMeta") -> StoredFile:
     modified_us = round(found["last_modified"].timestamp() * 1e6)
     return StoredFile(found["path"], found["size"], modified_us * 1000)
@@ -372,7 +404,7 @@ def open_store(address: "str | os.PathLike[str] | Store") -> Store:
     """Return the store at an address; nothing is asked or made yet.
 
     Raises:
-        ConfigError: The scheme is none that we know.
+        ConfigError: The scheme is none that we know, or there is no bucket.
     """
     if isinstance(address, Store):
         return address
@@ -385,6 +417,10 @@ def open_store(address: "str | os.PathLike[str] | Store") -> Store:
     if found[1] not in _SCHEMES:
         raise ConfigError(
             f"Expected a folder or an address that begins with s3://, gs:// or az://, got {text}."
+        )
+    if not text[found.end() :].partition("/")[0]:
+        raise ConfigError(
+            f"The address {text} names no bucket.", fix=f"Name it, as {found[1]}://bucket/dataset."
         )
     return RemoteStore(text.rstrip("/"))
 

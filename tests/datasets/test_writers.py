@@ -19,6 +19,8 @@ from animaray.datasets.vacuum import unnamed_files, vacuum
 from animaray.datasets.writers import WRITERS_DIR, writing
 from animaray.platform.errors import DatasetError
 from animaray.platform.stores import RemoteStore, open_store
+from tests.faults.races import commit_while_killed, race_for_numbers
+from tests.faults.s3_server import S3Server
 
 _OTHER_WRITER = """
 import sys
@@ -207,3 +209,13 @@ def test_a_log_that_was_replaced_is_read_anew(s3_folder: str) -> None:
         CommitLog(s3_folder).commits()
     store.write("_commits/00000001.json", store.read("other/_commits/00000001.json"))
     assert CommitLog(s3_folder).commits()[0] != ours[0]
+
+
+def test_every_number_has_one_winner(s3_folder: str) -> None:
+    assert race_for_numbers(s3_folder, rounds=20) == []
+
+
+def test_commits_outlive_the_server(s3_server: S3Server, s3_folder: str) -> None:
+    found = commit_while_killed(s3_server, s3_folder, kills=1, commits=3)
+    assert found["problems"] == []
+    assert found["acknowledged"] >= 18
