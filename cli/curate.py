@@ -40,8 +40,13 @@ SourcesArgument = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="Dataset folder to write or resume", show_default="dataset"),
+    str | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="Dataset folder to write or resume, or its address (s3://bucket/dataset)",
+        show_default="dataset",
+    ),
 ]
 ProfileOption = Annotated[
     str | None,

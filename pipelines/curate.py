@@ -49,10 +49,11 @@ from animaray.pipelines.stages.duplicates import find_duplicates
 from animaray.pipelines.stages.identify import identify, refuse_withdrawn
 from animaray.pipelines.stages.probe import probe
 from animaray.pipelines.stages.shots import find_shots
-from animaray.platform.disk import check_folder, check_room
+from animaray.platform.disk import check_folder
 from animaray.platform.errors import DatasetError
 from animaray.platform.progress import StageProgress, stage_progress
 from animaray.platform.ray_session import ray_session
+from animaray.platform.stores import is_remote, local_copy, open_store
 
 if TYPE_CHECKING:
     from animaray.pipelines.curation.workers import RayWorkers
@@ -77,7 +78,8 @@ def curate(config: CurationConfig, progress: ProgressMaker = stage_progress) -> 
     """
     started = time.monotonic()
     refuse_absent(config.sources)
-    check_folder(config.output_dir, "The dataset")
+    if not is_remote(config.output_dir):
+        check_folder(Path(config.output_dir), "The dataset")
     vacuum(config.output_dir)
     with writing(config.output_dir, exclusive=True) as writer:
         with ExitStack() as stack:
@@ -133,7 +135,12 @@ def _split(row: Row, place: Workplace) -> Row:
 
 def read_source(row: Row, place: Workplace) -> Row:
     """Hash and probe a source and find its shots; its decoder is a bounded child process."""
-    return _find_shots(_probe(_identify(row, place), place), place)
+    if (row.get("file_bytes") or 0) > place.config.limits.max_file_bytes:
+        return _identify(row, place)  # an object that is not even fetched
+    with local_copy(row["path"], Path(place.staging_dir)) as path:
+        near = {**row, "path": str(path)}
+        after = _find_shots(_probe(_identify(near, place), place), place)
+    return {**after, "path": row["path"]}
 
 
 class Measure:
@@ -149,8 +156,12 @@ class Measure:
     def __call__(self, clips: Sequence[Row]) -> list[Row]:
         """Return the rows of clips that lie together in files from now on."""
         staging = self._place.staging_dir
-        rows = [{**clip, "staging_dir": staging, "seconds": {}} for clip in clips]
-        return shelve([self._look(row, self._place) for row in rows], self._place)
+        rows: list[Row] = []
+        for source, together in itertools.groupby(clips, key=lambda clip: clip["path"]):
+            with local_copy(source, Path(staging)) as path:
+                near = {"path": str(path), "staging_dir": staging, "seconds": {}}
+                rows += [self._look({**clip, **near}, self._place) for clip in together]
+        return shelve(rows, self._place)
 
 
 class _Run:
@@ -310,7 +321,8 @@ class _Run:
         if self._config.text.looks_at(self._config.profile):
             find_networks()
         needed = _ROOM_PER_SOURCE_BYTE * sum(map(_size, rows)) + _LEAST_ROOM_BYTES
-        check_room(self._config.output_dir, needed, f"Curating the next {len(rows)} sources")
+        store = open_store(self.place.address)
+        store.check_room(needed, f"Curating the next {len(rows)} sources")
 
     def _note(self, clips: pa.Table) -> None:
         """Count the seconds of some clips, and what speaks against each first of all."""
@@ -343,6 +355,8 @@ def _has_session() -> bool:
 
 def _size(row: Row) -> int:
     """Return the bytes of a source; 0 where nothing is there, which reading it will say."""
+    if row.get("file_bytes") is not None:
+        return int(row["file_bytes"])
     try:
         return Path(row["path"]).stat().st_size
     except OSError:

@@ -57,8 +57,8 @@ class CurationConfig:
     """Settings of older files by the names they had, for the message that refuses them."""
     sources: tuple[str, ...] = ()
     """Folders, patterns, video files, lists, tar and Parquet files, addresses; never written."""
-    output_dir: Path = Path("dataset")
-    """Dataset folder; made, or gone on with."""
+    output_dir: str | Path = "dataset"
+    """Dataset folder, or its address in an object store; made, or gone on with."""
     profile: str = "permissive"
     """Perception profile."""
     pose_layout: PoseLayout = "openpose_18"

@@ -15,9 +15,11 @@ from animaray.pipelines.acquire.inputs import Input, expand_sources
 from animaray.pipelines.acquire.states import Item
 from animaray.pipelines.curation.config import CurationConfig
 from animaray.pipelines.curation.rows import SOURCE, Row, new_row
+from animaray.pipelines.curation.workplace import staging_of
 from animaray.pipelines.stages.duplicates import Footage
 from animaray.pipelines.stages.identify import is_unchanged
 from animaray.platform.storage import content_id
+from animaray.platform.stores import StoredFile, is_remote
 
 ACQUIRED_DIR = "_acquired"
 _FOOTAGE_COLUMNS = ("input_id", "source_id", "uri", "duration_s", "hashes", "motion_signature")
@@ -47,7 +49,7 @@ class RunInputs:
             ConfigError: A source does not exist or holds no video.
         """
         self._config = config
-        self._folder = config.output_dir / ACQUIRED_DIR
+        self._folder = _acquired_folder(config)
         named = expand_sources(
             config.sources, self._folder / "members", config.acquire, limit=config.limit
         )
@@ -78,10 +80,15 @@ class RunInputs:
             if item.problem is not None:
                 self._add_ended(batch, _problem_row(item))
                 continue
-            assert item.path is not None  # noqa: S101 - neither address nor problem
-            match = is_unchanged(item.path, self._looked_at(rows))
+            if item.stored is not None:
+                now = (item.stored.size_bytes, item.stored.modified_ns)
+                match, row = self._looked_at(rows).get(now), _stored_row(item, item.stored)
+            else:
+                assert item.path is not None  # noqa: S101 - neither address nor problem
+                match = is_unchanged(item.path, self._looked_at(rows))
+                row = _file_row(item, item.path)
             if match is None:
-                batch.pending.append(_file_row(item, item.path))
+                batch.pending.append(row)
             else:
                 self.finished.append(match)
         return batch
@@ -166,6 +173,19 @@ class RunInputs:
 def _file_row(item: Input, path: Path) -> Row:
     path = path.absolute()  # workers of another node have another working folder
     return {**new_row(str(path), str(path.parent)), "uri": item.uri}
+
+
+def _stored_row(item: Input, stored: StoredFile) -> Row:
+    """Return the row of an object, which is read where it lies."""
+    facts = {"file_bytes": stored.size_bytes, "modified_ns": stored.modified_ns}
+    return {**new_row(stored.path, ""), "uri": item.uri, **facts}
+
+
+def _acquired_folder(config: CurationConfig) -> Path:
+    """Return where fetched files and members of archives lie; on this machine in any case."""
+    if is_remote(config.output_dir):
+        return staging_of(config).with_name(f"{staging_of(config).name}{ACQUIRED_DIR}")
+    return Path(config.output_dir) / ACQUIRED_DIR
 
 
 def _problem_row(item: Input) -> Row:

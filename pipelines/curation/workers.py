@@ -29,6 +29,7 @@ from animaray.pipelines.curation.rows import GROUP, SHELVED, SOURCE, Row, rows_o
 from animaray.pipelines.curation.workplace import Marks, Workplace
 from animaray.platform.disk import disk_error
 from animaray.platform.errors import AnimarayError, MachineError
+from animaray.platform.stores import is_remote
 
 # Half a CPU each: on a small machine all workers fit beside the caller's own tasks, and neither
 # pool can starve the other of its last slot.
@@ -311,7 +312,9 @@ def _require_visible(row: Row, driver: str) -> None:
     Raises:
         MachineError: The source is not there on this node.
     """
-    if _own_node() != driver and row["state"] is None and not Path(row["path"]).exists():
+    if is_remote(row["path"]) or row["state"] is not None:
+        return
+    if _own_node() != driver and not Path(row["path"]).exists():
         raise MachineError(
             f"{row['path']} is there where the command runs, and not on a node with workers.",
             fix="Name sources of an object store (s3://...), or put them into a folder that every"

@@ -168,15 +168,15 @@ def applied_policy(dataset: CurationDataset, name: str) -> Policy:
     )
 
 
-def renew_stale_verdicts(root: Path) -> None:
+def renew_stale_verdicts(address: str | Path | Store) -> None:
     """Judge again where a shipped policy has other thresholds by now, or clips lack a verdict."""
-    dataset = CurationDataset.open(root)
+    dataset = CurationDataset.open(address)
     clips = dataset.table("clips", ["clip_id"])
     for name in dataset.policies():
         policy = POLICIES.get(name) or applied_policy(dataset, name)
         is_complete = dataset.table(f"verdicts/{name}", ["clip_id"]).equals(clips)
         if not is_complete or _fingerprints(dataset, name) - {policy_fingerprint(policy)}:
-            reapply_policy(root, policy)
+            reapply_policy(address, policy)
 
 
 def _fingerprints(dataset: CurationDataset, name: str) -> set[str]:

@@ -1,6 +1,7 @@
 """Give every input file an identity by its content.
 
-Reads: path, root; uri where it is not the path below root, is_remote. Adds: uri, file_name,
+Reads: path, root; uri where it is not the path below root, is_remote; file_bytes and modified_ns
+where path is a copy of an object. Adds: uri, file_name,
 file_bytes, modified_ns, sha256, source_id, input_id. Drops: nothing. A file that cannot be read
 ends as unreadable.
 """
@@ -80,11 +81,14 @@ def identify(row: dict[str, Any], max_bytes: int | None = None) -> dict[str, Any
         "input_id": content_id("input", uri),
     }  # fmt: skip
     try:
-        status = path.stat()
-        if max_bytes is not None and status.st_size > max_bytes:
-            detail = f"{path.name} is over the limit: {status.st_size} bytes."
+        size, modified_ns = row.get("file_bytes"), row.get("modified_ns")
+        if size is None:
+            status = path.stat()
+            size, modified_ns = status.st_size, status.st_mtime_ns
+        known = {"file_bytes": size, "modified_ns": modified_ns}
+        if max_bytes is not None and size > max_bytes:
+            detail = f"{facts['file_name']} is over the limit: {size} bytes."
             state = {"state": "unreadable", "reason": "too_large", "detail": detail}
-            known = {"file_bytes": status.st_size, "modified_ns": status.st_mtime_ns}
             return {**row, **facts, **known, **state}
         digest = sha256_file(path)
     except OSError as error:
@@ -92,8 +96,7 @@ def identify(row: dict[str, Any], max_bytes: int | None = None) -> dict[str, Any
         state = {"state": "unreadable", "reason": "missing", "detail": detail}
         return {**row, **facts, **state}
     facts |= {
-        "file_bytes": status.st_size,
-        "modified_ns": status.st_mtime_ns,
+        **known,
         "sha256": digest,
         "source_id": content_id("source", digest),
         # An address stays the same input whatever is found there.

@@ -54,8 +54,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "addresses config states", "archives download ytdlp", "fetch inputs",
     ),
     "pipelines/curation": (
-        "clip_samples config rows summary", "crash_guard first_look inputs workplace",
-        "commit guard shelf", "perception_worker workers",
+        "clip_samples config rows summary", "crash_guard first_look workplace",
+        "commit guard inputs shelf", "perception_worker workers",
     ),
     "pipelines/reports": (
         "show validation_media", "card validation",

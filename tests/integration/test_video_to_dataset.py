@@ -96,7 +96,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_room(
         curate(config, quiet)
     # What no estimate sees: the disk fills up while a worker writes.
     ballast.write_bytes(bytes(free_bytes(tiny_disk) + ballast.stat().st_size - 2**14))
-    monkeypatch.setattr("animaray.pipelines.curate.check_room", lambda *_: None)
+    monkeypatch.setattr("animaray.platform.stores.LocalStore.check_room", lambda *_: None)
     with pytest.raises(Exception, match="no room left") as caught:
         curate(config, quiet)
     assert disk_error(caught.value) is not None
