@@ -33,6 +33,7 @@ from animaray.models.perception.protocols import (
     PoseFollower,
 )
 from animaray.pipelines.curation.config import CurationConfig
+from animaray.pipelines.stages.cut_clip import CutClipConfig
 from animaray.platform.errors import MediaError
 from animaray.platform.json_text import json_text
 from animaray.platform.media.video import ChildFrameStream, DecodeLimits, Mp4Writer, VideoInfo
@@ -56,6 +57,8 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--way", choices=WAYS, help="run only this one, in this process")
+    parser.add_argument("--preset", default=CutClipConfig().preset, help="with --way: of x264")
+    parser.add_argument("--crf", type=int, default=CutClipConfig().crf, help="with --way")
     arguments = parser.parse_args()
     names = arguments.names.split(",") if arguments.names else _all_names(arguments.videos)
     if arguments.way is not None:
@@ -64,6 +67,7 @@ def main() -> int:
             output_dir=arguments.out,
             profile=arguments.profile,
             num_workers=arguments.workers,
+            cut=CutClipConfig(preset=arguments.preset, crf=arguments.crf),
         )
         print(json_text(_run_here(arguments.way, config)))
         return 0

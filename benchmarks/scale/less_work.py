@@ -36,6 +36,9 @@ def main() -> int:
     parser.add_argument("--old", type=Path, required=True, help="interpreter of a checkout's .venv")
     parser.add_argument("--new", type=Path, required=True, help="the same of the other one")
     parser.add_argument("--videos", type=Path, required=True)
+    parser.add_argument(
+        "--options", default="--preset veryfast --crf 17", help="of the new one: as the old stores"
+    )
     parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
@@ -79,6 +82,7 @@ def _cpu_s(python: Path, arguments: argparse.Namespace, names: tuple[str, ...], 
         str(python.absolute()), "-m", "benchmarks.scale.curation_throughput", "--way", "isolated",
         "--videos", str(arguments.videos.absolute()), "--names", ",".join(names),
         "--out", str((arguments.out / run).absolute()),
+        *(arguments.options.split() if python == arguments.new else []),
     ]  # fmt: skip
     before = Path.cwd()
     os.chdir(checkout)
