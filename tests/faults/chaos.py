@@ -35,7 +35,12 @@ from animaray.datasets.writers import LEASE_S
 from animaray.platform.json_text import json_text
 from animaray.platform.storage import write_json_atomic
 from tests.faults.commit_witness import CommitWitness
-from tests.faults.dataset_difference import count_rows, describe_differences, find_left_overs
+from tests.faults.dataset_difference import (
+    PLACES,
+    count_rows,
+    describe_differences,
+    find_left_overs,
+)
 from tests.faults.s3_server import S3Server
 
 REAL_FILES = (
@@ -222,7 +227,9 @@ class Chaos:
             str(Path(sys.executable).parent / "animaray"), "curate", "run",
             str(self._work / "videos"), "--out", dataset if isinstance(dataset, str) else "dataset",
             "--profile", self._arguments.profile,
-            "--set", "sources_per_commit=1", "--set", "store_media=all", *self._arguments.more,
+            "--set", "sources_per_commit=1", "--set", "store_media=all",
+            # By workers from the first video on: else there is nobody to kill.
+            "--set", "in_process_s=0", *self._arguments.more,
         ]  # fmt: skip
 
     def quiet(self) -> float:
@@ -345,7 +352,8 @@ class Chaos:
         spilled = [f"spilled: {path}" for path in (self._work / "ray").glob("*/session_*/*spill*")]
         staged = [f"left: {path}" for path in self._staged(self._work / name)]
         return [
-            *self.losses.get(name, []), *describe_differences(quiet, ours), *find_left_overs(ours),
+            *self.losses.get(name, []), *describe_differences(quiet, ours, PLACES),
+            *find_left_overs(ours),
             *spilled, *staged,
         ]  # fmt: skip
 

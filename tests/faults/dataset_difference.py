@@ -34,6 +34,8 @@ Address = str | Path | Store
 Table = dict[str, dict[str, Any]]
 """Rows by id."""
 
+PLACES = ("sources.config",)
+"""What differs between equal runs that write to different addresses: a setting is in it."""
 _PLACES = ("media_file", "media_row_group")
 _MAX_LINES = 20
 _MAX_EXAMPLES = 3
@@ -181,7 +183,7 @@ def find_left_overs(address: Address) -> list[str]:
     lines += sorted({f"left: {_top(file.path)}" for file in store.files("_staging")})
     if isinstance(address, Path):
         lines += [f"left: {path.name}" for path in address.glob("_staging*")]
-    lines += [f"{p.invariant}: {p.subject} {p.message}" for p in validate(str(store)).problems]
+    lines += [f"{p.invariant}: {p.subject} {p.message}" for p in validate(store).problems]
     return lines[:_MAX_LINES]
 
 

@@ -50,10 +50,12 @@ class S3Server:
             "-volume.max=100", "-master.volumeSizeLimitMB=64",
             f"-metricsPort={metrics}", "-s3.port.iceberg=0", "-s3.port.lance=0",
         ]  # fmt: skip
+        # With keys in its environment it would ask for them.
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("AWS_")}
         with (self._folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=self._folder, start_new_session=True,
+                cwd=self._folder, env=environment, start_new_session=True,
             )  # fmt: skip
         self._wait()
 

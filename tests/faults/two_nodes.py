@@ -33,7 +33,12 @@ from animaray.platform.storage import write_json_atomic
 from animaray.platform.stores import open_store
 from tests.faults.chaos import REAL_FILES, make_inputs
 from tests.faults.commit_witness import CommitWitness
-from tests.faults.dataset_difference import count_rows, describe_differences, find_left_overs
+from tests.faults.dataset_difference import (
+    PLACES,
+    count_rows,
+    describe_differences,
+    find_left_overs,
+)
 from tests.faults.lone_nodes import LoneNodes, Node, can_hide
 from tests.faults.s3_server import S3Server
 
@@ -139,7 +144,7 @@ class Experiment:
                 process.kill()
         problems = [*witness.describe_losses(), *find_left_overs(dataset)]
         if watch is not None:
-            problems += describe_differences(self._work / "one/dataset", dataset)
+            problems += describe_differences(self._work / "one/dataset", dataset, PLACES)
         if code not in _ENDED_WELL:
             problems.append(f"it ended with {code}: {folder / 'log.txt'}")
         return {
@@ -162,7 +167,7 @@ class Experiment:
             sources, "--out", "dataset" if is_local else dataset,
             "--profile", self._arguments.profile,
             "--set", "sources_per_commit=1", "--set", "store_media=all",
-            "--set", f"num_workers={_NUM_WORKERS}",
+            "--set", "in_process_s=0", "--set", f"num_workers={_NUM_WORKERS}",
         ]  # fmt: skip
         with (folder / "log.txt").open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - our own command
