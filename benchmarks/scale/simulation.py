@@ -73,6 +73,8 @@ def _run_apart(arguments: argparse.Namespace, count: int) -> dict[str, Any]:
     environment = {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]),
+        # Ray starts its workers at nice 15: beside other work on the machine they would starve.
+        "RAY_worker_niceness": "0",
         CLIPS_OF_SOURCE: str(_CLIPS_OF_SOURCE),
         BYTES_OF_CLIP: str(arguments.clip_bytes),
     }
@@ -204,7 +206,7 @@ def _run_part(arguments: argparse.Namespace) -> dict[str, Any]:
     write_sources(videos, arguments.part // _CLIPS_OF_SOURCE)
     config = CurationConfig(
         sources=(str(videos),),
-        output_dir=Path(arguments.address),
+        output_dir=arguments.address,
         profile="generated",
         num_workers=arguments.workers,
     )

@@ -56,13 +56,11 @@ def stand_in_session() -> Iterator[None]:
 def install() -> None:
     """Replace what looks at pixels, in this process."""
     from animaray.pipelines.curation import perception_worker
-    from animaray.pipelines.stages import cut_clip as cut_module
     from animaray.pipelines.stages import probe as probe_module
     from animaray.pipelines.stages import shots as shots_module
 
     probe_module.probe = probe  # type: ignore[assignment]
     shots_module.find_shots = find_shots  # type: ignore[assignment]
-    cut_module.cut_clip = cut_clip  # type: ignore[assignment]
     perception_worker.PerceptionWorker = StandInWorker  # type: ignore[assignment, misc]
 
 
@@ -141,6 +139,7 @@ class StandInWorker:
 
         if row["state"] is not None:
             return row
+        row = cut_clip(row)
         number = int(Path(row["path"]).stem)
         drawn = draw_clip(number, row["clip_index"], row, _tables())
         scores = {
