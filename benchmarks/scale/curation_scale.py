@@ -164,7 +164,7 @@ class Meter:
         self._is_over = False
         renew = curation.renew_stale_verdicts  # type: ignore[attr-defined]
 
-        def renew_after_mark(root: Path | str) -> None:
+        def renew_after_mark(root: Any) -> None:  # noqa: ANN401
             if not self._is_over:
                 self._batches.append((self._read, *_now()))
                 self._is_over = True
