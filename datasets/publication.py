@@ -10,6 +10,7 @@ log, so a writer that was killed before it published leaves an older, true state
 """
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ LIVE_FILES = "live_files.json"
 README = "README.md"
 _FRONT = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
 _MAX_TRIES = 20
+_PAUSES = 20
 _ABOUT = """
 # A curated dataset of video clips
 
@@ -71,6 +73,22 @@ def publish(address: str | Path | Store) -> None:
             return
 
 
+class Publisher:
+    """Publishes after commits of a long run: as often as that costs a twentieth of the time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._not_before_s = 0.0
+
+    def after_commit(self) -> None:
+        """Publish unless the last time was too short ago for what it cost."""
+        began_s = time.monotonic()
+        if began_s >= self._not_before_s:
+            publish(self._store)
+            ended_s = time.monotonic()
+            self._not_before_s = ended_s + _PAUSES * (ended_s - began_s)
+
+
 def shown_files(store: Store, snapshot: Snapshot) -> list[CommittedFile]:
     """Return the tables' files that count and hold no row of a withdrawn source."""
     done = {name for entry in snapshot.entries if entry.kind == "compact" for name in entry.inputs}
@@ -104,14 +122,23 @@ def _write_list(store: Store, files: Iterable[CommittedFile]) -> None:
 
 
 def _write_readme(store: Store, files: Sequence[CommittedFile]) -> None:
-    """Set `configs` in the front matter; what else stands there, or below, is the owner's."""
+    """Set `configs` in the front matter; what else stands there, or below, is the owner's.
+
+    A README.md that nobody can read as text with such a front stays as it is.
+    """
     try:
         text = store.read(README).decode()
     except FileNotFoundError:
         text = _ABOUT
+    except UnicodeDecodeError:
+        return
     found = _FRONT.match(text)
-    front = yaml.safe_load(found[1]) if found else {}
-    front = front if isinstance(front, dict) else {}
+    try:
+        front = (yaml.safe_load(found[1]) or {}) if found else {}
+    except yaml.YAMLError:
+        return
+    if not isinstance(front, dict):
+        return
     paths: dict[str, list[str]] = {}
     for file in files:
         paths.setdefault(file.table, []).append(file.path)

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from animaray.datasets.commit_log import CommitLog, CommittedFile, Writer
+from animaray.datasets.publication import Publisher
 from animaray.datasets.schemas import schema_of
 from animaray.datasets.shards import write_shard, write_table
 from animaray.pipelines.curation.rows import SOURCE, Row
@@ -25,6 +26,7 @@ class Committer:
     def __init__(self, place: Workplace, writer: Writer) -> None:
         self._store, self._token = open_store(place.address), writer.token
         self._log = CommitLog(self._store, writer)
+        self._publisher = Publisher(self._store)
         self._policies = place.policies
         self._common = {
             "profile": place.config.profile,
@@ -56,6 +58,7 @@ class Committer:
         }
         files = [write_shard(self._store, "sources", rows, token=self._token), *files]
         self._log.commit(files, inputs=sorted(row["input_id"] for row in rows), facts=facts)
+        self._publisher.after_commit()
         return rows
 
     def _write_clips(self, clips: pa.Table) -> list[CommittedFile]:

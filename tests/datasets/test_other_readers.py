@@ -17,13 +17,14 @@ import yaml
 
 from animaray.cli.main import run
 from animaray.datasets.commit_log import CommitLog
-from animaray.datasets.publication import publish
+from animaray.datasets.publication import Publisher, publish
 from animaray.datasets.reader import CurationDataset
 from animaray.datasets.schemas import TABLES
 from animaray.datasets.vacuum import unnamed_files
 from animaray.pipelines.policy.policies import LAX
 from animaray.pipelines.policy.verdicts import reapply_policy
 from animaray.pipelines.reports.validation import validate
+from animaray.platform.stores import open_store
 from benchmarks.scale.many_clips import ManyClips, write_many_clips
 from benchmarks.scale.score_tables import ScoreTables, write_score_dataset
 
@@ -205,6 +206,21 @@ def test_an_object_store_is_read_clip_by_clip_and_published(s3_folder: str) -> N
         f"{number:020d}.json" for number in range(3)
     ]
     assert validate(s3_folder, decode=False).problems == ()
+
+
+def test_a_long_run_publishes_now_and_then(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    shutil.copytree(root, folder)
+    publisher = Publisher(open_store(folder))
+    (folder / "README.md").write_text("---\n: [\n---\nnot ours to mend")
+    for name in ("first", "second"):
+        (folder / "live_files.json").write_text(name)
+        publisher.after_commit()
+    # The second time came too early.
+    assert (folder / "live_files.json").read_text() == "second"
+    publish(folder)
+    assert len(files_of(folder, "clips")) == 2
+    assert (folder / "README.md").read_text().endswith("not ours to mend")
 
 
 def test_what_people_wrote_into_the_readme_stays(root: Path, tmp_path: Path) -> None:
