@@ -170,7 +170,7 @@ class Meter:
                 self._is_over = True
             renew(root)
 
-        curation.renew_stale_verdicts = renew_after_mark  # type: ignore[attr-defined]
+        curation.renew_stale_verdicts = renew_after_mark  # type: ignore[attr-defined, assignment]
 
     def progress(self, name: str, total: int | None) -> StageProgress:
         """Return a silent row of progress; each batch begins with reading videos."""
