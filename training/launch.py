@@ -167,7 +167,7 @@ def _fit(make_task: TaskMaker, config: Any, folder: RunFolder) -> None:  # noqa:
             storage_path=str(folder.root / "ray"),
             failure_config=ray.train.FailureConfig(max_failures=scale.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-            worker_runtime_env={"env_vars": worker_environment()},
+            worker_runtime_env={"env_vars": worker_environment()},  # type: ignore[call-arg] # of v2
         ),
     )
     try:
