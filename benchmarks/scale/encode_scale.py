@@ -78,7 +78,7 @@ class StandInWorker(EncodeWorker):
         self._dataset = StandInDataset(opened.store, opened.snapshot)
         self._encoders = ClipEncoders(
             codec=StandIns(),  # type: ignore[arg-type]
-            image_encoder=StandInImages(),  # type: ignore[arg-type]
+            image_encoder=StandInImages(),
             identity_embedder=StandIns(),  # type: ignore[arg-type]
         )
 
