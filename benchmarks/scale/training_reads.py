@@ -93,20 +93,21 @@ def main() -> None:
     out, steps, step_s = arguments.out, arguments.clips, arguments.step_ms / 1e3
     shutil.rmtree(out, ignore_errors=True)
     server = S3Server(out / "s3")
-    os.environ.update(server.environment)
     server.start()
+    os.environ.update(server.environment)  # afterwards: the server would ask for those keys
     try:
         near, far = str(out / "dataset"), f"{server.make_bucket('reads')}/dataset"
         for address in (near, far):
             write_clips(address, arguments.clips)
         cache = ShardCache(out / "cache", 10**10)
         ways = {
-            "folder": lambda: open_encoded_clips(near),
-            "s3": lambda: open_encoded_clips(far),
-            "s3_first_copied": lambda: open_encoded_clips(far, cache=cache),
-            "s3_copied_before": lambda: open_encoded_clips(far, cache=cache),
+            "folder": (near, None), "s3": (far, None),
+            "s3_first_copied": (far, cache), "s3_copied_before": (far, cache),
+        }  # fmt: skip
+        result = {
+            name: waited(open_encoded_clips(address, cache=copies), steps, step_s)
+            for name, (address, copies) in ways.items()
         }
-        result = {name: waited(open_table(), steps, step_s) for name, open_table in ways.items()}
     finally:
         server.kill()
     print(json_text({"clips": arguments.clips, "step_ms": arguments.step_ms, **result}, indent=1))
