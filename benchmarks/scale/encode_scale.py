@@ -169,9 +169,7 @@ def measure_lookups(root: Path, clips: pa.Table, count: int) -> dict[str, float]
 
 def encode(root: Path, config: EncodeConfig, clips: pa.Table) -> dict[str, float]:
     """Encode clips as one worker and the driver do; return what it took."""
-    task = EncodeTask(
-        config=config, encoder_id=ENCODER_ID, token="", marks=str(root.parent / "marks")
-    )
+    task = EncodeTask(config=config, encoder_id=ENCODER_ID, token="")
     worker, commits = StandInWorker(task), EncodedCommits(CommitLog(root), ENCODER_ID)
     started = time.process_time()
     commit_s = 0.0

@@ -10,6 +10,7 @@ import argparse
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,8 @@ def write_clips(address: str, num_clips: int) -> None:
 def waited(table: EncodedClips, num_steps: int, step_s: float) -> dict[str, float]:
     """Go through batches with a step that takes a while; return what was waited."""
     window = WindowConfig(num_frames=8, max_stride=2)
-    batches = AnimatorBatches(
-        table, window, AnimatorConfig.generated(), seed=0, reference_noise=0.0
-    )
+    animator = replace(AnimatorConfig.generated(), warped_reference=None)
+    batches = AnimatorBatches(table, window, animator, seed=0, reference_noise=0.0)
     started = time.monotonic()
     with Prefetcher(lambda n: batches.make(range(n, n + 1)), range(num_steps)) as prefetcher:
         for _ in range(num_steps):

@@ -9,16 +9,18 @@ our own disk or store refuses says nothing about a row: it stops the run.
 import faulthandler
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 
 from animaray.pipelines.curation.rows import Row
-from animaray.pipelines.curation.workplace import Workplace
+from animaray.pipelines.curation.workplace import Marks, Workplace
 from animaray.platform.disk import disk_error
 from animaray.platform.errors import AnimarayError, DiskError, StoreError
 
 MAX_WORKER_DEATHS = 3
+WORKER_DIED = "worker_died"
 MAX_ITEM_S = 3600.0
 """Longest time for one source or clip; a clip takes seconds, an hour of video minutes."""
 
@@ -44,22 +46,39 @@ def guarded(
                 return row
             clip_id = row.get("clip_id")
             key = f"{clip_id or row['path']}.{name}"
-            deaths = place.marks.begin(key)
-            if deaths >= MAX_WORKER_DEATHS:
-                what = "source" if clip_id is None else "clip"
-                detail = f"the worker died or stood still {deaths} times on this {what}"
-                return {**row, "state": "failed", "reason": "worker_died", "detail": detail}
-            # A thread of its own in C: it fires though native code holds the interpreter's lock.
-            faulthandler.dump_traceback_later(max_s, exit=True, file=sys.__stderr__ or sys.stderr)
-            try:
+            what = "source" if clip_id is None else "clip"
+            with one_try(place.marks, key, what, max_s=max_s) as died:
+                if died is not None:
+                    return {**row, "state": "failed", "reason": WORKER_DIED, "detail": died}
                 return run_stage(name, lambda one: stage(one, place), row, is_timed=is_timed)
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-                place.marks.end(key)
 
         return run
 
     return guard
+
+
+@contextmanager
+def one_try(
+    marks: Marks, key: str, what: str, *, max_s: float = MAX_ITEM_S
+) -> Iterator[str | None]:
+    """Yield None for a try that counts unless it ends, or why the work is given up by now.
+
+    Args:
+        key: Names the work: which item, and what is done with it.
+        what: The item in words: source or clip.
+        max_s: Longest time that it may take, seconds; then this process ends.
+    """
+    deaths = marks.begin(key)
+    if deaths >= MAX_WORKER_DEATHS:
+        yield f"the worker died or stood still {deaths} times on this {what}"
+        return
+    # A thread of its own in C: it fires though native code holds the interpreter's lock.
+    faulthandler.dump_traceback_later(max_s, exit=True, file=sys.__stderr__ or sys.stderr)
+    try:
+        yield None
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        marks.end(key)
 
 
 def run_stage(name: str, stage: Callable[[Row], Row], row: Row, *, is_timed: bool = True) -> Row:

@@ -92,6 +92,12 @@ class RunDesk:
         self._marks.end(key)
 
 
+def run_desk() -> Any:  # noqa: ANN401 - a handle of RunDesk
+    """Put up the desk of a run on the driver's node; it goes with the last handle."""
+    node = NodeAffinitySchedulingStrategy(_own_node(), soft=False)
+    return ray.remote(RunDesk).options(num_cpus=0, scheduling_strategy=node).remote()
+
+
 class DeskMarks(Marks):
     """Marks at the desk of a run: they outlive the worker."""
 
@@ -170,14 +176,7 @@ class RayWorkers:
         _quiet()
         self._config = place.config
         self._read = read
-        self._desk: Any = (
-            ray.remote(RunDesk)
-            .options(
-                num_cpus=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(_own_node(), soft=False),
-            )
-            .remote()
-        )
+        self._desk = run_desk()
         self._place = replace(place, marks=DeskMarks(self._desk))
         self._shelved: queue.Queue[pa.Table | Exception] = queue.Queue()
         thread = threading.Thread(target=self._drain, args=(self._chain(measure),), daemon=True)

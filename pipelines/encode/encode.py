@@ -8,14 +8,9 @@ continues with the clips that are missing.
 """
 
 import hashlib
-import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -151,8 +146,8 @@ def _encode(
 ) -> Iterator[Shelved]:
     """Yield what was encoded, as soon as it is committed."""
     vacuum(store)
-    with ray_session(), writing(store) as writer, _crash_marks() as marks:
-        task = EncodeTask(config=config, encoder_id=encoder_id, token=writer.token, marks=marks)
+    with ray_session(), writing(store) as writer:
+        task = EncodeTask(config=config, encoder_id=encoder_id, token=writer.token)
         commits = EncodedCommits(CommitLog(store, writer), encoder_id, token=writer.token)
         for shelved in _gathered(encode_on_ray(task, clips)):
             commits.commit(shelved)
@@ -170,16 +165,6 @@ def _gathered(parts: Iterator[Shelved]) -> Iterator[Shelved]:
             waiting, committed_s = [], time.monotonic()
     if waiting:
         yield join_shelved(waiting)
-
-
-@contextmanager
-def _crash_marks() -> Iterator[str]:
-    """Yield where each machine counts, for this run, how often a worker died on a clip."""
-    marks = Path(tempfile.gettempdir()) / f"animaray-encode-{secrets.token_hex(8)}"
-    try:
-        yield str(marks)
-    finally:
-        shutil.rmtree(marks, ignore_errors=True)
 
 
 def _check_room(store: Store, clips: pa.Table, config: EncodeConfig) -> None:

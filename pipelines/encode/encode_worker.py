@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,7 +14,8 @@ from animaray.datasets.encoded_clips import EncodedClip, stored_bytes, write_enc
 from animaray.datasets.encoded_index import Shelved, join_shelved, skipped_clip
 from animaray.datasets.reader import CurationDataset
 from animaray.models.perception.profiles import load_codec, load_image_encoder, load_perception
-from animaray.pipelines.curation.crash_guard import guard_against_crashes
+from animaray.pipelines.curation.guard import WORKER_DIED, one_try
+from animaray.pipelines.curation.workplace import Marks
 from animaray.pipelines.encode.config import EncodeConfig
 from animaray.pipelines.encode.encode_clip import (
     ClipEncoders,
@@ -26,7 +27,6 @@ from animaray.platform.errors import DatasetError, RefusedError
 from animaray.platform.ray_session import require_resources, worker_environment
 
 _MOST_TASKS = 16384
-_GIVEN_UP = "worker_died"
 _Result = TypeVar("_Result")
 
 
@@ -40,8 +40,8 @@ class EncodeTask:
     """Name of the table."""
     token: str
     """Of the writer that is going to commit their files."""
-    marks: str
-    """Folder, one on each machine, where deaths of workers are counted."""
+    marks: Marks = field(default_factory=Marks)
+    """Tells how often a worker died on a clip; `encode_on_ray` puts those of its run here."""
 
 
 def encode_on_ray(task: EncodeTask, clips: pa.Table) -> Iterator[Shelved]:
@@ -52,6 +52,9 @@ def encode_on_ray(task: EncodeTask, clips: pa.Table) -> Iterator[Shelved]:
     """
     import ray.data
 
+    from animaray.pipelines.curation.workers import DeskMarks, run_desk
+
+    task = replace(task, marks=DeskMarks(run_desk()))
     config = task.config
     size = max(config.clips_per_shard, -(-len(clips) // _MOST_TASKS))
     parts = [clips.slice(start, size) for start in range(0, len(clips), size)]
@@ -138,7 +141,7 @@ class EncodeWorker:
         try:
             return self._encode_fitted(fitted), skipped
         except DatasetError as error:
-            if error.reason != _GIVEN_UP:
+            if error.reason != WORKER_DIED:
                 raise
         # One of them kills workers; alone each shows whether it does.
         encoded: list[EncodedClip] = []
@@ -146,7 +149,7 @@ class EncodeWorker:
             try:
                 encoded += self._encode_fitted([c for c in fitted if c.clip_id == clip_id])
             except DatasetError as error:
-                if error.reason != _GIVEN_UP:
+                if error.reason != WORKER_DIED:
                     raise
                 skipped.append(skipped_clip(clip_id, sources[clip_id], error.message))
         return encoded, skipped
@@ -172,17 +175,10 @@ class EncodeWorker:
         Raises:
             DatasetError: They did, three times.
         """
-        results: list[_Result] = []
-
-        def run(row: dict[str, Any]) -> dict[str, Any]:
-            results.append(work())
-            return row
-
-        row = {"state": None, "staging_dir": self._task.marks}
-        after = guard_against_crashes(run, row, key, what="clip")
-        if after["state"] is not None:
-            raise DatasetError(f"It was given up: {after['detail']}.", reason=_GIVEN_UP)
-        return results[0]
+        with one_try(self._task.marks, key, "clip") as died:
+            if died is not None:
+                raise DatasetError(f"It was given up: {died}.", reason=WORKER_DIED)
+            return work()
 
     def _is_full(self, waiting: Sequence[EncodedClip], following: EncodedClip) -> bool:
         """Return whether a shard ends before another clip; copies of one clip stay together."""

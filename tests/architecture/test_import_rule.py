@@ -54,7 +54,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "addresses config states", "archives download ytdlp", "fetch inputs",
     ),
     "pipelines/curation": (
-        "clip_samples config rows summary", "crash_guard first_look workplace",
+        "clip_samples config rows summary", "first_look workplace",
         "commit guard inputs shelf", "perception_worker workers",
     ),
     "pipelines/reports": (

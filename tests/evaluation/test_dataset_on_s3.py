@@ -15,6 +15,8 @@ from animaray.datasets.reader import CurationDataset
 from animaray.evaluation.evaluate import EvaluateConfig, evaluate_pipeline
 from animaray.models.animation.pipeline import AnimationPipeline
 from animaray.models.networks.animator_config import AnimatorConfig
+from animaray.pipelines.curation.guard import MAX_WORKER_DEATHS
+from animaray.pipelines.curation.workplace import Marks
 from animaray.pipelines.encode.config import EncodeConfig
 from animaray.pipelines.encode.encode import encode_dataset, make_encoder_id, missing_clips
 from animaray.pipelines.encode.encode_worker import EncodeTask, EncodeWorker
@@ -47,12 +49,12 @@ def _settings(address: str) -> EncodeConfig:
     )
 
 
-def _encode_here(root: Path, marks: Path) -> EncodedClips:
+def _encode_here(root: Path) -> EncodedClips:
     """Encode in this process, as a worker does."""
     config = _settings(str(root))
     dataset = CurationDataset.open(root)
     encoder_id = make_encoder_id(config)
-    task = EncodeTask(config=config, encoder_id=encoder_id, token="", marks=str(marks))
+    task = EncodeTask(config=config, encoder_id=encoder_id, token="")
     missing = missing_clips(dataset, encoder_id, CLIPS)
     shelved = EncodeWorker(task)(missing)
     commits = EncodedCommits(CommitLog(root), encoder_id)
@@ -68,7 +70,7 @@ def local(
     root = tmp_path_factory.mktemp("local") / "dataset"
     for file in LocalStore(dataset_root).files():
         LocalStore(root).write(file.path, (dataset_root / file.path).read_bytes())
-    return root, _encode_here(root, root.parent / "marks")
+    return root, _encode_here(root)
 
 
 def _training(address: str, run_dir: Path) -> AnimatorTrainingConfig:
@@ -114,6 +116,20 @@ class _RestartsTheServer(StageProgress):
             self.acknowledged = open_encoded_clips(self._address).clip_ids
             self._server.kill()
             threading.Timer(3.0, self._server.start).start()
+
+
+def test_a_clip_that_killed_three_workers_is_given_up(local: tuple[Path, EncodedClips]) -> None:
+    root, _ = local
+    marks = Marks()
+    for _ in range(MAX_WORKER_DEATHS):
+        marks.begin("clip_anna.fit")
+    task = EncodeTask(config=_settings(str(root)), encoder_id="other", token="", marks=marks)
+    clips = missing_clips(CurationDataset.open(root), "other", CLIPS)
+    shelved = Shelved.from_table(EncodeWorker(task)(clips), "other")
+    why = "It was given up: the worker died or stood still 3 times on this clip."
+    assert shelved.skipped() == {"clip_anna": why}
+    assert shelved.rows["path"].to_pylist().count(None) == 1
+    assert [file.rows for file in shelved.files] == [1]
 
 
 @pytest.mark.ray
