@@ -34,6 +34,9 @@ from animaray.platform.stores import is_remote
 # Half a CPU each: on a small machine all workers fit beside the caller's own tasks, and neither
 # pool can starve the other of its last slot.
 _CPUS = 0.5
+_LOOK_ROUND_S = 30.0
+_STANDSTILL_S = 900.0
+"""A group of clips takes minutes; with a node lost, no answer for so long is a standstill."""
 _NO_CLIPS = table_of([{"clips": []}], GROUP)
 _Measure = Callable[[Workplace], Callable[[list[Row]], list[Row]]]
 
@@ -179,6 +182,7 @@ class RayWorkers:
         self._desk = run_desk()
         self._place = replace(place, marks=DeskMarks(self._desk))
         self._shelved: queue.Queue[pa.Table | Exception] = queue.Queue()
+        self._nodes = _living_nodes()
         thread = threading.Thread(target=self._drain, args=(self._chain(measure),), daemon=True)
         thread.start()
 
@@ -214,11 +218,33 @@ class RayWorkers:
         missing = sum(len(group) for group in groups)
         ray.get(self._desk.put.remote([table_of([{"clips": each}], GROUP) for each in groups]))
         while missing:
-            found = self._shelved.get()
+            found = self._next()
             if isinstance(found, Exception):
                 raise self._failure_behind(found) from found
             missing -= len(found)
             yield found
+
+    def _next(self) -> pa.Table | Exception:
+        """Wait for what a worker hands back.
+
+        Raises:
+            MachineError: A node was lost, and its worker finds no place on those that are left.
+        """
+        waited_s = 0.0
+        while True:
+            try:
+                return self._shelved.get(timeout=_LOOK_ROUND_S)
+            except queue.Empty:
+                waited_s += _LOOK_ROUND_S
+            # Ray starts a lost worker again for ever, and keeps its clips for it.
+            if waited_s >= _STANDSTILL_S and (lost := self._nodes - _living_nodes()):
+                raise MachineError(
+                    f"Nothing was measured for {waited_s / 60:.0f} minutes since {len(lost)} of "
+                    f"{len(self._nodes)} nodes were lost: those that are left have no room for "
+                    "their workers.",
+                    fix="Give the same command again, with nodes in their place or fewer workers "
+                    "(--set num_workers=1): it goes on after what is committed.",
+                )
 
     def close(self) -> None:
         """Let the workers end; nobody waits for them."""
@@ -321,6 +347,16 @@ def _require_visible(row: Row, driver: str) -> None:
         )
 
 
+def _nodes() -> list[dict[str, Any]]:
+    """Return what Ray tells of the nodes that live."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
+
+
+def _living_nodes() -> set[str]:
+    return {node["NodeID"] for node in _nodes()}
+
+
 def _own_node() -> str:
     node: str = ray.get_runtime_context().get_node_id()
     return node
@@ -338,8 +374,7 @@ def _memory(wanted_bytes: int) -> int:
 
     On a node that is smaller than the need one worker at a time works, instead of none for ever.
     """
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    largest = max(node["Resources"].get("memory", 0.0) for node in nodes if node["Alive"])
+    largest = max(node["Resources"].get("memory", 0.0) for node in _nodes())
     return min(wanted_bytes, int(largest)) if largest else wanted_bytes
 
 
