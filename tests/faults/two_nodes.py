@@ -47,6 +47,8 @@ _NUM_WORKERS = 3
 """Each holds half a CPU, so they need two nodes."""
 _BUCKET = "nodes"
 _INTERVAL_S = 0.5
+_PATIENCE_S = 1200.0
+"""A run that takes longer stands still; it is ended, and that is a problem of its own."""
 _ENDED_WELL = (0, 3)
 """3: some inputs could not be read, as planned."""
 
@@ -63,7 +65,10 @@ class Watch:
 
     def follow(self, process: subprocess.Popen[bytes], dataset: str) -> None:
         """Look at the nodes until the driver ends."""
+        deadline = time.monotonic() + _PATIENCE_S
         while process.poll() is None:
+            if time.monotonic() > deadline:
+                process.kill()
             for name, node in self.nodes.items():
                 self.seen_at_work[name] += bool(node.working())
             if self.done is None and num_commits(dataset) >= 2:
