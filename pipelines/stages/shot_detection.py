@@ -2,9 +2,8 @@
 
 Hard cuts are the union of two rules over one score of each frame, the mean change of hue,
 saturation and value: PySceneDetect's adaptive rule (more than the frames around it) and its content
-rule (much, whatever happens around it). PySceneDetect's own detectors share no score, so each would
-make it anew; that the cuts are the same is tested against them. Dissolves and fades are frames that
-mix two pictures.
+rule (much, whatever happens around it). PySceneDetect's own detectors share no score; that the cuts
+are the same is tested against them. Dissolves and fades are frames that mix two pictures.
 
 References:
     PySceneDetect 0.7, detectors AdaptiveDetector and ContentDetector, filter FlashFilter (MERGE).

@@ -106,7 +106,11 @@ def test_a_cache_is_pruned_and_filled_again_by_a_named_command(
 ) -> None:
     monkeypatch.setenv("ANIMARAY_CACHE_DIR", str(tmp_path))
     assert run(["cache", "list", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["caches"]
+    (row,) = (
+        cache
+        for cache in json.loads(capsys.readouterr().out)["caches"]
+        if cache["name"] == "weights"
+    )
     folder = Path(row["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     ours = folder / weights_entry("paper/antelopev2").file / "scrfd_10g_bnkps.onnx"

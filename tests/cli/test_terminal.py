@@ -67,7 +67,17 @@ def test_curate_ends_where_ffmpeg_reads_the_terminal(
 ) -> None:
     videos, out = write_video(tmp_path / "videos"), tmp_path / "dataset"
     run = run_on_terminal(
-        [*ANIMARAY, "curate", str(videos), "--out", str(out), "--profile", "generated"],
+        [
+            *ANIMARAY,
+            "curate",
+            str(videos),
+            "--out",
+            str(out),
+            "--profile",
+            "generated",
+            "--set",
+            "in_process_s=0",
+        ],
         environment=environment,
         timeout_s=240,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from animaray.cli.demo.steps import _clear_videos
 from animaray.datasets.vacuum import is_own_file
-from animaray.pipelines.curate import _clear_staging
+from animaray.pipelines.curation.workplace import clear_staging
 from animaray.platform.errors import UsageError
 from animaray.platform.removal import remove, remove_own
 from animaray.training.checkpoints import (
@@ -50,10 +50,10 @@ def test_staging_of_strangers_stays(tmp_path: Path) -> None:
     staging = tmp_path / "_staging"
     put(staging / "0123abcd" / "crashes" / "x", staging / "my folder" / "a.mp4", staging / "b.txt")
     (staging / "76543210").symlink_to(staging / "my folder")
-    _clear_staging(staging)
+    clear_staging(staging)
     assert {path.name for path in staging.iterdir()} == {"my folder", "b.txt", "76543210"}
     put(tmp_path / "other" / "_staging" / "0123abcd" / "x")
-    _clear_staging(tmp_path / "other" / "_staging")
+    clear_staging(tmp_path / "other" / "_staging")
     assert not (tmp_path / "other" / "_staging").exists()
 
 
