@@ -97,6 +97,8 @@ def ray_session(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    # A thread that still asks Ray when the session has ended would start another one.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     quiet_ray()
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)

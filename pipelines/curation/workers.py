@@ -35,6 +35,7 @@ from animaray.platform.stores import is_remote
 # pool can starve the other of its last slot.
 _CPUS = 0.5
 _LOOK_ROUND_S = 30.0
+_GOODBYE_S = 10.0
 _STANDSTILL_S = 900.0
 """A group of clips takes minutes; with a node lost, no answer for so long is a standstill."""
 _NO_CLIPS = table_of([{"clips": []}], GROUP)
@@ -183,8 +184,10 @@ class RayWorkers:
         self._place = replace(place, marks=DeskMarks(self._desk))
         self._shelved: queue.Queue[pa.Table | Exception] = queue.Queue()
         self._nodes = _living_nodes()
-        thread = threading.Thread(target=self._drain, args=(self._chain(measure),), daemon=True)
-        thread.start()
+        self._drains = threading.Thread(
+            target=self._drain, args=(self._chain(measure),), daemon=True
+        )
+        self._drains.start()
 
     def read(self, rows: Sequence[Row]) -> Iterator[Row]:
         """Read sources; rows come back in any order."""
@@ -247,8 +250,9 @@ class RayWorkers:
                 )
 
     def close(self) -> None:
-        """Let the workers end; nobody waits for them."""
+        """Let the workers end, and wait a moment for them: the session ends after this."""
         self._desk.close.remote()
+        self._drains.join(_GOODBYE_S)
 
     def _failure_behind(self, error: Exception) -> Exception:
         """Return what a worker told of before Ray Data ended."""
