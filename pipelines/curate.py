@@ -149,7 +149,7 @@ class Measure:
     def __init__(self, place: Workplace) -> None:
         from animaray.pipelines.curation.perception_worker import PerceptionWorker
 
-        worker = PerceptionWorker.load(place.config)
+        worker = PerceptionWorker.load(place.config, place.policies)
         self._look = guarded("measure", is_timed=False)(lambda row, _: worker(row))
         self._place = place
 

@@ -8,7 +8,7 @@ worker on a small machine and no hand-over of clips between them.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from animaray.models.perception.profiles import (
     load_perception,
@@ -22,7 +22,7 @@ from animaray.pipelines.curation.config import CurationConfig
 from animaray.pipelines.curation.first_look import FirstLook
 from animaray.pipelines.curation.guard import describe_error, run_family, run_stage
 from animaray.pipelines.curation.rows import Row
-from animaray.pipelines.policy.policies import POLICIES, find_policy
+from animaray.pipelines.policy.policies import Policy, policies_of_run
 from animaray.pipelines.policy.sure_drops import is_dropped_by_all
 from animaray.pipelines.stages import motion, picture
 from animaray.pipelines.stages.camera import CameraStage
@@ -52,10 +52,12 @@ class PerceptionWorker:
         tracker: PointTracker,
         config: CurationConfig,
         text_detector: TextDetector | None = None,
+        policies: Sequence[Policy] = (),
     ) -> None:
         """Hold the networks.
 
         Args:
+            policies: What clips are going to be judged by; those of the configuration by default.
             text_detector: Reads burned-in text; None where it is not looked for.
         """
         self._faces = FaceStage(
@@ -65,7 +67,7 @@ class PerceptionWorker:
         self._camera = CameraStage(tracker, config.camera)
         self._text = TextStage(text_detector, config.text) if text_detector else None
         self._config = config
-        self._policies = [find_policy(config.policy), *POLICIES.values()]
+        self._policies = list(policies or policies_of_run(config.policy))
         self._first_look = FirstLook(perception, tracker, config, self._policies)
         self._provenance = {
             "picture": provenance_of("opencv", None),
@@ -78,7 +80,7 @@ class PerceptionWorker:
             self._provenance["text"] = provenance_of(self._text.networks, config.text)
 
     @classmethod
-    def load(cls, config: CurationConfig) -> "PerceptionWorker":
+    def load(cls, config: CurationConfig, policies: Sequence[Policy] = ()) -> "PerceptionWorker":
         """Load the networks of a run; those that can do so run on the GPU that the worker holds."""
         device = "cuda" if config.needs.num_gpus > 0 else "cpu"
         return cls(
@@ -88,6 +90,7 @@ class PerceptionWorker:
             load_point_tracker(config.profile),
             config,
             load_text_detector(num_threads=1) if config.text.looks_at(config.profile) else None,
+            policies,
         )
 
     def __call__(self, row: Row) -> Row:

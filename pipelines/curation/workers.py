@@ -8,7 +8,6 @@ Ray; it is imported when Ray is needed.
 
 import asyncio
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from animaray.pipelines.curation.rows import GROUP, SHELVED, SOURCE, Row, rows_o
 from animaray.pipelines.curation.workplace import Marks, Workplace
 from animaray.platform.disk import disk_error
 from animaray.platform.errors import AnimarayError, MachineError
+from animaray.platform.ray_session import worker_environment
 from animaray.platform.stores import is_remote
 
 # Half a CPU each: on a small machine all workers fit beside the caller's own tasks, and neither
@@ -203,7 +203,7 @@ class RayWorkers:
                 num_cpus=_CPUS,
                 num_gpus=self._config.needs.read_num_gpus,
                 memory=_memory(self._config.needs.read_memory_bytes),
-                **_remote_options(),
+                runtime_env={"env_vars": worker_environment()},
             )
         )  # fmt: skip
         try:
@@ -282,7 +282,7 @@ class RayWorkers:
                     num_cpus=_CPUS,
                     num_gpus=self._config.needs.num_gpus,
                     memory=_memory(self._config.needs.measure_memory_bytes),
-                    **_remote_options(),
+                    runtime_env={"env_vars": worker_environment()},
                 )
             )  # fmt: skip
 
@@ -380,11 +380,3 @@ def _memory(wanted_bytes: int) -> int:
     """
     largest = max(node["Resources"].get("memory", 0.0) for node in _nodes())
     return min(wanted_bytes, int(largest)) if largest else wanted_bytes
-
-
-def _remote_options() -> dict[str, Any]:
-    """Hand our environment to the workers of a session that somebody else started."""
-    names = ("ANIMARAY_WEIGHTS", "ANIMARAY_CACHE_DIR", "OMP_NUM_THREADS")
-    variables = {name: os.environ[name] for name in names if name in os.environ}
-    variables.setdefault("OMP_NUM_THREADS", "1")
-    return {"runtime_env": {"env_vars": variables}}

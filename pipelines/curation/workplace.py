@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from animaray.pipelines.curation.config import CurationConfig
-from animaray.pipelines.policy.policies import POLICIES, Policy, find_policy
+from animaray.pipelines.policy.policies import Policy, policies_of_run
 from animaray.platform.removal import remove_own
 from animaray.platform.storage import content_id
-from animaray.platform.stores import is_remote
+from animaray.platform.stores import absolute_address, is_remote
 
 STAGING_DIR = "_staging"
 _STAGED_RUN = re.compile(r"[0-9a-f]{8}")
@@ -58,13 +58,10 @@ class Workplace:
 
 def workplace_of(config: CurationConfig, token: str = "") -> Workplace:
     """Return the workplace of a run that begins."""
-    first = find_policy(config.policy)
-    others = (policy for policy in POLICIES.values() if policy.name != first.name)
-    here = config.output_dir
     return Workplace(
         config=config,
-        policies=(first, *others),
-        address=str(here) if is_remote(here) else str(Path(here).absolute()),
+        policies=policies_of_run(config.policy),
+        address=absolute_address(config.output_dir),
         token=token,
         run=secrets.token_hex(4),
     )

@@ -197,6 +197,15 @@ def find_policy(policy: str | Path | Policy) -> Policy:
     )
 
 
+def policies_of_run(policy: str | Path | Policy) -> tuple[Policy, ...]:
+    """Return the policies that a run judges clips by: its own first, then the other shipped ones.
+
+    See `find_policy`.
+    """
+    own = find_policy(policy)
+    return (own, *(shipped for shipped in POLICIES.values() if shipped.name != own.name))
+
+
 @functools.lru_cache(maxsize=256)  # once per clip and policy otherwise: half of a commit's time
 def policy_fingerprint(policy: Policy) -> str:
     """Return 16 hexadecimal digits that change with any threshold, but not with the name.
